@@ -1,0 +1,1 @@
+//! ONNX to a sealed policy image: import, lowering, memory plan, parity

@@ -1,0 +1,1 @@
+//! The tendon program: learning, export, link, hardware-in-the-loop, reports

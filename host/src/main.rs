@@ -1,0 +1,2 @@
+//! The `tendon` program.
+fn main() {}

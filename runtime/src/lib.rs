@@ -1,0 +1,1 @@
+//! Policies on a controller: operators, observations, actions, envelope, states. No heap, no panic, no I/O

@@ -1,0 +1,25 @@
+//! What a learner sees of a task.
+
+/// Result of one control step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Step {
+    /// Sum of the task's weighted reward terms.
+    pub reward: f32,
+    /// The task ended by its own rule (a fall): the value after it is zero.
+    pub terminated: bool,
+    /// The episode was cut from outside (time limit): the value after it is bootstrapped.
+    pub truncated: bool,
+}
+
+/// One simulated robot with one task. Seeds are arguments: the same seed and actions give the same bits.
+pub trait Environment: Send {
+    /// Length of the observation, `[n_obs]`, as the runtime's observation builder makes it.
+    fn observation_len(&self) -> usize;
+    /// Length of the raw action, `[n_act]`, as the network emits it.
+    fn action_len(&self) -> usize;
+    /// Starts an episode and writes the first observation.
+    fn reset(&mut self, seed: u64, observation: &mut [f32]);
+    /// Applies one raw action for one control period and writes the next observation.
+    /// After `terminated` or `truncated` the caller resets.
+    fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step;
+}

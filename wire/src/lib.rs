@@ -1,0 +1,1 @@
+//! Bytes that both sides see: frames, the message table, the policy-image layout
