@@ -234,6 +234,8 @@ mod app {
     #[task(binds = LINK_TX, priority = 3, local = [tx, reply_bytes, action_bytes, sending])]
     fn link_tx(cx: link_tx::Context) {
         let link_tx::LocalResources { tx, reply_bytes, action_bytes, sending, .. } = cx.local;
+        // Clears the interrupt; the byte that follows raises it again.
+        let Ok(()) = tx.flush();
         while let Ok(true) = tx.write_ready() {
             let (from, byte) = match *sending {
                 Sending::Reply => (Sending::Reply, reply_bytes.read()),

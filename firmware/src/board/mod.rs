@@ -17,7 +17,7 @@ pub trait Board: Sized {
     const INFO: BoardInfo;
     /// Receiving half of the link; its interrupt is `LINK_RX`.
     type Rx: Read + ReadReady;
-    /// Sending half; `LINK_TX` fires when it can take more.
+    /// Sending half; `LINK_TX` fires when it can take more, and `flush` clears it.
     type Tx: Write + WriteReady;
     /// Drives the control tick through `CONTROL_TIMER`.
     type Timer: ControlTimer;

@@ -11,6 +11,8 @@ use tendon_wire::message::{
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Time between two hellos to a controller that may still boot.
+const HELLO: Duration = Duration::from_millis(300);
 /// Time for verification and self-test of an image.
 const COMMIT: Duration = Duration::from_secs(60);
 
@@ -43,8 +45,7 @@ impl<T: Transport> Session<T> {
     /// No answer, or another version.
     pub fn open(transport: T) -> Result<(Self, Identity), LinkError> {
         let mut session = Self { transport, sequence: 0, state_sequence: 0 };
-        let answer = session.request(&Hello {}.into(), ANSWER)?;
-        let Message::Identity(identity) = answer else { return Err(unexpected("Hello")) };
+        let identity = session.first_hello()?;
         if identity.table_hash != TABLE_HASH {
             return Err(LinkError::Version {
                 board: identity.board.to_string(),
@@ -54,6 +55,19 @@ impl<T: Transport> Session<T> {
             });
         }
         Ok((session, identity))
+    }
+
+    /// Says hello until the controller has booted.
+    fn first_hello(&mut self) -> Result<Identity, LinkError> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            match self.request(&Hello {}.into(), HELLO) {
+                Ok(Message::Identity(identity)) => return Ok(identity),
+                Err(LinkError::Timeout { .. }) if Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Err(unexpected("Hello")),
+            }
+        }
     }
 
     /// The transport underneath.

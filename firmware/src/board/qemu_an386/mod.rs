@@ -184,17 +184,18 @@ impl WriteReady for Tx {
 }
 
 impl Write for Tx {
-    /// Waits until one byte is taken. Clears the interrupt.
+    /// Waits until one byte is taken.
     fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
         let Some(byte) = buffer.first() else { return Ok(0) };
         while !self.write_ready()? {}
-        write(UART0 + uart::INT, uart::INT_TX);
         write(UART0 + uart::DATA, (*byte).into());
         Ok(1)
     }
 
+    /// Waits until the last byte is on its way. Clears the interrupt.
     fn flush(&mut self) -> Result<(), Infallible> {
         while !self.write_ready()? {}
+        write(UART0 + uart::INT, uart::INT_TX);
         Ok(())
     }
 }
