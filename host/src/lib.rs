@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod learner;
+pub mod preference;
 pub mod run_folder;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// A file that could not be read, written or believed.
@@ -110,6 +111,16 @@ impl RunFolder {
         write_atomically(&file, text.as_bytes())?;
         let json = serde_json::to_vec(&objects).map_err(bug)?;
         write_atomically(&self.path.join("curves.json"), &json)
+    }
+
+    /// Reads the rows back.
+    ///
+    /// # Errors
+    /// When `curves.json` cannot be read or is damaged.
+    pub fn read_curves<R: DeserializeOwned>(&self) -> Result<Vec<R>, FileError> {
+        let file = self.path.join("curves.json");
+        let bytes = fs::read(&file).map_err(|e| FileError::read(&file, &e))?;
+        serde_json::from_slice(&bytes).map_err(|e| FileError::new(&file, "json", e, "delete the run folder and train anew"))
     }
 }
 

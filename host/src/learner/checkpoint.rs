@@ -181,7 +181,8 @@ impl Checkpoint {
 
 /// CRC-32C, as on the wire and in images.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(bytes)
+    static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+    CRC.checksum(bytes)
 }
 
 fn read_limited(file: &Path) -> Result<Vec<u8>, FileError> {

@@ -170,7 +170,7 @@ mod tests {
         let one = sharded_gradient(&shapes(&mlp), &parameters, &rows, 1, loss);
         let two = sharded_gradient(&shapes(&mlp), &parameters, &rows, 2, loss);
         assert_eq!(one.values, two.values);
-        let mut value = |parameters: &[f32]| {
+        let value = |parameters: &[f32]| {
             let mut y = Vec::new();
             mlp.infer(parameters, &input, &mut y);
             y.iter().map(|v| f64::from(v * v)).sum::<f64>()

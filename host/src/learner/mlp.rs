@@ -102,7 +102,7 @@ impl Mlp {
 
 /// tanh as a ratio of polynomials (Eigen's `ptanh_float`), absolute error below 1e-6; the compiler vectorises it.
 #[inline]
-pub(super) fn tanh(x: f32) -> f32 {
+pub(crate) fn tanh(x: f32) -> f32 {
     // Beyond this the ratio would pass 1.
     let x = x.clamp(-7.905_311, 7.905_311);
     let x2 = x * x;

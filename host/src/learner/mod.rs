@@ -29,5 +29,6 @@ pub use rollout::{ACTION_LIMIT, MakeEnvironment, Rollout, advantages};
 
 pub(crate) use adam::Adam;
 pub(crate) use checkpoint::crc32c;
+pub(crate) use mlp::tanh;
 pub(crate) use ppo::{Ppo, same_config};
 pub(crate) use rollout::stream;

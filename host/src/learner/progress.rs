@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Called after every iteration; `Break` ends the job at its last checkpoint.
 pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress) -> ControlFlow<()>;
@@ -35,7 +35,7 @@ pub struct Progress {
 }
 
 /// One iteration of learning: a row of `curves.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurveRow {
     /// Counted from 0.
     pub iteration: u64,
