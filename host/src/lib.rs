@@ -1,6 +1,7 @@
 //! The tendon program: learning, export, link, hardware-in-the-loop, reports
 #![forbid(unsafe_code)]
 
+pub mod export;
 pub mod learner;
 pub mod preference;
 pub mod run_folder;
