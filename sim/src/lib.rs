@@ -1,5 +1,21 @@
 //! rapier3d worlds, robots, tasks, vectorised environments and a software camera.
+#![forbid(unsafe_code)]
 
 mod environment;
+mod load;
+mod robot;
+mod rollout;
+mod scene;
+mod seed;
+mod servo;
+mod state;
+mod world;
 
 pub use environment::{Environment, Step};
+pub use load::{LoadError, Unsupported};
+pub use robot::{Actuator, Body, Joint, JointKind, Keyframe, Robot, RobotOptions, Site};
+pub use rollout::{LocomotionMetrics, LocomotionTask, RolloutError, run_locomotion};
+pub use scene::{Placed, Scene, Shape};
+pub use seed::{Rng, TrajectoryHash, derive_seed};
+pub use servo::{JointCommand, servo_torque};
+pub use world::{FrameMotion, World};
