@@ -3,6 +3,7 @@
 
 mod environment;
 mod load;
+mod render;
 mod robot;
 mod rollout;
 mod scene;
@@ -13,6 +14,7 @@ mod world;
 
 pub use environment::{Environment, Step};
 pub use load::{LoadError, Unsupported};
+pub use render::{Camera, Image, render};
 pub use robot::{Actuator, Body, Joint, JointKind, Keyframe, Robot, RobotOptions, Site};
 pub use rollout::{LocomotionMetrics, LocomotionTask, RolloutError, run_locomotion};
 pub use scene::{Placed, Scene, Shape};

@@ -253,7 +253,8 @@ fn visuals(model: &Model, handle_of: impl Fn(usize) -> Option<rapier3d::dynamics
         for geom in &entry.body.geoms {
             let Some((shape, pose)) = primitive(geom) else { continue };
             let material = geom.material.as_deref().and_then(|m| model.assets.material(m)).and_then(|m| m.rgba);
-            let rgba = geom.rgba.or(material).unwrap_or([0.5, 0.5, 0.5, 1.0]);
+            let plain = if shape == scene::Shape::Plane { 0.74 } else { 0.45 };
+            let rgba = geom.rgba.or(material).unwrap_or([plain, plain, plain, 1.0]);
             if rgba[3] == 0.0 {
                 continue;
             }
