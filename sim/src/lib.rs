@@ -10,6 +10,7 @@ mod scene;
 mod seed;
 mod servo;
 mod state;
+mod vec_env;
 mod world;
 
 pub use environment::{Environment, Step};
@@ -20,4 +21,5 @@ pub use rollout::{LocomotionMetrics, LocomotionTask, RolloutError, run_locomotio
 pub use scene::{Placed, Scene, Shape};
 pub use seed::{Rng, TrajectoryHash, derive_seed};
 pub use servo::{JointCommand, servo_torque};
+pub use vec_env::{StepBatch, VecEnv, VecEnvError};
 pub use world::{FrameMotion, World};

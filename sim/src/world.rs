@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rapier3d::dynamics::{Multibody, MultibodyLink, RigidBody, RigidBodySet};
+use rapier3d::dynamics::{Multibody, MultibodyLink, RigidBody, RigidBodyHandle, RigidBodySet};
 use rapier3d::math::{Pose, Rotation, Vector};
 
 use crate::robot::{Body, Joint, JointKind, Keyframe, Robot, Site};
@@ -128,20 +128,17 @@ impl World {
     /// Motion of the free base about its own origin; at rest for a robot without one.
     #[must_use]
     pub fn base_motion(&self) -> FrameMotion {
-        match self.robot.base.and_then(|b| self.state.bodies.get(b)) {
-            Some(base) => motion(base, &Pose::IDENTITY),
-            None => FrameMotion {
-                quaternion: [1.0, 0.0, 0.0, 0.0],
-                projected_gravity: [0.0, 0.0, -1.0],
-                ..FrameMotion::default()
-            },
-        }
+        self.robot.base.and_then(|base| self.frame_motion(base, &Pose::IDENTITY)).unwrap_or(FrameMotion {
+            quaternion: [1.0, 0.0, 0.0, 0.0],
+            projected_gravity: [0.0, 0.0, -1.0],
+            ..FrameMotion::default()
+        })
     }
 
     /// Motion of a site, as an inertial sensor mounted there would report it.
     #[must_use]
     pub fn site_motion(&self, site: &Site) -> FrameMotion {
-        self.state.bodies.get(site.body).map(|body| motion(body, &site.body_from_site)).unwrap_or_default()
+        self.frame_motion(site.body, &site.body_from_site).unwrap_or_default()
     }
 
     /// Position of a site in the world, m.
@@ -176,7 +173,12 @@ impl World {
             .bodies
             .iter()
             .filter(|(_, body)| body.is_dynamic())
-            .map(|(_, body)| body.kinetic_energy() - body.mass() * gravity.dot(body.center_of_mass()))
+            .map(|(handle, body)| {
+                let (linear, angular) = self.body_velocity(handle, body);
+                let inertia = body.mass_properties().effective_angular_inertia();
+                let kinetic = 0.5 * (body.mass() * linear.length_squared() + angular.dot(inertia * angular));
+                kinetic - body.mass() * gravity.dot(body.center_of_mass())
+            })
             .sum()
     }
 
@@ -217,6 +219,41 @@ impl World {
             let axis = parent_rotation * link.joint().data.local_frame1.rotation * Vector::X;
             push(&mut self.state.bodies, joint, axis * torque);
         }
+    }
+
+    fn frame_motion(&self, handle: RigidBodyHandle, body_from_frame: &Pose) -> Option<FrameMotion> {
+        let body = self.state.bodies.get(handle)?;
+        let world_from_frame = *body.position() * *body_from_frame;
+        let frame_from_world = world_from_frame.rotation.inverse();
+        let (linear, angular) = self.body_velocity(handle, body);
+        let arm = world_from_frame.translation - body.center_of_mass();
+        Some(FrameMotion {
+            quaternion: wxyz(world_from_frame.rotation),
+            linear_velocity: (frame_from_world * (linear + angular.cross(arm))).into(),
+            angular_velocity: (frame_from_world * angular).into(),
+            projected_gravity: (frame_from_world * -Vector::Z).into(),
+        })
+    }
+
+    /// Velocity of a body's centre of mass and its angular velocity, in the world.
+    ///
+    /// From the generalized velocities: the rigid bodies of a rapier multibody still carry the velocities from
+    /// before the last step.
+    fn body_velocity(&self, handle: RigidBodyHandle, body: &RigidBody) -> (Vector, Vector) {
+        let joints = &self.state.multibody_joints;
+        let link = joints.rigid_body_link(handle).map(|link| (link.multibody, link.id));
+        let Some((multibody, id)) = link.and_then(|(index, id)| Some((joints.get_multibody(index)?, id))) else {
+            return (body.linvel(), body.angvel());
+        };
+        let jacobian = multibody.body_jacobian(id);
+        let mut spatial = [0.0f32; 6];
+        for (column, speed) in jacobian.column_iter().zip(multibody.generalized_velocity().iter()) {
+            for (sum, entry) in spatial.iter_mut().zip(column.iter()) {
+                *sum += entry * speed;
+            }
+        }
+        let [x, y, z, a, b, c] = spatial;
+        (Vector::new(x, y, z), Vector::new(a, b, c))
     }
 
     fn link(&self, joint: &Joint) -> Option<(&Multibody, &MultibodyLink)> {
@@ -261,17 +298,6 @@ fn coordinate(joint: &Joint, link: &MultibodyLink) -> f32 {
     match joint.kind {
         JointKind::Hinge => link.joint().coords()[3],
         JointKind::Slide => link.joint().coords()[0],
-    }
-}
-
-fn motion(body: &RigidBody, body_from_frame: &Pose) -> FrameMotion {
-    let world_from_frame = *body.position() * *body_from_frame;
-    let frame_from_world = world_from_frame.rotation.inverse();
-    FrameMotion {
-        quaternion: wxyz(world_from_frame.rotation),
-        linear_velocity: (frame_from_world * body.velocity_at_point(world_from_frame.translation)).into(),
-        angular_velocity: (frame_from_world * body.angvel()).into(),
-        projected_gravity: (frame_from_world * -Vector::Z).into(),
     }
 }
 
