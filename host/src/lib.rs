@@ -1,6 +1,7 @@
 //! The tendon program: learning, export, link, hardware-in-the-loop, reports
 #![forbid(unsafe_code)]
 
+pub mod demo;
 pub mod export;
 pub mod learner;
 pub mod preference;

@@ -28,7 +28,7 @@ impl Policy {
 }
 
 /// One finished episode.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Episode {
     /// Sum of the task's rewards.
     pub episode_return: f64,
@@ -36,6 +36,10 @@ pub struct Episode {
     pub length: u64,
     /// The task ended it, not the time limit.
     pub terminated: bool,
+    /// The task's success condition held in the last step.
+    pub success: bool,
+    /// The task's physical metrics in the last step, in the order of its names.
+    pub metrics: Vec<f32>,
 }
 
 /// Runs `episodes` seeded episodes of `policy` under the task's own reward; `None` acts uniformly at random in the action range.
@@ -48,7 +52,7 @@ pub fn evaluate(policy: Option<&Policy>, make: MakeEnvironment, episodes: u64, s
         let mut observation = vec![0.0; environment.observation_len()];
         let mut action = vec![0.0; environment.action_len()];
         environment.reset(seed, &mut observation);
-        let mut episode = Episode { episode_return: 0.0, length: 0, terminated: false };
+        let mut episode = Episode { episode_return: 0.0, length: 0, terminated: false, success: false, metrics: Vec::new() };
         while episode.length < EPISODE_LIMIT {
             match policy {
                 Some(policy) => policy.act(&observation, &mut action),
@@ -62,6 +66,8 @@ pub fn evaluate(policy: Option<&Policy>, make: MakeEnvironment, episodes: u64, s
                 break;
             }
         }
+        episode.success = environment.success();
+        episode.metrics = environment.metrics().to_vec();
         episode
     })
 }

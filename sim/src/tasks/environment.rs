@@ -230,4 +230,16 @@ impl Environment for TaskEnvironment {
         self.world.step(commands, self.substeps);
         self.finish_step(action, observation)
     }
+
+    fn metric_names(&self) -> &'static [&'static str] {
+        self.task.metric_names()
+    }
+
+    fn metrics(&self) -> &[f32] {
+        &self.metrics
+    }
+
+    fn success(&self) -> bool {
+        self.success
+    }
 }
