@@ -1,11 +1,13 @@
 //! Two-link reacher: bring the fingertip to a commanded point and rest there.
 
+use tendon_runtime::math;
 use tendon_runtime::spec::{
     ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION,
 };
 
 use super::{RewardTerm, Seen, Setup, Task, TaskEnvironment, TaskError, TaskInfo, Verdict};
 use crate::robot::{Robot, RobotOptions, Site};
+use crate::scene::{Placed, Shape};
 use crate::seed::Rng;
 use crate::world::World;
 
@@ -25,6 +27,8 @@ const SPEED_RAD_S: f32 = 4.0;
 /// Targets lie in this ring about the shoulder: reachable, and not folded up.
 const TARGET_RING_M: [f32; 2] = [0.12, 0.37];
 const REACHED_M: f32 = 0.02;
+/// Height at which the arm moves.
+const ARM_HEIGHT_M: f32 = 0.10;
 const HOLD_STEPS: u32 = 20;
 
 struct Reacher {
@@ -110,7 +114,7 @@ impl Task for Reacher {
         // Rejection gives an even density over the ring.
         let target = loop {
             let point = [rng.uniform(-far, far), rng.uniform(-far, far)];
-            if (near..far).contains(&point[0].hypot(point[1])) {
+            if (near * near..far * far).contains(&(point[0] * point[0] + point[1] * point[1])) {
                 break point;
             }
         };
@@ -119,12 +123,21 @@ impl Task for Reacher {
 
     fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict {
         let tip = seen.world.site_position(&self.fingertip);
-        let distance = (tip[0] - seen.command[0]).hypot(tip[1] - seen.command[1]);
+        let distance = ((tip[0] - seen.command[0]).powi(2) + (tip[1] - seen.command[1]).powi(2)).sqrt();
         let speed = seen.world.joint_velocity(0).powi(2) + seen.world.joint_velocity(1).powi(2);
-        let reached = (-(distance / 0.05).powi(2)).exp();
+        let reached = math::exp(-(distance / 0.05).powi(2));
         terms.copy_from_slice(&[distance, reached, speed, seen.action_rate()]);
         metrics.copy_from_slice(&[distance, speed.sqrt()]);
         self.reached_steps = if distance < REACHED_M { self.reached_steps + 1 } else { 0 };
         Verdict { terminated: false, success: self.reached_steps >= HOLD_STEPS }
+    }
+
+    fn markers(&self, command: &[f32]) -> Vec<Placed> {
+        vec![Placed {
+            shape: Shape::Sphere { radius: REACHED_M },
+            position: [command[0], command[1], ARM_HEIGHT_M],
+            rotation: [1.0, 0.0, 0.0, 0.0],
+            color: [0.15, 0.65, 0.30],
+        }]
     }
 }
