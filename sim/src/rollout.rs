@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use tendon_runtime::JointCommand;
+
 use crate::robot::Robot;
 use crate::seed::TrajectoryHash;
-use crate::servo::JointCommand;
 use crate::world::World;
 
 /// What to run.

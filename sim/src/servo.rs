@@ -1,21 +1,6 @@
 //! The motor model: a proportional-derivative servo with feed-forward and a torque limit.
 
-/// What a joint's motor is told for one control period.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct JointCommand {
-    /// Desired position, rad (m).
-    pub position: f32,
-    /// Desired velocity, rad/s (m/s).
-    pub velocity: f32,
-    /// Position gain, N m/rad (N/m).
-    pub kp: f32,
-    /// Velocity gain, N m s/rad (N s/m).
-    pub kd: f32,
-    /// Feed-forward torque, N m (N).
-    pub torque: f32,
-    /// Largest magnitude of the sum, N m (N).
-    pub torque_limit: f32,
-}
+use tendon_runtime::JointCommand;
 
 /// Torque at `position` and `velocity`: `clamp(kp (q* - q) + kd (dq* - dq) + tau, -limit, limit)`.
 ///

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use rapier3d::dynamics::{Multibody, MultibodyLink, RigidBody, RigidBodyHandle, RigidBodySet};
 use rapier3d::math::{Pose, Rotation, Vector};
 
+use tendon_runtime::JointCommand;
+
 use crate::robot::{Body, Joint, JointKind, Keyframe, Robot, Site};
 use crate::scene::{Placed, Scene};
-use crate::servo::{JointCommand, servo_torque};
+use crate::servo::servo_torque;
 use crate::state::{PhysicsState, Workspace};
 
 /// Motion of a frame, as an ideal inertial sensor there would report it.
@@ -30,6 +32,8 @@ pub struct World {
     workspace: Workspace,
     /// Torque of the last physics step, `[n_joints]`.
     torque: Vec<f32>,
+    /// Physics steps since the reset.
+    steps: u64,
 }
 
 impl World {
@@ -38,7 +42,7 @@ impl World {
     pub fn new(robot: Arc<Robot>) -> Self {
         let state = robot.template.clone();
         let torque = vec![0.0; robot.joints.len()];
-        Self { robot, state, workspace: Workspace::default(), torque }
+        Self { robot, state, workspace: Workspace::default(), torque, steps: 0 }
     }
 
     /// The robot being simulated.
@@ -52,6 +56,7 @@ impl World {
         self.state = self.robot.template.clone();
         self.workspace = Workspace::default();
         self.torque.fill(0.0);
+        self.steps = 0;
     }
 
     /// Puts the robot into a state of its file. Call after [`World::reset`].
@@ -92,7 +97,14 @@ impl World {
         for _ in 0..steps {
             self.apply(commands);
             self.state.step(&mut self.workspace);
+            self.steps += 1;
         }
+    }
+
+    /// Simulated time since the reset, us.
+    #[must_use]
+    pub fn time_us(&self) -> u64 {
+        (self.steps as f64 * f64::from(self.robot.timestep_s) * 1e6).round() as u64
     }
 
     /// Position of joint `index`, rad (m).

@@ -17,7 +17,7 @@ pub struct LoadError {
     /// Why it cannot be used.
     pub problem: String,
     /// What the user can do.
-    pub next_step: String,
+    pub next_step: &'static str,
 }
 
 impl LoadError {
@@ -26,7 +26,7 @@ impl LoadError {
         field: impl Into<String>,
         value: impl ToString,
         problem: impl Into<String>,
-        next_step: impl Into<String>,
+        next_step: &'static str,
     ) -> Self {
         // A value comes from the file: keep messages short whatever it holds.
         let value: String = value.to_string().chars().take(80).collect();
@@ -36,7 +36,7 @@ impl LoadError {
             field: field.into(),
             value,
             problem: problem.into(),
-            next_step: next_step.into(),
+            next_step,
         }
     }
 
