@@ -1,1 +1,33 @@
-//! Policies on a controller: operators, observations, actions, envelope, states. No heap, no panic, no I/O
+//! A policy on its controller: what the bytes of an image mean, and every step from a raw robot
+//! state to joint commands.
+//!
+//! No clock, heap, I/O or panic: time, memory and state are arguments. The same calls serve
+//! simulation, training, hardware-in-the-loop and robot. One tick:
+//! [`ObservationBuilder`] -> [`Network`] -> [`map_action`] -> [`Envelope`], driven by [`Controller`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "spec")]
+extern crate std;
+
+mod action;
+mod contract;
+mod controller;
+mod envelope;
+mod image;
+mod kernels;
+pub mod math;
+mod network;
+pub mod node;
+mod observation;
+#[cfg(feature = "spec")]
+pub mod spec;
+
+pub use action::{JointCommand, map_action};
+pub use contract::{Contract, ContractError};
+pub use controller::{Applied, Cause, Controller, Memory, Refusal, State};
+pub use envelope::Envelope;
+pub use image::{Image, ImageError, Policy};
+pub use network::{Network, NetworkError};
+pub use observation::{ObservationBuilder, StateFault, check_state};
+pub use tendon_wire::message::{MAX_JOINTS, RawState};

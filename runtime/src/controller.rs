@@ -1,0 +1,441 @@
+//! The controller's states, and one control tick.
+//!
+//! ```text
+//! Boot -> SelfTest -> Idle --arm--> Ready --run--> Running
+//!                      ^  <-stop-,    | stop, fault   | stop, fault
+//!                      |         '- Damping <---------'
+//!                      '--arm-- Fault <-'  (latched; arming again needs a healthy dwell)
+//! ```
+
+use crate::{
+    Contract, Envelope, JointCommand, ObservationBuilder, Policy, check_state, envelope, map_action,
+};
+use tendon_wire::message::{Floats, MAX_JOINTS, RawState};
+
+/// Controller states; the number is the `state` of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Before anything was checked.
+    #[default]
+    Boot = 0,
+    /// Golden vectors run.
+    SelfTest = 1,
+    /// No torque.
+    Idle = 2,
+    /// Torque on, on the way to the default pose or there.
+    Ready = 3,
+    /// The policy acts.
+    Running = 4,
+    /// Fallback: the last setpoint is held for a moment, then joints are damped.
+    Damping = 5,
+    /// No torque, latched.
+    Fault = 6,
+}
+
+/// Why the controller left Running or Ready; the number is the `cause` of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// It did not.
+    #[default]
+    None = 0,
+    /// `Stop` was commanded.
+    Stop = 1,
+    /// No raw state young enough.
+    StaleState = 2,
+    /// The host is silent.
+    HostSilent = 3,
+    /// A raw state was not finite or had wrong counts.
+    InvalidState = 4,
+    /// The network's output was not finite.
+    InvalidAction = 5,
+    /// The tick ended after its deadline.
+    Overrun = 6,
+    /// The image and the memory do not fit together.
+    Internal = 7,
+}
+
+/// Why a command was refused; the number is the `code` of `Reply`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// Not in this state; detail: the state.
+    State = 1,
+    /// No image, or one without contract.
+    NoContract = 2,
+    /// The schema hash differs; detail: low half of the controller's.
+    Schema = 3,
+    /// No healthy dwell yet; detail: missing us.
+    Dwell = 4,
+    /// Too far from the default pose; detail: joint.
+    Pose = 5,
+    /// The image is larger than the slot; detail: the slot's length.
+    TooLarge = 6,
+    /// A chunk is not the next one; detail: the offset expected.
+    Order = 7,
+    /// The image does not hold; detail: class of the error.
+    Image = 8,
+    /// A golden vector differs; detail: its number.
+    SelfTest = 9,
+    /// The image does not fit the controller's memory; detail: `f32` needed.
+    Memory = 10,
+    /// The input has not the network's length; detail: that length.
+    Input = 11,
+    /// The image's rollback counter is below the stored one; detail: the stored one.
+    Rollback = 12,
+}
+
+/// Memory of one controller, sized by the caller.
+#[derive(Debug)]
+pub struct Memory<'m> {
+    /// Activations, at least `plan.arena_len`.
+    pub arena: &'m mut [f32],
+    /// Observation history, at least `plan.history_len`.
+    pub history: &'m mut [f32],
+    /// The observation, at least `plan.n_inputs`.
+    pub observation: &'m mut [f32],
+}
+
+/// Result of one tick: what the actuators are told, joints in the robot's order.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// State after the tick.
+    pub state: State,
+    /// Why the controller fell back.
+    pub cause: Cause,
+    /// Joints (robot's order, bits) whose command the envelope changed.
+    pub limited: u32,
+    /// `[n_joints]` of it count.
+    pub commands: [JointCommand; MAX_JOINTS],
+    /// Joints.
+    pub n_joints: usize,
+    /// Raw action that the network proposed; empty when it did not run.
+    pub proposed: Floats<MAX_JOINTS>,
+}
+
+/// The state machine. Pure: time and measurements are arguments.
+#[derive(Clone, Debug, Default)]
+pub struct Controller {
+    state: State,
+    cause: Cause,
+    fallbacks: u32,
+    rejected_states: u32,
+    builder: ObservationBuilder,
+    envelope: Envelope,
+    last_action: Floats<MAX_JOINTS>,
+    held: [JointCommand; MAX_JOINTS],
+    /// Measured, policy order.
+    position: Floats<MAX_JOINTS>,
+    velocity: Floats<MAX_JOINTS>,
+    state_at_us: Option<u64>,
+    healthy_since_us: Option<u64>,
+    host_at_us: u64,
+    entered_us: u64,
+    rejected_this_tick: bool,
+}
+
+impl Controller {
+    /// Current state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why it last fell back.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Times it fell back since boot.
+    #[must_use]
+    pub fn fallbacks(&self) -> u32 {
+        self.fallbacks
+    }
+
+    /// Raw states refused since boot.
+    #[must_use]
+    pub fn rejected_states(&self) -> u32 {
+        self.rejected_states
+    }
+
+    /// Boot ended and the active image (if any) passed its golden vectors. Also called when another
+    /// image with the same contract takes over: then the state goes on.
+    pub fn image_changed(&mut self, same_contract: bool) {
+        if !same_contract || matches!(self.state, State::Boot | State::SelfTest) {
+            let (fallbacks, rejected_states) = (self.fallbacks, self.rejected_states);
+            *self = Self { state: State::Idle, fallbacks, rejected_states, ..Self::default() };
+        }
+    }
+
+    /// Golden vectors are about to run.
+    pub fn begin_self_test(&mut self) {
+        if self.state == State::Boot {
+            self.state = State::SelfTest;
+        }
+    }
+
+    /// The host lives.
+    pub fn host_alive(&mut self, now_us: u64) {
+        self.host_at_us = now_us;
+    }
+
+    /// Idle or Fault -> Ready.
+    ///
+    /// # Errors
+    /// Wrong state, no contract, another schema, or no healthy dwell; with the detail for `Reply`.
+    pub fn arm(
+        &mut self,
+        contract: Option<&Contract<'_>>,
+        own_hash: u64,
+        schema_hash: u64,
+        now_us: u64,
+    ) -> Result<(), (Refusal, u32)> {
+        if !matches!(self.state, State::Idle | State::Fault) {
+            return Err((Refusal::State, self.state as u32));
+        }
+        let contract = contract.ok_or((Refusal::NoContract, 0))?;
+        if own_hash != schema_hash {
+            return Err((Refusal::Schema, own_hash as u32));
+        }
+        self.dwell(contract, self.healthy_since_us, now_us)?;
+        self.enter(State::Ready, Cause::None, now_us);
+        self.envelope.reset(&self.position);
+        for (held, &q) in self.held.iter_mut().zip(&self.position) {
+            *held = JointCommand { position: q, ..JointCommand::default() };
+        }
+        Ok(())
+    }
+
+    /// Ready -> Running.
+    ///
+    /// # Errors
+    /// Wrong state, dwell not over, or a joint too far from the default pose.
+    pub fn run(&mut self, contract: Option<&Contract<'_>>, now_us: u64) -> Result<(), (Refusal, u32)> {
+        if self.state != State::Ready {
+            return Err((Refusal::State, self.state as u32));
+        }
+        let contract = contract.ok_or((Refusal::NoContract, 0))?;
+        self.dwell(contract, Some(self.entered_us), now_us)?;
+        for (index, (joint, q)) in contract.joints.iter().zip(&self.position).enumerate() {
+            let off = q - joint.default_position;
+            let active = joint.kp > 0.0;
+            if active && !(-contract.header.ready_tolerance..=contract.header.ready_tolerance).contains(&off)
+            {
+                return Err((Refusal::Pose, index as u32));
+            }
+        }
+        self.enter(State::Running, Cause::None, now_us);
+        self.builder.reset();
+        self.last_action.clear();
+        let _ = self.last_action.resize(contract.actions.len(), 0.0);
+        Ok(())
+    }
+
+    /// Ready or Running -> Damping.
+    ///
+    /// # Errors
+    /// Wrong state.
+    pub fn stop(&mut self, now_us: u64) -> Result<(), (Refusal, u32)> {
+        if !matches!(self.state, State::Ready | State::Running) {
+            return Err((Refusal::State, self.state as u32));
+        }
+        self.fall_back(Cause::Stop, now_us);
+        Ok(())
+    }
+
+    /// One tick. `fresh`: the newest raw state since the last tick, if any.
+    pub fn tick(
+        &mut self,
+        policy: &Policy<'_>,
+        fresh: Option<&RawState>,
+        now_us: u64,
+        memory: &mut Memory<'_>,
+    ) -> Applied {
+        let Some(contract) = policy.contract.as_ref() else { return self.silent(0) };
+        if let Some(state) = fresh {
+            self.take(contract, state, now_us);
+        }
+        self.watch(contract, now_us);
+        let mut proposed = Floats::new();
+        let mut commands = self.held;
+        match self.state {
+            State::Ready => self.approach_default_pose(contract, &mut commands),
+            State::Running => match fresh {
+                Some(state) => match self.infer(policy, contract, state, memory) {
+                    Ok(action) => {
+                        commands = map_action(contract, &action);
+                        self.last_action.clone_from(&action);
+                        proposed = action;
+                    }
+                    Err(cause) => self.fall_back(cause, now_us),
+                },
+                None => {} // Between raw states the last setpoint stands, up to the age limit.
+            },
+            _ => {}
+        }
+        if self.state == State::Damping {
+            self.damp(contract, now_us, &mut commands);
+        }
+        if matches!(self.state, State::Boot | State::SelfTest | State::Idle | State::Fault) {
+            return self.silent(contract.joints.len());
+        }
+        let limited = self.envelope.apply(contract, &self.position, &self.velocity, &mut commands);
+        self.held = commands;
+        self.in_robot_order(contract, &commands, limited, proposed)
+    }
+
+    /// The tick ended after its deadline: the next one falls back.
+    pub fn overrun(&mut self, now_us: u64) {
+        if matches!(self.state, State::Ready | State::Running) {
+            self.fall_back(Cause::Overrun, now_us);
+        }
+    }
+
+    /// The link is dead beyond doubt (also in lockstep, where the host's clock stands still): no torque.
+    pub fn link_lost(&mut self, now_us: u64) {
+        self.healthy_since_us = None;
+        if matches!(self.state, State::Ready | State::Running | State::Damping) {
+            self.fallbacks = self.fallbacks.wrapping_add(1);
+            self.enter(State::Fault, Cause::HostSilent, now_us);
+        }
+    }
+
+    fn enter(&mut self, state: State, cause: Cause, now_us: u64) {
+        (self.state, self.cause, self.entered_us) = (state, cause, now_us);
+    }
+
+    fn fall_back(&mut self, cause: Cause, now_us: u64) {
+        self.fallbacks = self.fallbacks.wrapping_add(1);
+        self.enter(State::Damping, cause, now_us);
+    }
+
+    fn dwell(&self, contract: &Contract<'_>, since: Option<u64>, now_us: u64) -> Result<(), (Refusal, u32)> {
+        let needed = u64::from(contract.header.dwell_us);
+        let passed = since.map_or(0, |since| now_us.saturating_sub(since));
+        if self.healthy_since_us.is_some() && passed >= needed {
+            Ok(())
+        } else {
+            Err((Refusal::Dwell, needed.saturating_sub(passed) as u32))
+        }
+    }
+
+    fn take(&mut self, contract: &Contract<'_>, state: &RawState, now_us: u64) {
+        self.rejected_this_tick = check_state(contract, state).is_err();
+        if self.rejected_this_tick {
+            self.rejected_states = self.rejected_states.wrapping_add(1);
+            self.healthy_since_us = None;
+            return;
+        }
+        self.state_at_us = Some(now_us);
+        self.healthy_since_us.get_or_insert(now_us);
+        self.position.clear();
+        self.velocity.clear();
+        for joint in contract.joints {
+            let at = |values: &[f32]| values.get(joint.robot_index as usize).copied().unwrap_or(0.0);
+            let _ = self.position.push(at(&state.joint_position));
+            let _ = self.velocity.push(at(&state.joint_velocity));
+        }
+    }
+
+    /// Ages. A state or host too old ends health, and ends Ready and Running.
+    fn watch(&mut self, contract: &Contract<'_>, now_us: u64) {
+        let rejected = core::mem::take(&mut self.rejected_this_tick);
+        let state_age = self.state_at_us.map_or(u64::MAX, |at| now_us.saturating_sub(at));
+        let host_age = now_us.saturating_sub(self.host_at_us);
+        let cause = if rejected {
+            Cause::InvalidState
+        } else if host_age > u64::from(contract.header.heartbeat_timeout_us) {
+            Cause::HostSilent
+        } else if state_age > u64::from(contract.header.state_timeout_us) {
+            Cause::StaleState
+        } else {
+            return;
+        };
+        self.healthy_since_us = None;
+        if matches!(self.state, State::Ready | State::Running) {
+            self.fall_back(cause, now_us);
+        }
+    }
+
+    fn infer(
+        &mut self,
+        policy: &Policy<'_>,
+        contract: &Contract<'_>,
+        state: &RawState,
+        memory: &mut Memory<'_>,
+    ) -> Result<Floats<MAX_JOINTS>, Cause> {
+        let inputs = policy.network.plan().n_inputs as usize;
+        let observation = memory.observation.get_mut(..inputs).ok_or(Cause::Internal)?;
+        self.builder
+            .build(contract, state, &self.last_action, memory.history, observation)
+            .map_err(|_| Cause::Internal)?;
+        let output = policy.network.run(observation, memory.arena).ok_or(Cause::Internal)?;
+        if !output.iter().all(|v| v.is_finite()) {
+            return Err(Cause::InvalidAction);
+        }
+        Floats::from_slice(output).map_err(|_| Cause::Internal)
+    }
+
+    fn approach_default_pose(&self, contract: &Contract<'_>, commands: &mut [JointCommand; MAX_JOINTS]) {
+        let step = contract.header.ready_velocity * contract.period_s();
+        for (command, joint) in commands.iter_mut().zip(contract.joints) {
+            let left = joint.default_position - command.position;
+            *command = JointCommand {
+                position: command.position + crate::math::clip(left, -step, step),
+                kp: joint.kp,
+                kd: joint.kd,
+                torque_limit: joint.torque_limit,
+                ..JointCommand::default()
+            };
+        }
+    }
+
+    /// Holds the last setpoint for `hold_us` where the measurements still carry it, then damps, then
+    /// leaves: to Idle after a `Stop`, else to Fault.
+    fn damp(&mut self, contract: &Contract<'_>, now_us: u64, commands: &mut [JointCommand; MAX_JOINTS]) {
+        let passed = now_us.saturating_sub(self.entered_us);
+        let hold = u64::from(contract.header.hold_us);
+        let may_hold = matches!(self.cause, Cause::StaleState | Cause::HostSilent);
+        if may_hold && passed < hold {
+            *commands = self.held;
+            return;
+        }
+        if passed >= hold.saturating_add(contract.header.damp_us.into()) {
+            self.state = if self.cause == Cause::Stop { State::Idle } else { State::Fault };
+        }
+        for ((command, joint), &q) in commands.iter_mut().zip(contract.joints).zip(&self.position) {
+            *command = envelope::damping(joint, q);
+        }
+    }
+
+    fn silent(&self, n_joints: usize) -> Applied {
+        Applied {
+            state: self.state,
+            cause: self.cause,
+            limited: 0,
+            commands: [JointCommand::default(); MAX_JOINTS],
+            n_joints,
+            proposed: Floats::new(),
+        }
+    }
+
+    fn in_robot_order(
+        &self,
+        contract: &Contract<'_>,
+        commands: &[JointCommand; MAX_JOINTS],
+        limited: u32,
+        proposed: Floats<MAX_JOINTS>,
+    ) -> Applied {
+        let mut applied = Applied { proposed, ..self.silent(contract.joints.len()) };
+        for (index, (joint, command)) in contract.joints.iter().zip(commands).enumerate() {
+            if let Some(place) = applied.commands.get_mut(joint.robot_index as usize) {
+                *place = *command;
+            }
+            let changed = limited.wrapping_shr(index as u32) & 1;
+            applied.limited |= changed.wrapping_shl(joint.robot_index);
+        }
+        applied
+    }
+}

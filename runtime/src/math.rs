@@ -1,0 +1,176 @@
+//! Transcendentals of the runtime's own, so that host and controller agree bit for bit.
+//!
+//! Only `f32` additions, multiplications, divisions and selections in a fixed order; no data-dependent
+//! branch, no fused multiply-add (Rust never contracts), no library call. NaN in, NaN out.
+//! Errors are the largest found by the tests of this file against `f64`.
+
+/// `low` below, `high` above, NaN stays NaN (unlike `f32::max` and `min`).
+#[inline(always)]
+#[must_use]
+pub fn clip(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
+/// `max(x, 0)`.
+#[inline(always)]
+#[must_use]
+pub fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// Hyperbolic tangent, absolute error below 5e-7: the 13/6 rational of Eigen
+/// (`generic_fast_tanh_float`), inputs clipped where `f32` tanh is 1.
+#[inline(always)]
+#[must_use]
+pub fn tanh(x: f32) -> f32 {
+    let x = clip(x, -7.905_311, 7.905_311);
+    let s = x * x;
+    let p = -2.760_768_5e-16;
+    let p = p * s + 2.000_188e-13;
+    let p = p * s + -8.604_671_5e-11;
+    let p = p * s + 5.122_297e-8;
+    let p = p * s + 1.485_722_4e-5;
+    let p = p * s + 6.372_619e-4;
+    let p = p * s + 4.893_524_6e-3;
+    let q = 1.198_258_4e-6;
+    let q = q * s + 1.185_347_1e-4;
+    let q = q * s + 2.268_434_6e-3;
+    let q = q * s + 4.893_525_2e-3;
+    x * p / q
+}
+
+/// Adding and subtracting it rounds to the nearest integer: 1.5 * 2^23.
+const ROUNDER: f32 = 12_582_912.0;
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// `(2^n, exp(r) - 1)` with `x = n ln 2 + r`, `|r| <= ln 2 / 2`; polynomial of Cephes `expf`.
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, f32) {
+    let x = clip(x, -87.0, 88.0);
+    let n = (x * core::f32::consts::LOG2_E + ROUNDER) - ROUNDER;
+    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 0.166_666_66;
+    let p = p * r + 0.5;
+    let power = f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
+    (power, p * (r * r) + r)
+}
+
+/// Exponential, relative error below 2e-7 on `[-87, 88]`, clipped outside.
+#[inline(always)]
+#[must_use]
+pub fn exp(x: f32) -> f32 {
+    let (power, p) = exp_parts(x);
+    power * p + power
+}
+
+/// `exp(x) - 1` without cancellation near 0, relative error below 4e-7.
+#[inline(always)]
+#[must_use]
+pub fn exp_m1(x: f32) -> f32 {
+    let (power, p) = exp_parts(x);
+    power * p + (power - 1.0)
+}
+
+/// `1 / (1 + exp(-x))`, relative error below 3e-7 for `x >= -87`.
+#[inline(always)]
+#[must_use]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `x * sigmoid(x)`, also called SiLU.
+#[inline(always)]
+#[must_use]
+pub fn swish(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+/// `x` where positive, else `alpha * (exp(x) - 1)`.
+#[inline(always)]
+#[must_use]
+pub fn elu(x: f32, alpha: f32) -> f32 {
+    let negative = alpha * exp_m1(if x > 0.0 { 0.0 } else { x });
+    if x > 0.0 { x } else { negative }
+}
+
+/// Sine and cosine, absolute error below 2e-7 for `|x| <= 100`, growing as `1e-7 |x|` beyond
+/// (Cody-Waite reduction by multiples of pi/2, polynomials of Cephes `sinf`, `cosf`).
+#[inline(always)]
+#[must_use]
+pub fn sin_cos(x: f32) -> (f32, f32) {
+    let n = (x * core::f32::consts::FRAC_2_PI + ROUNDER) - ROUNDER;
+    let r = x - n * 1.570_312_5 - n * 4.837_513e-4 - n * 7.549_79e-8;
+    let s = r * r;
+    let sin = ((-1.951_529_6e-4 * s + 8.332_161e-3) * s - 0.166_666_55) * s * r + r;
+    let cos = ((2.443_315_7e-5 * s - 1.388_731_6e-3) * s + 4.166_664_6e-2) * (s * s) - 0.5 * s + 1.0;
+    let quadrant = n as i32;
+    let (a, b) = if quadrant & 1 == 0 { (sin, cos) } else { (cos, sin) };
+    let a = if quadrant & 2 == 0 { a } else { -a };
+    let b = if (quadrant.wrapping_add(1)) & 2 == 0 { b } else { -b };
+    (a, b)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    /// Every 1009th float of both signs up to `limit`, and a fine grid.
+    fn points(limit: f32) -> impl Iterator<Item = f32> {
+        let grid = (0..=400_000).map(move |i| (i as f32 / 200_000.0 - 1.0) * limit);
+        let bits = (0..=limit.to_bits()).step_by(1009).flat_map(|b| [f32::from_bits(b), -f32::from_bits(b)]);
+        grid.chain(bits)
+    }
+
+    fn worst(limit: f32, mine: impl Fn(f32) -> f32, reference: impl Fn(f64) -> f64, relative: bool) -> f64 {
+        points(limit)
+            .map(|x| {
+                let expected = reference(f64::from(x));
+                let error = (f64::from(mine(x)) - expected).abs();
+                if relative && expected != 0.0 { error / expected.abs() } else { error }
+            })
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn errors_stay_within_the_documented_bounds() {
+        let bounds = [
+            ("tanh", worst(12.0, tanh, f64::tanh, false), 5e-7),
+            ("tanh far", worst(1e30, tanh, f64::tanh, false), 5e-7),
+            ("exp", worst(87.0, exp, f64::exp, true), 2e-7),
+            ("exp_m1", worst(20.0, exp_m1, f64::exp_m1, true), 4e-7),
+            ("sigmoid", worst(80.0, sigmoid, |x| 1.0 / (1.0 + (-x).exp()), true), 3e-7),
+            ("swish", worst(80.0, swish, |x| x / (1.0 + (-x).exp()), true), 4e-7),
+            ("elu", worst(20.0, |x| elu(x, 0.5), |x| if x > 0.0 { x } else { 0.5 * x.exp_m1() }, true), 4e-7),
+            ("sin", worst(100.0, |x| sin_cos(x).0, f64::sin, false), 2e-7),
+            ("cos", worst(100.0, |x| sin_cos(x).1, f64::cos, false), 2e-7),
+        ];
+        for (name, error, bound) in bounds {
+            std::println!("{name}: {error:.2e}");
+            assert!(error <= bound, "{name}: {error:e} > {bound:e}");
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        for f in [
+            tanh,
+            exp,
+            exp_m1,
+            sigmoid,
+            swish,
+            relu,
+            |x| elu(x, 1.0),
+            |x| sin_cos(x).0,
+            |x| clip(x, 0.0, 1.0),
+        ] {
+            assert!(f(f32::NAN).is_nan());
+        }
+    }
+}

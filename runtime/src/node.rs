@@ -1,0 +1,539 @@
+//! The controller's end of the link: messages in, messages out, two image slots, one control loop.
+//!
+//! Pure like the rest of the runtime. Firmware and the host's stand-in process call the same functions;
+//! they add the clock, the bytes and the priorities. [`Loader`] works below the control priority (it may
+//! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
+
+use crate::{Cause, Controller, Image, Memory, Refusal, State};
+use tendon_wire::frame::{self, Decoder, MAX_PAYLOAD};
+use tendon_wire::image::MAX_IMAGE;
+use tendon_wire::message::{
+    Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
+    Telemetry, Text,
+};
+
+/// In lockstep the host's clock stands still with the host, so silence is measured on the board's.
+pub const LOCKSTEP_SILENCE_US: u64 = 3_000_000;
+
+/// Clocks of a board.
+pub trait Clock {
+    /// Time since boot, us.
+    fn now_us(&self) -> u64;
+    /// A free-running counter for measuring short work; 0 for ever where there is none.
+    fn counts(&self) -> u32;
+}
+
+/// What a board says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct BoardInfo {
+    /// Name, as in `firmware/src/board`.
+    pub name: &'static str,
+    /// Firmware version.
+    pub firmware: &'static str,
+}
+
+/// Access to [`Control`] with everything of its priority kept out.
+pub trait Exclusive<'m> {
+    /// Runs `f` on it.
+    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R;
+}
+
+impl<'m> Exclusive<'m> for Control<'m> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R {
+        f(self)
+    }
+}
+
+/// Receives images into the inactive slot.
+#[derive(Debug)]
+pub struct Loader<'m> {
+    slot: &'m mut [u8],
+    arena: &'m mut [f32],
+    total: usize,
+    received: usize,
+    limits: Limits,
+}
+
+/// What the control loop's memory holds, `f32`.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    arena: usize,
+    history: usize,
+    observation: usize,
+}
+
+type Refused = (Refusal, u32);
+
+impl<'m> Loader<'m> {
+    /// `slot`: 16-byte aligned memory for one image; `arena`: activations of the self-test, as long as the
+    /// control loop's.
+    #[must_use]
+    pub fn new(slot: &'m mut [u8], arena: &'m mut [f32], control: &Control<'_>) -> Self {
+        let memory = &control.memory;
+        let limits = Limits {
+            arena: memory.arena.len().min(arena.len()),
+            history: memory.history.len(),
+            observation: memory.observation.len(),
+        };
+        Self { slot, arena, total: 0, received: 0, limits }
+    }
+
+    fn begin(&mut self, total_len: u32) -> Result<(), Refused> {
+        let total = total_len as usize;
+        if total > self.slot.len() || total > MAX_IMAGE {
+            return Err((Refusal::TooLarge, self.slot.len() as u32));
+        }
+        (self.total, self.received) = (total, 0);
+        Ok(())
+    }
+
+    fn chunk(&mut self, offset: u32, data: &[u8]) -> Result<(), Refused> {
+        let start = offset as usize;
+        let end = start.saturating_add(data.len());
+        if start != self.received || end > self.total {
+            return Err((Refusal::Order, self.received as u32));
+        }
+        let place = self.slot.get_mut(start..end).ok_or((Refusal::Order, self.received as u32))?;
+        for (to, from) in place.iter_mut().zip(data) {
+            *to = *from;
+        }
+        self.received = end;
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        (self.total, self.received) = (0, 0);
+    }
+
+    /// Everything that can be said about the received image before it acts.
+    fn verify(&mut self) -> Result<Image, Refused> {
+        if self.total == 0 || self.received != self.total {
+            return Err((Refusal::Order, self.received as u32));
+        }
+        let bytes = self.slot.get(..self.total).unwrap_or(&[]);
+        let image = Image::parse(bytes).map_err(|_| (Refusal::Image, 0))?;
+        let policy = image.policy(bytes).ok_or((Refusal::Image, 1))?;
+        let plan = policy.network.plan();
+        let sizes = [
+            (plan.arena_len, self.limits.arena),
+            (plan.history_len, self.limits.history),
+            (plan.n_inputs, self.limits.observation),
+        ];
+        for (needed, there) in sizes {
+            if needed as usize > there {
+                return Err((Refusal::Memory, needed));
+            }
+        }
+        policy.self_test(self.arena).map_err(|vector| (Refusal::SelfTest, vector))?;
+        Ok(image)
+    }
+}
+
+/// The control loop: active slot, state machine, memory, counters.
+#[derive(Debug)]
+pub struct Control<'m> {
+    slot: &'m mut [u8],
+    image: Option<Image>,
+    controller: Controller,
+    memory: Memory<'m>,
+    fresh: Option<RawState>,
+    answered: u32,
+    last_sequence: Option<u32>,
+    lockstep: bool,
+    lockstep_us: u64,
+    heard_us: u64,
+    counters: Counters,
+}
+
+/// Counters that only the board can fill; they go out with telemetry.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Frames refused.
+    pub rejected_frames: u32,
+    /// Bytes or messages dropped because a queue was full.
+    pub dropped: u32,
+    /// Deepest stack seen, bytes.
+    pub stack_bytes: u32,
+    ticks: u32,
+    misses: u32,
+    tick_max_us: u32,
+    old_states: u32,
+}
+
+impl<'m> Control<'m> {
+    /// No image yet; boot is over.
+    #[must_use]
+    pub fn new(slot: &'m mut [u8], memory: Memory<'m>) -> Self {
+        let mut controller = Controller::default();
+        controller.begin_self_test();
+        controller.image_changed(false);
+        Self {
+            slot,
+            image: None,
+            controller,
+            memory,
+            fresh: None,
+            answered: 0,
+            last_sequence: None,
+            lockstep: false,
+            lockstep_us: 0,
+            heard_us: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Controller state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.controller.state()
+    }
+
+    /// Control period of the active contract, us.
+    #[must_use]
+    pub fn period_us(&self) -> Option<u32> {
+        let policy = self.image.as_ref()?.policy(self.slot)?;
+        Some(policy.contract?.header.period_us)
+    }
+
+    /// Counters that the board fills.
+    pub fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Takes a raw state. In lockstep it is a tick, and the action comes back at once.
+    pub fn raw_state(&mut self, state: &RawState) -> Option<Action> {
+        let newer = |last: u32| (state.sequence.wrapping_sub(last) as i32) > 0;
+        if !self.last_sequence.is_none_or(newer) {
+            self.counters.old_states = self.counters.old_states.wrapping_add(1);
+            return None;
+        }
+        self.last_sequence = Some(state.sequence);
+        self.answered = state.sequence;
+        if !self.lockstep {
+            self.fresh = Some(state.clone());
+            return None;
+        }
+        self.lockstep_us = state.time_us;
+        self.controller.host_alive(state.time_us);
+        self.step(Some(state), state.time_us)
+    }
+
+    /// The hardware timer fired. Outside lockstep that is a control tick.
+    pub fn timer(&mut self, now_us: u64) -> Option<Action> {
+        if self.lockstep {
+            if now_us.saturating_sub(self.heard_us) > LOCKSTEP_SILENCE_US {
+                self.controller.link_lost(self.lockstep_us);
+            }
+            return None;
+        }
+        let fresh = self.fresh.take();
+        self.step(fresh.as_ref(), now_us)
+    }
+
+    /// The board measured how long the last tick took.
+    pub fn tick_took(&mut self, us: u32, now_us: u64) {
+        self.counters.tick_max_us = self.counters.tick_max_us.max(us);
+        if !self.lockstep && self.period_us().is_some_and(|period| us > period) {
+            self.counters.misses = self.counters.misses.wrapping_add(1);
+            self.controller.overrun(now_us);
+        }
+    }
+
+    fn step(&mut self, state: Option<&RawState>, now_us: u64) -> Option<Action> {
+        let policy = self.image.as_ref()?.policy(self.slot)?;
+        policy.contract?;
+        self.counters.ticks = self.counters.ticks.wrapping_add(1);
+        let applied = self.controller.tick(&policy, state, now_us, &mut self.memory);
+        let mut action = Action {
+            sequence: self.answered,
+            time_us: now_us,
+            state: applied.state as u8,
+            cause: applied.cause as u8,
+            limited: applied.limited,
+            tick_us: 0,
+            proposed: applied.proposed,
+            ..Action::default()
+        };
+        for command in applied.commands.iter().take(applied.n_joints) {
+            let _ = action.position.push(command.position);
+            let _ = action.velocity.push(command.velocity);
+            let _ = action.torque.push(command.torque);
+            let _ = action.kp.push(command.kp);
+            let _ = action.kd.push(command.kd);
+            let _ = action.torque_limit.push(command.torque_limit);
+        }
+        Some(action)
+    }
+
+    fn is_quiet(&self) -> bool {
+        matches!(self.controller.state(), State::Idle | State::Fault)
+    }
+
+    fn schema_hash(&self) -> u64 {
+        self.image.as_ref().map_or(0, |image| image.header().schema_hash)
+    }
+
+    fn now(&self, board_us: u64) -> u64 {
+        if self.lockstep { self.lockstep_us } else { board_us }
+    }
+
+    fn heard(&mut self, now_us: u64) {
+        self.heard_us = now_us;
+        if !self.lockstep {
+            self.controller.host_alive(now_us);
+        }
+    }
+
+    fn arm(&mut self, schema_hash: u64, now_us: u64) -> Result<(), Refused> {
+        let own = self.schema_hash();
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        let now = self.now(now_us);
+        self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)
+    }
+
+    fn run(&mut self, now_us: u64) -> Result<(), Refused> {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        let now = self.now(now_us);
+        self.controller.run(policy.and_then(|p| p.contract).as_ref(), now)
+    }
+
+    fn pace(&mut self, lockstep: bool) -> Result<(), Refused> {
+        if !self.is_quiet() {
+            return Err((Refusal::State, self.controller.state() as u32));
+        }
+        self.lockstep = lockstep;
+        self.last_sequence = None;
+        self.fresh = None;
+        self.controller.image_changed(false);
+        Ok(())
+    }
+
+    /// Exchanges slots with the loader, whose image was verified. Constant time, between two ticks.
+    fn activate(&mut self, loader: &mut Loader<'m>, image: Image) -> Result<(), Refused> {
+        let same = image.header().schema_hash == self.schema_hash() && self.image.is_some();
+        if !same && !self.is_quiet() {
+            return Err((Refusal::State, self.controller.state() as u32));
+        }
+        core::mem::swap(&mut self.slot, &mut loader.slot);
+        self.image = Some(image);
+        self.controller.image_changed(same);
+        loader.abort();
+        Ok(())
+    }
+
+    fn infer(&mut self, input: &[f32], clock: &impl Clock) -> Result<Inferred, Refused> {
+        if !self.is_quiet() {
+            return Err((Refusal::State, self.controller.state() as u32));
+        }
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        let network = policy.ok_or((Refusal::NoContract, 0))?.network;
+        let before = clock.counts();
+        let output =
+            network.run(input, self.memory.arena).ok_or((Refusal::Input, network.plan().n_inputs))?;
+        let counts = clock.counts().wrapping_sub(before);
+        let output = Floats::from_slice(output).map_err(|_| (Refusal::Memory, 0))?;
+        Ok(Inferred { counts, output })
+    }
+
+    fn identity(&self, board: &BoardInfo) -> Identity {
+        let header = self.image.as_ref().map(Image::header);
+        Identity {
+            protocol: PROTOCOL_VERSION,
+            table_hash: TABLE_HASH,
+            board: text(board.name),
+            firmware: text(board.firmware),
+            robot: text(self.image.as_ref().map_or("", Image::robot_id)),
+            schema_hash: self.schema_hash(),
+            image_crc32c: header.map_or(0, |header| header.crc32c),
+            slot_len: self.slot.len().min(u32::MAX as usize) as u32,
+            state: self.controller.state() as u8,
+        }
+    }
+
+    /// Counters and the last observation.
+    #[must_use]
+    pub fn telemetry(&self) -> Telemetry {
+        let n =
+            self.image.as_ref().and_then(|image| image.policy(self.slot)).map_or(0, |policy| {
+                policy.contract.map_or(0, |contract| contract.header.n_observation as usize)
+            });
+        let c = &self.counters;
+        Telemetry {
+            state: self.controller.state() as u8,
+            cause: self.controller.cause() as u8,
+            ticks: c.ticks,
+            misses: c.misses,
+            fallbacks: self.controller.fallbacks(),
+            rejected_states: self.controller.rejected_states().wrapping_add(c.old_states),
+            rejected_frames: c.rejected_frames,
+            dropped: c.dropped,
+            tick_max_us: c.tick_max_us,
+            stack_bytes: c.stack_bytes,
+            observation: Floats::from_slice(self.memory.observation.get(..n).unwrap_or(&[]))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+fn text(text: &str) -> Text {
+    let mut out = Text::new();
+    for c in text.chars() {
+        if out.push(c).is_err() {
+            break;
+        }
+    }
+    out
+}
+
+/// Answers one message of the host.
+pub fn handle<'m>(
+    message: &Message,
+    loader: &mut Loader<'m>,
+    control: &mut impl Exclusive<'m>,
+    board: &BoardInfo,
+    clock: &impl Clock,
+) -> Option<Message> {
+    let now_us = clock.now_us();
+    control.with(|control| control.heard(now_us));
+    let result = match message {
+        Message::Hello(_) => return Some(control.with(|control| control.identity(board)).into()),
+        Message::Observe(_) => return Some(control.with(|control| control.telemetry()).into()),
+        Message::Heartbeat(_) => return None,
+        Message::RawState(state) => {
+            let before = clock.now_us();
+            return control.with(|control| {
+                let mut action = control.raw_state(state)?;
+                let after = clock.now_us();
+                action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
+                control.tick_took(action.tick_us, after);
+                Some(action.into())
+            });
+        }
+        Message::Infer(infer) => match control.with(|control| control.infer(&infer.input, clock)) {
+            Ok(inferred) => return Some(inferred.into()),
+            Err(refused) => Err(refused),
+        },
+        Message::ImageBegin(begin) => loader.begin(begin.total_len),
+        Message::ImageChunk(chunk) => loader.chunk(chunk.offset, &chunk.data),
+        Message::ImageCommit(_) => match loader.verify() {
+            Ok(image) => control.with(|control| control.activate(loader, image)),
+            Err(refused) => Err(refused),
+        },
+        Message::ImageAbort(_) => {
+            loader.abort();
+            Ok(())
+        }
+        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, now_us)),
+        Message::Run(_) => control.with(|control| control.run(now_us)),
+        Message::Stop(_) => control.with(|control| {
+            let now = control.now(now_us);
+            control.controller.stop(now)
+        }),
+        Message::Pace(pace) => control.with(|control| control.pace(pace.lockstep)),
+        // Sent by a controller: an echo on the line. Not for us.
+        Message::Identity(_)
+        | Message::Reply(_)
+        | Message::Action(_)
+        | Message::Inferred(_)
+        | Message::Telemetry(_) => return None,
+    };
+    let (code, detail) = match result {
+        Ok(()) => (0, 0),
+        Err((refusal, detail)) => (refusal as u8, detail),
+    };
+    Some(Reply { to: message.kind(), code, detail }.into())
+}
+
+/// One byte of the link in; at the end of a good frame the answer comes out, framed in `out`.
+pub fn receive<'m, 'o>(
+    byte: u8,
+    decoder: &mut Decoder,
+    loader: &mut Loader<'m>,
+    control: &mut impl Exclusive<'m>,
+    board: &BoardInfo,
+    clock: &impl Clock,
+    out: &'o mut [u8],
+) -> Option<&'o [u8]> {
+    let parsed = decoder.push(byte)?;
+    let parsed = parsed.ok().and_then(|frame| {
+        Message::decode(frame.kind, frame.payload).ok().map(|message| (frame.sequence, message))
+    });
+    let Some((sequence, message)) = parsed else {
+        control.with(|control| {
+            control.counters.rejected_frames = control.counters.rejected_frames.wrapping_add(1);
+        });
+        return None;
+    };
+    let answer = handle(&message, loader, control, board, clock)?;
+    write(&answer, sequence, out)
+}
+
+/// Frames a message.
+pub fn write<'o>(message: &Message, sequence: u16, out: &'o mut [u8]) -> Option<&'o [u8]> {
+    let mut payload = [0; MAX_PAYLOAD];
+    let payload = message.encode(&mut payload).ok()?;
+    frame::encode(&frame::Frame { kind: message.kind(), sequence, payload }, out).ok()
+}
+
+/// Name of a message kind, for people.
+#[must_use]
+pub fn kind_name(kind: u8) -> &'static str {
+    TABLE.iter().find(|row| row.kind == kind).map_or("unknown", |row| row.name)
+}
+
+impl Refusal {
+    /// The refusal with this `code`.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        const ALL: [Refusal; 12] = [
+            Refusal::State,
+            Refusal::NoContract,
+            Refusal::Schema,
+            Refusal::Dwell,
+            Refusal::Pose,
+            Refusal::TooLarge,
+            Refusal::Order,
+            Refusal::Image,
+            Refusal::SelfTest,
+            Refusal::Memory,
+            Refusal::Input,
+            Refusal::Rollback,
+        ];
+        ALL.into_iter().find(|refusal| *refusal as u8 == code)
+    }
+}
+
+impl State {
+    /// The state with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        const ALL: [State; 7] = [
+            State::Boot,
+            State::SelfTest,
+            State::Idle,
+            State::Ready,
+            State::Running,
+            State::Damping,
+            State::Fault,
+        ];
+        ALL.into_iter().find(|state| *state as u8 == code)
+    }
+}
+
+impl Cause {
+    /// The cause with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        const ALL: [Cause; 8] = [
+            Cause::None,
+            Cause::Stop,
+            Cause::StaleState,
+            Cause::HostSilent,
+            Cause::InvalidState,
+            Cause::InvalidAction,
+            Cause::Overrun,
+            Cause::Internal,
+        ];
+        ALL.into_iter().find(|cause| *cause as u8 == code)
+    }
+}

@@ -1,0 +1,548 @@
+//! The policy image `policy.tnd`: header, then sections, each at a multiple of [`ALIGN`].
+//!
+//! The records below are the layout: `#[repr(C)]`, little-endian, without padding, read in place
+//! from flash. [`Layout::parse`] checks everything that can be said about bytes (magic, version,
+//! CRC-32C, bounds, alignment); what the records mean is checked by `runtime`.
+
+use crate::CRC32C;
+use bytemuck::{Pod, Zeroable};
+
+/// First bytes of every image.
+pub const MAGIC: [u8; 4] = *b"TNDP";
+/// Version of this layout. A reader refuses any other.
+pub const FORMAT_VERSION: u16 = 1;
+/// Header and section starts lie at multiples of this; the image itself must as well.
+pub const ALIGN: usize = 16;
+/// Largest image: bounds every length before it is trusted.
+pub const MAX_IMAGE: usize = 8 << 20;
+/// The CRC covers the image from here to its end.
+pub const CRC_FROM: usize = 8;
+
+/// First 128 bytes of an image.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: [u8; 4],
+    /// CRC-32C of `[CRC_FROM..total_len]`.
+    pub crc32c: u32,
+    /// Length of the image in bytes, header included.
+    pub total_len: u32,
+    /// [`FORMAT_VERSION`].
+    pub format_version: u16,
+    /// Reserved, 0.
+    pub flags: u16,
+    /// The controller refuses an image with a smaller counter than it has stored.
+    pub rollback_counter: u32,
+    /// Reserved, 0.
+    pub reserved: u32,
+    /// FNV-1a of the contract section: same value, same observations and actions. 0: no contract.
+    pub schema_hash: u64,
+    /// Robot the policy was made for, UTF-8, zero-padded.
+    pub robot_id: [u8; 32],
+    /// Where each [`Section`] lies, by its number.
+    pub sections: [Span; 8],
+}
+
+/// A run of bytes of the image. Length 0: absent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Span {
+    /// From the start of the image, a multiple of [`ALIGN`].
+    pub offset: u32,
+    /// In bytes.
+    pub len: u32,
+}
+
+/// Sections of an image; the number is the place in [`Header::sections`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Section {
+    /// [`ContractHeader`], then joints, terms and actions, then values.
+    Contract = 0,
+    /// [`Operator`] records in order of execution.
+    Operators = 1,
+    /// Packed `f32`.
+    Weights = 2,
+    /// One [`Plan`].
+    Plan = 3,
+    /// Golden vectors, `f32`: `n_inputs` then `n_outputs`, again and again.
+    Golden = 4,
+    /// The contract as JSON, for people and host tools; the controller does not read it.
+    Manifest = 5,
+    /// Ed25519 signature over everything before it. Written and checked once signing lands.
+    Signature = 6,
+    /// Reserved.
+    Reserved = 7,
+}
+
+/// What is wrong with the bytes of an image: the field, and the value found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutError {
+    /// Field of the header or section.
+    pub field: &'static str,
+    /// The value found there.
+    pub value: u32,
+    /// What the field has to be.
+    pub expected: &'static str,
+}
+
+impl core::fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} is {} ({:#x}): expected {}", self.field, self.value, self.value, self.expected)
+    }
+}
+
+impl core::error::Error for LayoutError {}
+
+/// A view of an image whose bytes hold together.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout<'a> {
+    bytes: &'a [u8],
+    header: &'a Header,
+}
+
+impl<'a> Layout<'a> {
+    /// Checks magic, version, length, CRC, and that every section lies aligned inside the image
+    /// and none overlaps the next. `bytes` may be longer than the image (a flash slot is).
+    ///
+    /// # Errors
+    /// The first field that does not hold.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, LayoutError> {
+        let error = |field, value, expected| Err(LayoutError { field, value, expected });
+        let header = header(bytes)?;
+        if header.magic != MAGIC {
+            return error("magic", u32::from_le_bytes(header.magic), "TNDP: this is no policy image");
+        }
+        let total = header.total_len as usize;
+        if total < size_of::<Header>() || total > MAX_IMAGE || total > bytes.len() {
+            return error("total_len", header.total_len, "at least the header, at most the bytes there are");
+        }
+        let covered = bytes.get(CRC_FROM..total).unwrap_or(&[]);
+        if CRC32C.checksum(covered) != header.crc32c {
+            return error("crc32c", header.crc32c, "the CRC-32C of the image: send it again");
+        }
+        if header.format_version != FORMAT_VERSION {
+            return error("format_version", header.format_version.into(), "1: compile the policy again");
+        }
+        let mut end = size_of::<Header>();
+        for span in header.sections {
+            if span.len == 0 {
+                continue;
+            }
+            let offset = span.offset as usize;
+            if offset % ALIGN != 0 || offset < end {
+                return error("section offset", span.offset, "a multiple of 16 after the section before");
+            }
+            end = match offset.checked_add(span.len as usize) {
+                Some(end) if end <= total => end,
+                _ => return error("section length", span.len, "to end inside the image"),
+            };
+        }
+        Ok(Self { bytes, header })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &'a Header {
+        self.header
+    }
+
+    /// Exactly the image, without what follows it in the slot.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes.get(..self.header.total_len as usize).unwrap_or(&[])
+    }
+
+    /// The bytes of a section; empty when absent.
+    #[must_use]
+    pub fn section(&self, section: Section) -> &'a [u8] {
+        section_bytes(self.bytes, self.header, section)
+    }
+}
+
+/// The header in place, with nothing checked but length and alignment.
+///
+/// # Errors
+/// When the bytes are too few or not aligned.
+pub fn header(bytes: &[u8]) -> Result<&Header, LayoutError> {
+    let found = bytes.len().min(u32::MAX as usize) as u32;
+    let head = bytes.get(..size_of::<Header>()).ok_or(LayoutError {
+        field: "length",
+        value: found,
+        expected: "at least the 128 bytes of a header: the file is truncated",
+    })?;
+    bytemuck::try_from_bytes(head).map_err(|_| LayoutError {
+        field: "address",
+        value: head.as_ptr().addr() as u32,
+        expected: "a multiple of 16: load the image into an aligned buffer",
+    })
+}
+
+/// The bytes of `section`; empty when the header points outside.
+#[must_use]
+pub fn section_bytes<'a>(bytes: &'a [u8], header: &Header, section: Section) -> &'a [u8] {
+    let [a, b, c, d, e, f, g, h] = header.sections;
+    let span = match section {
+        Section::Contract => a,
+        Section::Operators => b,
+        Section::Weights => c,
+        Section::Plan => d,
+        Section::Golden => e,
+        Section::Manifest => f,
+        Section::Signature => g,
+        Section::Reserved => h,
+    };
+    let start = span.offset as usize;
+    bytes.get(start..start.saturating_add(span.len as usize)).unwrap_or(&[])
+}
+
+/// One step of the network. Ranges of the arena count `f32`; ranges of weights likewise.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Operator {
+    /// [`opcode`].
+    pub opcode: u8,
+    /// [`activation`] or [`binary`], by opcode.
+    pub kind: u8,
+    /// Reserved, 0.
+    pub reserved: u16,
+    /// Start of the input in the arena.
+    pub input: u32,
+    /// Start of the second input in the arena (binary operators).
+    pub input_b: u32,
+    /// Start of the output in the arena.
+    pub output: u32,
+    /// Elements of the input.
+    pub n_in: u32,
+    /// Elements of the output.
+    pub n_out: u32,
+    /// Start of the weights (Gemm: packed matrix; Affine: scale).
+    pub weights: u32,
+    /// Start of the bias (Gemm) or shift (Affine).
+    pub bias: u32,
+    /// Elu: alpha. Clip: lower bound.
+    pub alpha: f32,
+    /// Clip: upper bound.
+    pub beta: f32,
+}
+
+/// Values of [`Operator::opcode`].
+pub mod opcode {
+    /// `y = activation(W x + b)`; W packed in blocks of [`super::GEMM_ROWS`] rows.
+    pub const GEMM: u8 = 1;
+    /// `y = activation(x)`.
+    pub const ACTIVATION: u8 = 2;
+    /// `y = x * scale + shift`, elementwise with vectors from the weights.
+    pub const AFFINE: u8 = 3;
+    /// `y = a op b`, both computed.
+    pub const BINARY: u8 = 4;
+    /// `y = min(max(x, alpha), beta)`.
+    pub const CLIP: u8 = 5;
+    /// `y = x`.
+    pub const COPY: u8 = 6;
+}
+
+/// Values of [`Operator::kind`] for Gemm and Activation.
+pub mod activation {
+    /// `x`
+    pub const NONE: u8 = 0;
+    /// `max(x, 0)`
+    pub const RELU: u8 = 1;
+    /// Hyperbolic tangent.
+    pub const TANH: u8 = 2;
+    /// `1 / (1 + exp(-x))`
+    pub const SIGMOID: u8 = 3;
+    /// `x * sigmoid(x)`; also called SiLU.
+    pub const SWISH: u8 = 4;
+    /// `x` where positive, else `alpha * (exp(x) - 1)`.
+    pub const ELU: u8 = 5;
+}
+
+/// Values of [`Operator::kind`] for Binary.
+pub mod binary {
+    /// `a + b`
+    pub const ADD: u8 = 0;
+    /// `a - b`
+    pub const SUB: u8 = 1;
+    /// `a * b`
+    pub const MUL: u8 = 2;
+    /// `a / b`
+    pub const DIV: u8 = 3;
+}
+
+/// Rows of a Gemm that are interleaved: element `(row, k)` of a block lies at `k * GEMM_ROWS + row`.
+/// The last block is padded with zero rows.
+pub const GEMM_ROWS: usize = 4;
+
+/// Sizes the runtime needs before the first tick, and the costs `inspect` prints.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Plan {
+    /// Length of the network's input `[n_inputs]`.
+    pub n_inputs: u32,
+    /// Length of the network's output `[n_outputs]`.
+    pub n_outputs: u32,
+    /// Where the input lies in the arena.
+    pub input: u32,
+    /// Where the output lies in the arena.
+    pub output: u32,
+    /// `f32` the arena holds.
+    pub arena_len: u32,
+    /// `f32` the observation history holds.
+    pub history_len: u32,
+    /// Multiply-accumulates of one inference.
+    pub macs: u32,
+    /// Golden vectors in the image.
+    pub golden_count: u32,
+}
+
+/// Start of the contract section. The counts say how many records of each kind follow, in the
+/// order joints, terms, actions, values (`f32`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct ContractHeader {
+    /// Control period.
+    pub period_us: u32,
+    /// [`JointRecord`]s, in the policy's order.
+    pub n_joints: u16,
+    /// [`TermRecord`]s.
+    pub n_terms: u16,
+    /// [`ActionRecord`]s: one per element of the raw action.
+    pub n_actions: u16,
+    /// Length of the command in the raw state.
+    pub n_commands: u16,
+    /// Length of the preference inputs in the raw state.
+    pub n_preferences: u16,
+    /// Length of the task's own sensors in the raw state.
+    pub n_sensors: u16,
+    /// Length of the observation, history included.
+    pub n_observation: u32,
+    /// `f32` of history.
+    pub history_len: u32,
+    /// `f32` values behind the records.
+    pub n_values: u32,
+    /// Age of a raw state beyond which it counts as stale.
+    pub state_timeout_us: u32,
+    /// Silence of the host after which the controller falls back.
+    pub heartbeat_timeout_us: u32,
+    /// How long the last setpoint is held before damping starts.
+    pub hold_us: u32,
+    /// How long damping lasts before the state is left.
+    pub damp_us: u32,
+    /// Healthy raw states required before arming and before running.
+    pub dwell_us: u32,
+    /// Largest distance to the default pose at which `Run` is taken, rad or m.
+    pub ready_tolerance: f32,
+    /// Speed of the way to the default pose, rad/s or m/s.
+    pub ready_velocity: f32,
+}
+
+/// One joint. Angles in rad, lengths in m.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct JointRecord {
+    /// Place of the joint in the robot's raw state.
+    pub robot_index: u32,
+    /// Default pose.
+    pub default_position: f32,
+    /// Lower position limit.
+    pub position_min: f32,
+    /// Upper position limit.
+    pub position_max: f32,
+    /// Velocity limit.
+    pub velocity_limit: f32,
+    /// Acceleration limit (rate limit of velocity setpoints).
+    pub acceleration_limit: f32,
+    /// Torque (or force) limit.
+    pub torque_limit: f32,
+    /// Largest change of a position setpoint per second.
+    pub position_rate_limit: f32,
+    /// Largest change of a torque setpoint per second.
+    pub torque_rate_limit: f32,
+    /// Gain that holds the default pose; 0: the joint is passive.
+    pub kp: f32,
+    /// Damping beside `kp`.
+    pub kd: f32,
+    /// Damping gain of the fallback.
+    pub damping_kd: f32,
+}
+
+/// One observation term: `clip(signal * scale + offset)`, per element.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct TermRecord {
+    /// [`signal`].
+    pub signal: u8,
+    /// 0: oldest frame first; 1: newest first.
+    pub newest_first: u8,
+    /// Frames of history, at least 1.
+    pub history: u16,
+    /// First element of the signal.
+    pub first: u16,
+    /// Elements of one frame.
+    pub width: u16,
+    /// Where `scale[width]`, `offset[width]`, `low[width]`, `high[width]` start in the values.
+    pub values: u32,
+}
+
+/// Values of [`TermRecord::signal`].
+pub mod signal {
+    /// Linear velocity in the IMU frame, m/s, `[3]`.
+    pub const BASE_LINEAR_VELOCITY: u8 = 0;
+    /// Angular velocity in the IMU frame, rad/s, `[3]`.
+    pub const BASE_ANGULAR_VELOCITY: u8 = 1;
+    /// Direction of gravity in the IMU frame, unit length, `[3]`.
+    pub const PROJECTED_GRAVITY: u8 = 2;
+    /// Orientation world_from_imu, w x y z, `[4]`.
+    pub const BASE_ORIENTATION: u8 = 3;
+    /// Joint positions in the policy's order, `[n_joints]`.
+    pub const JOINT_POSITION: u8 = 4;
+    /// The same minus the default pose.
+    pub const JOINT_POSITION_RELATIVE: u8 = 5;
+    /// Joint velocities, `[n_joints]`.
+    pub const JOINT_VELOCITY: u8 = 6;
+    /// The last raw action, `[n_actions]`.
+    pub const LAST_ACTION: u8 = 7;
+    /// The command, `[n_commands]`.
+    pub const COMMAND: u8 = 8;
+    /// The preference inputs, `[n_preferences]`.
+    pub const PREFERENCE: u8 = 9;
+    /// The task's own sensors, `[n_sensors]`.
+    pub const SENSOR: u8 = 10;
+    /// Sine of the joint positions, `[n_joints]`.
+    pub const JOINT_SIN: u8 = 11;
+    /// Cosine of the joint positions, `[n_joints]`.
+    pub const JOINT_COS: u8 = 12;
+}
+
+/// One element of the raw action: `setpoint = clip(action, low, high) * scale + offset`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct ActionRecord {
+    /// Joint in the policy's order.
+    pub joint: u16,
+    /// [`mode`].
+    pub mode: u8,
+    /// Reserved, 0.
+    pub reserved: u8,
+    /// Setpoint units per unit of action.
+    pub scale: f32,
+    /// Setpoint at action 0.
+    pub offset: f32,
+    /// Lower clip of the raw action.
+    pub low: f32,
+    /// Upper clip of the raw action.
+    pub high: f32,
+    /// Position gain, N m/rad or N/m.
+    pub kp: f32,
+    /// Velocity gain, N m s/rad or N s/m.
+    pub kd: f32,
+}
+
+/// Values of [`ActionRecord::mode`].
+pub mod mode {
+    /// Position setpoint, rad or m.
+    pub const POSITION: u8 = 0;
+    /// Velocity setpoint, rad/s or m/s.
+    pub const VELOCITY: u8 = 1;
+    /// Torque or force, N m or N.
+    pub const TORQUE: u8 = 2;
+}
+
+/// Values per element of a term: scale, offset, low, high.
+pub const TERM_VALUES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    /// 16-byte aligned copy.
+    fn aligned(bytes: &[u8]) -> Vec<u128> {
+        let mut words = std::vec![0u128; bytes.len().div_ceil(16)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        words
+    }
+
+    fn small() -> Vec<u8> {
+        let mut header = Header::zeroed();
+        header.magic = MAGIC;
+        header.format_version = FORMAT_VERSION;
+        header.total_len = 160;
+        header.rollback_counter = 7;
+        header.robot_id[..2].copy_from_slice(b"r2");
+        header.sections[Section::Weights as usize] = Span { offset: 128, len: 8 };
+        header.sections[Section::Manifest as usize] = Span { offset: 144, len: 16 };
+        let mut bytes = bytemuck::bytes_of(&header).to_vec();
+        bytes.resize(160, 0x5a);
+        let crc = CRC32C.checksum(&bytes[CRC_FROM..]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn golden_header_fields_lie_where_they_always_lay() {
+        let bytes = small();
+        assert_eq!(bytes[..4], *b"TNDP");
+        assert_eq!(bytes[8..12], 160u32.to_le_bytes(), "total_len");
+        assert_eq!(bytes[12..14], 1u16.to_le_bytes(), "format_version");
+        assert_eq!(bytes[16..20], 7u32.to_le_bytes(), "rollback_counter");
+        assert_eq!(bytes[24..32], [0; 8], "schema_hash");
+        assert_eq!(bytes[32..35], *b"r2\0", "robot_id");
+        assert_eq!(bytes[80..88], [128, 0, 0, 0, 8, 0, 0, 0], "weights span");
+        assert_eq!(size_of::<Header>(), 128);
+        assert_eq!(size_of::<Operator>(), 40);
+        assert_eq!(size_of::<Plan>(), 32);
+        assert_eq!(size_of::<ContractHeader>(), 56);
+        assert_eq!(size_of::<JointRecord>(), 48);
+        assert_eq!(size_of::<TermRecord>(), 12);
+        assert_eq!(size_of::<ActionRecord>(), 28);
+    }
+
+    #[test]
+    fn finds_sections_and_ignores_what_follows_the_image() {
+        let mut bytes = small();
+        bytes.extend([1; 16]);
+        let words = aligned(&bytes);
+        let layout = Layout::parse(bytemuck::cast_slice(&words)).unwrap();
+        assert_eq!(layout.section(Section::Weights), [0x5a; 8]);
+        assert_eq!(layout.section(Section::Golden), []);
+        assert_eq!(layout.bytes().len(), 160);
+    }
+
+    #[test]
+    fn rejects_every_truncation_and_every_bit_flip() {
+        let bytes = small();
+        let words = aligned(&bytes);
+        let whole: &[u8] = &bytemuck::cast_slice(&words)[..160];
+        assert!(Layout::parse(whole).is_ok());
+        for length in 0..160 {
+            assert!(Layout::parse(&whole[..length]).is_err(), "length {length}");
+        }
+        for bit in 0..160 * 8 {
+            let mut flipped = words.clone();
+            bytemuck::cast_slice_mut::<_, u8>(&mut flipped)[bit / 8] ^= 1 << (bit % 8);
+            assert!(Layout::parse(&bytemuck::cast_slice(&flipped)[..160]).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn rejects_sections_outside_overlapping_or_unaligned() {
+        for span in [
+            Span { offset: 128, len: 33 },
+            Span { offset: 112, len: 8 },
+            Span { offset: 129, len: 8 },
+            Span { offset: 144, len: 17 },
+            Span { offset: 0xffff_fff0, len: 0xffff_ffff },
+        ] {
+            let mut bytes = small();
+            bytes[80..88].copy_from_slice(bytemuck::bytes_of(&span));
+            let crc = CRC32C.checksum(&bytes[CRC_FROM..]);
+            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+            let words = aligned(&bytes);
+            assert!(Layout::parse(bytemuck::cast_slice(&words)).is_err(), "{span:?}");
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The message table: every message of the link, once. `docs/protocol.md` is written from it.
+//!
+//! A payload is the postcard encoding of the row's struct. Integers wider than a byte have fixed
+//! width, so the length of a message follows from its counts alone, and [`Message::decode`]
+//! refuses any other length.
+
+use crate::{FNV1A_START, fnv1a};
+use postcard::fixint::le;
+use serde::{Deserialize, Serialize};
+
+/// Joints, actions.
+pub const MAX_JOINTS: usize = 32;
+/// Elements of the command.
+pub const MAX_COMMANDS: usize = 16;
+/// Preference inputs.
+pub const MAX_PREFERENCES: usize = 8;
+/// The task's own sensors.
+pub const MAX_SENSORS: usize = 64;
+/// Elements of an observation or of a bare network's input or output.
+pub const MAX_OBSERVATION: usize = 512;
+/// Image bytes in one chunk.
+pub const MAX_CHUNK: usize = 1024;
+/// Version of the protocol as a whole. [`TABLE_HASH`] changes with every field.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// `f32` values of a message, at most `N`.
+pub type Floats<const N: usize> = heapless::Vec<f32, N>;
+/// UTF-8 text of a message.
+pub type Text = heapless::String<32>;
+/// Bytes of an image.
+pub type Bytes = heapless::Vec<u8, MAX_CHUNK>;
+
+/// Who sends a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Host to controller.
+    ToController,
+    /// Controller to host.
+    ToHost,
+}
+
+/// One row of the message table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Kind byte of the frame.
+    pub kind: u8,
+    /// Name.
+    pub name: &'static str,
+    /// Sender.
+    pub direction: Direction,
+    /// What it is for.
+    pub doc: &'static str,
+    /// Name, type and meaning of each field, in order.
+    pub fields: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// Why a payload is not the message that its kind names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageError {
+    /// No row has this kind.
+    UnknownKind(u8),
+    /// The payload of this kind does not decode.
+    Malformed(u8),
+    /// The payload of this kind is longer or shorter than its counts say.
+    Length(u8),
+    /// The output buffer cannot hold the message.
+    BufferFull,
+}
+
+impl core::fmt::Display for MessageError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::UnknownKind(kind) => write!(
+                f,
+                "message kind {kind:#04x} is in no row of the table: host and controller differ in version"
+            ),
+            Self::Malformed(kind) => write!(f, "payload of message kind {kind:#04x} does not decode"),
+            Self::Length(kind) => {
+                write!(f, "payload of message kind {kind:#04x} has not the length its counts say")
+            }
+            Self::BufferFull => f.write_str("output buffer too small for the message"),
+        }
+    }
+}
+
+impl core::error::Error for MessageError {}
+
+macro_rules! messages {
+    ($(
+        $(#[doc = $doc:literal])*
+        $kind:literal $direction:ident $name:ident {
+            $( $(#[doc = $field_doc:literal])* $(#[serde($serde:meta)])? $field:ident : $ty:ty, )*
+        }
+    )*) => {
+        $(
+            $(#[doc = $doc])*
+            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+            pub struct $name {
+                $( $(#[doc = $field_doc])* $(#[serde($serde)])? pub $field: $ty, )*
+            }
+
+            impl From<$name> for Message {
+                fn from(message: $name) -> Self {
+                    Self::$name(message)
+                }
+            }
+        )*
+
+        /// Any message of the table.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "no heap: the receiver's buffer is the largest message")]
+        pub enum Message {
+            $( $(#[doc = $doc])* $name($name), )*
+        }
+
+        /// The message table, in the order of its kinds.
+        pub const TABLE: &[Row] = &[
+            $( Row {
+                kind: $kind,
+                name: stringify!($name),
+                direction: Direction::$direction,
+                doc: concat!($($doc),*),
+                fields: &[ $( (stringify!($field), stringify!($ty), concat!($($field_doc),*)), )* ],
+            }, )*
+        ];
+
+        impl Message {
+            /// Kind byte of the frame.
+            #[must_use]
+            pub fn kind(&self) -> u8 {
+                match self { $( Self::$name(_) => $kind, )* }
+            }
+
+            /// Encodes the payload.
+            ///
+            /// # Errors
+            /// [`MessageError::BufferFull`].
+            pub fn encode<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], MessageError> {
+                match self {
+                    $( Self::$name(message) => postcard::to_slice(message, out), )*
+                }
+                .map(|bytes| &*bytes)
+                .map_err(|_| MessageError::BufferFull)
+            }
+
+            /// Decodes the payload of a frame of this kind.
+            ///
+            /// # Errors
+            /// Unknown kind, malformed payload, or a length that its counts do not give.
+            pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, MessageError> {
+                match kind {
+                    $( $kind => exact::<$name>(kind, payload).map(Self::$name), )*
+                    _ => Err(MessageError::UnknownKind(kind)),
+                }
+            }
+        }
+    };
+}
+
+/// Decodes all of `payload` and refuses bytes left over or spelled in a longer way.
+#[inline(never)]
+fn exact<'a, T: Serialize + Deserialize<'a>>(kind: u8, payload: &'a [u8]) -> Result<T, MessageError> {
+    let (message, rest) =
+        postcard::take_from_bytes::<T>(payload).map_err(|_| MessageError::Malformed(kind))?;
+    let canonical = postcard::experimental::serialized_size(&message);
+    if rest.is_empty() && canonical == Ok(payload.len()) {
+        Ok(message)
+    } else {
+        Err(MessageError::Length(kind))
+    }
+}
+
+messages! {
+    /// Asks who is there. Answer: `Identity`.
+    0x01 ToController Hello {}
+
+    /// Starts an update: the inactive slot is forgotten. Frozen. Answer: `Reply`.
+    0x10 ToController ImageBegin {
+        /// Bytes of the image.
+        #[serde(with = "le")]
+        total_len: u32,
+    }
+
+    /// Writes into the inactive slot, in order. Frozen. Answer: `Reply`.
+    0x11 ToController ImageChunk {
+        /// Place of the first byte; the next one expected, or the chunk is refused.
+        #[serde(with = "le")]
+        offset: u32,
+        /// The bytes.
+        data: Bytes,
+    }
+
+    /// Verifies the slot, runs its golden vectors and makes it active between two ticks. Frozen. Answer: `Reply`.
+    0x12 ToController ImageCommit {}
+
+    /// Gives the update up; the active image is untouched. Frozen. Answer: `Reply`.
+    0x13 ToController ImageAbort {}
+
+    /// Leaves Idle or Fault for Ready: torque on, way to the default pose. Answer: `Reply`.
+    0x20 ToController Arm {
+        /// Schema hash of the contract that the host works with.
+        #[serde(with = "le")]
+        schema_hash: u64,
+    }
+
+    /// Leaves Ready for Running. Answer: `Reply`.
+    0x21 ToController Run {}
+
+    /// Leaves Ready or Running for Damping. Answer: `Reply`.
+    0x22 ToController Stop {}
+
+    /// Chooses what drives the control tick. Taken in Idle and Fault only. Answer: `Reply`.
+    0x23 ToController Pace {
+        /// True: each `RawState` is one tick, timed by its own clock (simulation). False: the hardware timer.
+        lockstep: bool,
+    }
+
+    /// Proof of life of the host. No answer.
+    0x30 ToController Heartbeat {
+        /// Counts.
+        #[serde(with = "le")]
+        count: u32,
+    }
+
+    /// What the robot measured, joints in the robot's order. Answer: `Action` at the next tick.
+    0x31 ToController RawState {
+        /// Counts raw states; a number already seen is ignored.
+        #[serde(with = "le")]
+        sequence: u32,
+        /// Clock of the sensors, us.
+        #[serde(with = "le")]
+        time_us: u64,
+        /// Orientation world_from_imu, w x y z.
+        base_orientation: [f32; 4],
+        /// Angular velocity in the IMU frame, rad/s.
+        base_angular_velocity: [f32; 3],
+        /// Linear velocity in the IMU frame, m/s.
+        base_linear_velocity: [f32; 3],
+        /// rad or m.
+        joint_position: Floats<MAX_JOINTS>,
+        /// rad/s or m/s.
+        joint_velocity: Floats<MAX_JOINTS>,
+        /// What the user commands (velocities, a target).
+        command: Floats<MAX_COMMANDS>,
+        /// User weights, attribute strengths, rule vector.
+        preference: Floats<MAX_PREFERENCES>,
+        /// The task's own sensors.
+        sensors: Floats<MAX_SENSORS>,
+    }
+
+    /// One inference of the active network, raw input to raw output, no actuator involved. Taken in Idle and Fault only. Answer: `Inferred`.
+    0x32 ToController Infer {
+        /// Input of the network.
+        input: Floats<MAX_OBSERVATION>,
+    }
+
+    /// Asks for `Telemetry`.
+    0x33 ToController Observe {}
+
+    /// Who the controller is. Answers `Hello`.
+    0x81 ToHost Identity {
+        /// `PROTOCOL_VERSION`.
+        protocol: u8,
+        /// Hash of this message table.
+        #[serde(with = "le")]
+        table_hash: u64,
+        /// Board name.
+        board: Text,
+        /// Firmware version.
+        firmware: Text,
+        /// Robot of the active image; empty without one.
+        robot: Text,
+        /// Schema hash of the active image; 0 without contract.
+        #[serde(with = "le")]
+        schema_hash: u64,
+        /// CRC-32C of the active image; 0 without one.
+        #[serde(with = "le")]
+        image_crc32c: u32,
+        /// Bytes one slot holds.
+        #[serde(with = "le")]
+        slot_len: u32,
+        /// Controller state.
+        state: u8,
+    }
+
+    /// Answer to a command.
+    0x82 ToHost Reply {
+        /// Kind of the message answered.
+        to: u8,
+        /// 0: done. Otherwise a `Refusal` of the runtime.
+        code: u8,
+        /// Number that belongs to the code.
+        #[serde(with = "le")]
+        detail: u32,
+    }
+
+    /// What the actuators are told, joints in the robot's order. One per tick.
+    0x83 ToHost Action {
+        /// Sequence of the raw state that it answers.
+        #[serde(with = "le")]
+        sequence: u32,
+        /// Clock of the controller at the tick, us.
+        #[serde(with = "le")]
+        time_us: u64,
+        /// Controller state.
+        state: u8,
+        /// Why the controller fell back; 0: it did not.
+        cause: u8,
+        /// Joints (bits) whose setpoint the envelope changed.
+        #[serde(with = "le")]
+        limited: u32,
+        /// Time the tick took, us; 0 when the board has no finer clock.
+        #[serde(with = "le")]
+        tick_us: u32,
+        /// Raw action proposed by the network.
+        proposed: Floats<MAX_JOINTS>,
+        /// Position setpoints, rad or m.
+        position: Floats<MAX_JOINTS>,
+        /// Velocity setpoints, rad/s or m/s.
+        velocity: Floats<MAX_JOINTS>,
+        /// Feed-forward torques or forces, N m or N.
+        torque: Floats<MAX_JOINTS>,
+        /// Position gains.
+        kp: Floats<MAX_JOINTS>,
+        /// Velocity gains.
+        kd: Floats<MAX_JOINTS>,
+        /// Bounds of the whole torque or force.
+        torque_limit: Floats<MAX_JOINTS>,
+    }
+
+    /// Answers `Infer`.
+    0x84 ToHost Inferred {
+        /// Board timer counts of the inference, 0 without such a timer.
+        #[serde(with = "le")]
+        counts: u32,
+        /// Output of the network.
+        output: Floats<MAX_OBSERVATION>,
+    }
+
+    /// Counters and the last observation. Answers `Observe`; also sent when the state changes.
+    0x85 ToHost Telemetry {
+        /// Controller state.
+        state: u8,
+        /// Why the controller last fell back.
+        cause: u8,
+        /// Ticks since boot.
+        #[serde(with = "le")]
+        ticks: u32,
+        /// Ticks that ended after their deadline.
+        #[serde(with = "le")]
+        misses: u32,
+        /// Falls back since boot.
+        #[serde(with = "le")]
+        fallbacks: u32,
+        /// Raw states refused (non-finite, wrong counts, old sequence).
+        #[serde(with = "le")]
+        rejected_states: u32,
+        /// Frames refused (CRC, COBS, kind, length).
+        #[serde(with = "le")]
+        rejected_frames: u32,
+        /// Bytes or messages dropped because a queue was full.
+        #[serde(with = "le")]
+        dropped: u32,
+        /// Longest tick, us.
+        #[serde(with = "le")]
+        tick_max_us: u32,
+        /// Deepest stack seen, bytes; 0 when the board does not measure it.
+        #[serde(with = "le")]
+        stack_bytes: u32,
+        /// The last observation, as the network saw it.
+        observation: Floats<MAX_OBSERVATION>,
+    }
+}
+
+/// FNV-1a over kinds, names and fields of the table: two builds with the same value understand
+/// each other.
+pub const TABLE_HASH: u64 = table_hash();
+
+const fn table_hash() -> u64 {
+    let mut hash = FNV1A_START;
+    let mut row = 0;
+    while row < TABLE.len() {
+        hash = fnv1a(hash, &[TABLE[row].kind]);
+        hash = fnv1a(hash, TABLE[row].name.as_bytes());
+        let mut field = 0;
+        while field < TABLE[row].fields.len() {
+            hash = fnv1a(hash, TABLE[row].fields[field].0.as_bytes());
+            hash = fnv1a(hash, TABLE[row].fields[field].1.as_bytes());
+            field += 1;
+        }
+        row += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::frame::MAX_PAYLOAD;
+
+    fn floats<const N: usize>(n: usize) -> Floats<N> {
+        (0..n).map(|i| i as f32 * 0.5).collect()
+    }
+
+    #[test]
+    fn the_longest_messages_fit_a_frame() {
+        let mut out = [0; MAX_PAYLOAD];
+        let longest: [Message; 4] = [
+            Infer { input: floats(MAX_OBSERVATION) }.into(),
+            Telemetry { observation: floats(MAX_OBSERVATION), ..Default::default() }.into(),
+            ImageChunk { offset: 0, data: Bytes::from_slice(&[0; MAX_CHUNK]).unwrap() }.into(),
+            Action {
+                proposed: floats(MAX_JOINTS),
+                position: floats(MAX_JOINTS),
+                velocity: floats(MAX_JOINTS),
+                torque: floats(MAX_JOINTS),
+                kp: floats(MAX_JOINTS),
+                kd: floats(MAX_JOINTS),
+                torque_limit: floats(MAX_JOINTS),
+                ..Default::default()
+            }
+            .into(),
+        ];
+        for message in longest {
+            let bytes = message.encode(&mut out).unwrap();
+            assert_eq!(Message::decode(message.kind(), bytes), Ok(message.clone()));
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_raw_state() {
+        let state = RawState {
+            sequence: 0x0403_0201,
+            time_us: 5,
+            base_orientation: [1.0, 0.0, 0.0, 0.0],
+            joint_position: floats(2),
+            ..Default::default()
+        };
+        let mut out = [0; MAX_PAYLOAD];
+        let message = Message::from(state);
+        let bytes = message.encode(&mut out).unwrap();
+        assert_eq!(bytes[..4], [1, 2, 3, 4], "sequence");
+        assert_eq!(bytes[4..12], [5, 0, 0, 0, 0, 0, 0, 0], "time_us");
+        assert_eq!(bytes[12..16], [0, 0, 0x80, 0x3f], "w of the orientation");
+        assert_eq!(bytes[52..53], [2], "count of joint positions");
+        assert_eq!(bytes[53..61], [0, 0, 0, 0, 0, 0, 0, 0x3f], "0.0 and 0.5");
+        assert_eq!(bytes[61..], [0, 0, 0, 0], "the other counts");
+    }
+
+    #[test]
+    fn refuses_unknown_kinds_and_other_lengths() {
+        assert_eq!(Message::decode(0x7f, &[]), Err(MessageError::UnknownKind(0x7f)));
+        assert_eq!(Message::decode(0x01, &[0]), Err(MessageError::Length(0x01)));
+        assert_eq!(Message::decode(0x10, &[0, 0, 0]), Err(MessageError::Malformed(0x10)));
+        // Count 1 written as 81 00: postcard reads it, the table does not allow it.
+        assert_eq!(Message::decode(0x32, &[0x81, 0, 0, 0, 0, 0]), Err(MessageError::Length(0x32)));
+        // More elements than the row has room for.
+        let mut long = std::vec![0; 2 + 4 * 513];
+        long[..2].copy_from_slice(&[0x81, 0x04]);
+        assert_eq!(Message::decode(0x32, &long), Err(MessageError::Malformed(0x32)));
+    }
+
+    #[test]
+    fn kinds_are_unique_and_their_top_bit_is_the_direction() {
+        for (i, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.kind >= 0x80, row.direction == Direction::ToHost, "{}", row.name);
+            assert!(TABLE[..i].iter().all(|other| other.kind < row.kind), "{}", row.name);
+        }
+    }
+}
