@@ -1,20 +1,24 @@
-//! Pictures of the robots: `cargo run --release -p tendon-sim --example thumbnails -- FOLDER`.
-use tendon_sim::*;
+//! Pictures of every task after one second of random actions: `cargo run --example thumbnails -- FOLDER`.
+#![allow(clippy::unwrap_used, reason = "an example that stops at the first fault")]
+
+use tendon_sim::tasks::TASKS;
+use tendon_sim::{Camera, Environment, Rng, render};
+
 fn main() {
     let folder = std::env::args().nth(1).unwrap_or_else(|| ".".into());
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    for (file, target, distance, azimuth, elevation, key) in [
-        ("models/robots/cart_pole.xml", [0.0, 0.0, 0.8], 4.0, 0.5, 0.15, None),
-        ("models/robots/reacher.xml", [0.1, 0.0, 0.1], 1.2, -1.2, 0.7, None),
-        ("models/robots/hopper.xml", [0.0, 0.0, 0.7], 3.2, -1.2, 0.15, None),
-        ("../shared/real/go1_scene_flat.xml", [0.0, 0.0, 0.2], 1.6, -1.0, 0.25, Some("home")),
-    ] {
-        let robot = Robot::from_file(format!("{root}/{file}"), RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-        let mut world = World::new(robot.clone());
-        if let Some(k) = key.and_then(|k| robot.keyframe(k)) { world.apply_keyframe(k); }
-        let t = std::time::Instant::now();
-        let image = render(&world.scene(), &Camera::orbit(target, distance, azimuth, elevation, [480, 360]));
-        println!("{} {:?}", robot.name, t.elapsed());
-        image.write_png(format!("{folder}/{}.png", robot.name.replace(' ', "_"))).unwrap();
+    for task in TASKS {
+        let mut env = task.make().unwrap();
+        let mut observation = vec![0.0; env.observation_len()];
+        env.reset(1, &mut observation);
+        let mut rng = Rng::new(1, 2);
+        for _ in 0..25 {
+            let action: Vec<f32> = (0..env.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect();
+            env.step(&action, &mut observation);
+        }
+        let (target, distance, azimuth, elevation) = task.view;
+        let start = std::time::Instant::now();
+        let image = render(&env.scene(), &Camera::orbit(target, distance, azimuth, elevation, [480, 360]));
+        println!("{}: {:?}", task.name, start.elapsed());
+        image.write_png(format!("{folder}/{}.png", task.name)).unwrap();
     }
 }

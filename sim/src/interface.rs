@@ -175,7 +175,10 @@ impl PolicyInterface {
 
     /// Maps a raw action `[n_act]` through the envelope to commands in the robot's joint order, `[n_joints]`.
     pub fn act(&mut self, world: &World, action: &[f32]) -> &[JointCommand] {
-        self.last_action.copy_from_slice(action);
+        // As on the controller, an action that is not finite is none: the envelope damps, the last one stays.
+        if action.iter().all(|a| a.is_finite()) {
+            self.last_action.copy_from_slice(action);
+        }
         let (position, velocity) = self.measured(world);
         let contract = self.contract.view();
         let mut commands = map_action(&contract, action);

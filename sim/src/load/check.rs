@@ -212,8 +212,7 @@ fn tag_length(text: &str) -> usize {
 fn numbers_are_finite(path: &Path, node: Node<'_, '_>, line: u32) -> Result<(), LoadError> {
     for attribute in node.attributes().filter(|a| !TEXT_ATTRIBUTES.contains(&a.name())) {
         for token in attribute.value().split_ascii_whitespace() {
-            // `!(<=)` also catches NaN.
-            if token.parse::<f64>().is_ok_and(|v| !(v.abs() <= MAX_NUMBER)) {
+            if token.parse::<f64>().is_ok_and(|v| v.is_nan() || v.abs() > MAX_NUMBER) {
                 return Err(LoadError::new(
                     path,
                     format!("<{}> {}", node.tag_name().name(), attribute.name()),

@@ -31,7 +31,10 @@ pub(super) fn load(path: &Path, folder: &Path, checked: Checked, options: RobotO
         rigid_body_blueprint: RigidBodyBuilder::dynamic().can_sleep(false),
         ..MjcfLoaderOptions::default()
     };
-    let robot = MjcfRobot::from_model(&model, loader, folder);
+    let mut robot = MjcfRobot::from_model(&model, loader, folder);
+    // A robot jointed to the world makes the world's body a link of its multibody, and then disabled self contacts
+    // would let it fall through the floor: the world's geoms become colliders without a body.
+    let surroundings = std::mem::take(&mut robot.bodies[0].colliders);
     let timestep = options.timestep_s.unwrap_or(model.option.timestep as f32);
     let mut state = PhysicsState::new(robot.gravity, timestep);
     let handles = robot.clone().insert_using_multibody_joints(
@@ -41,6 +44,9 @@ pub(super) fn load(path: &Path, folder: &Path, checked: Checked, options: RobotO
         &mut state.impulse_joints,
         MjcfMultibodyOptions::DISABLE_SELF_CONTACTS,
     );
+    for collider in surroundings {
+        state.colliders.insert(collider);
+    }
     let handle_of = |mjcf_id: usize| {
         let index = robot.bodies.iter().position(|b| b.mjcf_body_id == mjcf_id && !b.is_intermediate)?;
         handles.bodies.get(index)?.as_ref().map(|h| h.body)

@@ -85,7 +85,7 @@ pub fn render(scene: &Scene, camera: &Camera) -> Image {
     image
 }
 
-fn closest<'a>(primitives: &'a [Primitive], origin: Vector, direction: Vector, far: f32) -> Option<(&'a Primitive, Hit)> {
+fn closest(primitives: &[Primitive], origin: Vector, direction: Vector, far: f32) -> Option<(&Primitive, Hit)> {
     let mut best: Option<(&Primitive, Hit)> = None;
     for primitive in primitives {
         let limit = best.map_or(far, |(_, hit)| hit.distance);

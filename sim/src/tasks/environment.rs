@@ -148,10 +148,12 @@ impl TaskEnvironment {
         &self.world
     }
 
-    /// The shapes to draw.
+    /// The shapes to draw, with the task's marks (a target).
     #[must_use]
     pub fn scene(&self) -> Scene {
-        self.world.scene()
+        let mut scene = self.world.scene();
+        scene.shapes.extend(self.task.markers(&self.command));
+        scene
     }
 
     /// Takes commands from elsewhere (a controller on a wire) instead of an action, and writes the next observation.

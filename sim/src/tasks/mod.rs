@@ -16,6 +16,7 @@ pub use environment::{Episode, TaskEnvironment};
 use crate::interface::InterfaceError;
 use crate::load::LoadError;
 use crate::robot::Robot;
+use crate::scene::Placed;
 use crate::seed::Rng;
 use crate::world::World;
 
@@ -120,6 +121,10 @@ pub(crate) trait Task: Send {
     fn start(&mut self, world: &mut World, rng: &mut Rng, command: &mut [f32]);
     /// Measures the step: unweighted reward terms, physical metrics, and how the episode stands.
     fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict;
+    /// Marks to draw that are not part of the world, like a target.
+    fn markers(&self, _command: &[f32]) -> Vec<Placed> {
+        Vec::new()
+    }
 }
 
 /// How an episode stands after a step.

@@ -6,6 +6,7 @@ use tendon_runtime::spec::{
 
 use super::{RewardTerm, Seen, Setup, Task, TaskEnvironment, TaskError, TaskInfo, Verdict};
 use crate::robot::{Robot, RobotOptions, Site};
+use crate::scene::{Placed, Shape};
 use crate::seed::Rng;
 use crate::world::World;
 
@@ -25,6 +26,8 @@ const SPEED_RAD_S: f32 = 4.0;
 /// Targets lie in this ring about the shoulder: reachable, and not folded up.
 const TARGET_RING_M: [f32; 2] = [0.12, 0.37];
 const REACHED_M: f32 = 0.02;
+/// Height at which the arm moves.
+const ARM_HEIGHT_M: f32 = 0.10;
 const HOLD_STEPS: u32 = 20;
 
 struct Reacher {
@@ -126,5 +129,14 @@ impl Task for Reacher {
         metrics.copy_from_slice(&[distance, speed.sqrt()]);
         self.reached_steps = if distance < REACHED_M { self.reached_steps + 1 } else { 0 };
         Verdict { terminated: false, success: self.reached_steps >= HOLD_STEPS }
+    }
+
+    fn markers(&self, command: &[f32]) -> Vec<Placed> {
+        vec![Placed {
+            shape: Shape::Sphere { radius: REACHED_M },
+            position: [command[0], command[1], ARM_HEIGHT_M],
+            rotation: [1.0, 0.0, 0.0, 0.0],
+            color: [0.15, 0.65, 0.30],
+        }]
     }
 }
