@@ -2,6 +2,7 @@
 
 use std::f32::consts::PI;
 
+use tendon_runtime::math;
 use tendon_runtime::spec::{ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION};
 
 use super::{RewardTerm, Seen, Setup, Task, TaskEnvironment, TaskError, TaskInfo, Verdict};
@@ -128,7 +129,7 @@ impl Task for CartPole {
         let (cart, pole) = (seen.world.joint_position(0), seen.world.joint_position(1));
         let speed = seen.world.joint_velocity(1);
         let from_upright = (pole - PI + PI).rem_euclid(2.0 * PI) - PI;
-        let upright = 0.5 * (1.0 + from_upright.cos());
+        let upright = 0.5 * (1.0 + math::sin_cos(from_upright).1);
         let position_error = (cart / RAIL_M).powi(2);
         // Speed matters only near the top: below, it is how the pole gets there.
         let joint_velocity = upright.powi(4) * (speed / 4.0).powi(2).min(2.0);

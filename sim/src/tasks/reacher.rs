@@ -1,5 +1,6 @@
 //! Two-link reacher: bring the fingertip to a commanded point and rest there.
 
+use tendon_runtime::math;
 use tendon_runtime::spec::{
     ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION,
 };
@@ -113,7 +114,7 @@ impl Task for Reacher {
         // Rejection gives an even density over the ring.
         let target = loop {
             let point = [rng.uniform(-far, far), rng.uniform(-far, far)];
-            if (near..far).contains(&point[0].hypot(point[1])) {
+            if (near * near..far * far).contains(&(point[0] * point[0] + point[1] * point[1])) {
                 break point;
             }
         };
@@ -122,9 +123,9 @@ impl Task for Reacher {
 
     fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict {
         let tip = seen.world.site_position(&self.fingertip);
-        let distance = (tip[0] - seen.command[0]).hypot(tip[1] - seen.command[1]);
+        let distance = ((tip[0] - seen.command[0]).powi(2) + (tip[1] - seen.command[1]).powi(2)).sqrt();
         let speed = seen.world.joint_velocity(0).powi(2) + seen.world.joint_velocity(1).powi(2);
-        let reached = (-(distance / 0.05).powi(2)).exp();
+        let reached = math::exp(-(distance / 0.05).powi(2));
         terms.copy_from_slice(&[distance, reached, speed, seen.action_rate()]);
         metrics.copy_from_slice(&[distance, speed.sqrt()]);
         self.reached_steps = if distance < REACHED_M { self.reached_steps + 1 } else { 0 };
