@@ -79,16 +79,25 @@ fn contract() -> ContractSpec {
         quaternion_order: Default::default(),
         commands: vec![target("target_x"), target("target_y")],
         preferences: Vec::new(),
-        sensors: Vec::new(),
+        // The arm's forward kinematics or a camera gives these on a robot.
+        sensors: vec!["target_from_fingertip_x".into(), "target_from_fingertip_y".into()],
         joints: vec![joint("shoulder", 1e3, 1.0), joint("elbow", 2.7, 0.6)],
         observations: vec![
             TermSpec::plain("joint_sin", Signal::JointSin),
             TermSpec::plain("joint_cos", Signal::JointCos),
             scaled("joint_velocity", Signal::JointVelocity, 0.2),
             scaled("target", Signal::Command, 3.0),
+            scaled("target_from_fingertip", Signal::Sensor, 5.0),
         ],
         actions: vec![action("shoulder", 0.6), action("elbow", 0.25)],
         fallback: FallbackSpec { ready_tolerance: 10.0, ..FallbackSpec::default() },
+    }
+}
+
+impl Reacher {
+    fn target_from_fingertip(&self, world: &World, command: &[f32]) -> [f32; 2] {
+        let tip = world.site_position(&self.fingertip);
+        [command[0] - tip[0], command[1] - tip[1]]
     }
 }
 
@@ -122,14 +131,18 @@ impl Task for Reacher {
     }
 
     fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict {
-        let tip = seen.world.site_position(&self.fingertip);
-        let distance = ((tip[0] - seen.command[0]).powi(2) + (tip[1] - seen.command[1]).powi(2)).sqrt();
+        let [x, y] = self.target_from_fingertip(seen.world, seen.command);
+        let distance = (x * x + y * y).sqrt();
         let speed = seen.world.joint_velocity(0).powi(2) + seen.world.joint_velocity(1).powi(2);
         let reached = math::exp(-(distance / 0.05).powi(2));
         terms.copy_from_slice(&[distance, reached, speed, seen.action_rate()]);
         metrics.copy_from_slice(&[distance, speed.sqrt()]);
         self.reached_steps = if distance < REACHED_M { self.reached_steps + 1 } else { 0 };
         Verdict { terminated: false, success: self.reached_steps >= HOLD_STEPS }
+    }
+
+    fn sense(&self, world: &World, command: &[f32], sensors: &mut [f32]) {
+        sensors.copy_from_slice(&self.target_from_fingertip(world, command));
     }
 
     fn markers(&self, command: &[f32]) -> Vec<Placed> {
