@@ -264,7 +264,7 @@ mod tests {
     fn threads_do_not_change_anything() {
         let run = |threads| {
             let mut envs = counters(13, threads);
-            (0..9).map(|i| envs.step(&vec![f32::from(u8::from(i == 5)); 13]).clone()).collect::<Vec<_>>()
+            (0..9).map(|i| envs.step(&[f32::from(u8::from(i == 5)); 13]).clone()).collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(4));
     }
