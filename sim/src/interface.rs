@@ -15,7 +15,9 @@ pub enum InterfaceError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// Too many joints for the wire.
-    #[error("{robot}: {count} joints, the link carries at most {MAX_JOINTS}; fix the joints the policy does not need")]
+    #[error(
+        "{robot}: {count} joints, the link carries at most {MAX_JOINTS}; fix the joints the policy does not need"
+    )]
     TooManyJoints {
         /// Model name.
         robot: String,
@@ -23,7 +25,9 @@ pub enum InterfaceError {
         count: usize,
     },
     /// Contract and robot name different joints.
-    #[error("contract joint {index} is \"{contract}\", the robot {robot} has \"{found}\" there; correct name or robot_index")]
+    #[error(
+        "contract joint {index} is \"{contract}\", the robot {robot} has \"{found}\" there; correct name or robot_index"
+    )]
     Joint {
         /// Place in the contract.
         index: usize,

@@ -83,7 +83,13 @@ impl<E: Environment> VecEnv<E> {
         let slots = environments
             .into_iter()
             .zip(0u64..)
-            .map(|(env, i)| Slot { env, seed: derive_seed(seed, i), episode: 0, episode_return: 0.0, episode_length: 0 })
+            .map(|(env, i)| Slot {
+                env,
+                seed: derive_seed(seed, i),
+                episode: 0,
+                episode_return: 0.0,
+                episode_length: 0,
+            })
             .collect();
         let batch = StepBatch {
             observations: vec![0.0; n * observation_len],
@@ -139,14 +145,16 @@ impl<E: Environment> VecEnv<E> {
                 .zip(final_observations.par_chunks_mut(*observation_len))
                 .zip(rewards.par_iter_mut().zip(terminated.par_iter_mut()).zip(truncated.par_iter_mut()))
                 .zip(episode_returns.par_iter_mut().zip(episode_lengths.par_iter_mut()))
-                .for_each(|(((((slot, action), observation), last), ((reward, end), cut)), (total, length))| {
-                    let step = slot.step(action, observation, last);
-                    (*reward, *end, *cut) = (step.reward, step.terminated, step.truncated);
-                    (*total, *length) = (slot.episode_return, slot.episode_length);
-                    if step.terminated || step.truncated {
-                        slot.start_episode(observation);
-                    }
-                });
+                .for_each(
+                    |(((((slot, action), observation), last), ((reward, end), cut)), (total, length))| {
+                        let step = slot.step(action, observation, last);
+                        (*reward, *end, *cut) = (step.reward, step.terminated, step.truncated);
+                        (*total, *length) = (slot.episode_return, slot.episode_length);
+                        if step.terminated || step.truncated {
+                            slot.start_episode(observation);
+                        }
+                    },
+                );
         });
         batch
     }

@@ -1,6 +1,8 @@
 //! Planar hopper: hop forward on one leg without falling.
 
-use tendon_runtime::spec::{ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION};
+use tendon_runtime::spec::{
+    ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION,
+};
 
 use super::{RewardTerm, Seen, Setup, Task, TaskEnvironment, TaskError, TaskInfo, Verdict};
 use crate::robot::{Robot, RobotOptions};
@@ -34,7 +36,10 @@ struct Hopper;
 
 fn make() -> Result<TaskEnvironment, TaskError> {
     let robot = Robot::from_mjcf("models/robots/hopper.xml", MODEL, RobotOptions::default())?;
-    TaskEnvironment::new(Setup { robot, contract: contract(), imu: None, time_limit_s: 10.0 }, Box::new(Hopper))
+    TaskEnvironment::new(
+        Setup { robot, contract: contract(), imu: None, time_limit_s: 10.0 },
+        Box::new(Hopper),
+    )
 }
 
 fn contract() -> ContractSpec {
@@ -52,15 +57,16 @@ fn contract() -> ContractSpec {
         kd: 0.0,
         damping_kd: Some(0.0),
     };
-    let driven = |name: &str, limits: [f32; 2], default_position: f32, torque_limit: f32, kp: f32| JointSpec {
-        position_limits: limits,
-        velocity_limit: 25.0,
-        torque_limit,
-        kp,
-        kd: kp * 0.03,
-        damping_kd: Some(kp * 0.03),
-        ..passive(name, 1.0, default_position)
-    };
+    let driven =
+        |name: &str, limits: [f32; 2], default_position: f32, torque_limit: f32, kp: f32| JointSpec {
+            position_limits: limits,
+            velocity_limit: 25.0,
+            torque_limit,
+            kp,
+            kd: kp * 0.03,
+            damping_kd: Some(kp * 0.03),
+            ..passive(name, 1.0, default_position)
+        };
     let [x, z, pitch, thigh, leg, foot] = CROUCH;
     let joints = vec![
         passive("root_x", 1e6, x),
@@ -94,8 +100,14 @@ fn contract() -> ContractSpec {
         joints,
         observations: vec![
             // Not root_x: how far it has come must not matter.
-            TermSpec { elements: Some([1, 5]), ..TermSpec::plain("joint_position", Signal::JointPositionRelative) },
-            TermSpec { scale: PerElement::One(0.15), ..TermSpec::plain("joint_velocity", Signal::JointVelocity) },
+            TermSpec {
+                elements: Some([1, 5]),
+                ..TermSpec::plain("joint_position", Signal::JointPositionRelative)
+            },
+            TermSpec {
+                scale: PerElement::One(0.15),
+                ..TermSpec::plain("joint_velocity", Signal::JointVelocity)
+            },
             TermSpec { clip: Some([-1.0, 1.0]), ..TermSpec::plain("last_action", Signal::LastAction) },
         ],
         actions,

@@ -70,8 +70,12 @@ fn contract() -> ContractSpec {
         kp: 0.0,
         kd,
     };
-    let target = |name: &str| InputSpec { name: name.into(), unit: "m".into(), range: [-0.37, 0.37], default: 0.2 };
-    let scaled = |name: &str, signal, scale| TermSpec { scale: PerElement::One(scale), ..TermSpec::plain(name, signal) };
+    let target =
+        |name: &str| InputSpec { name: name.into(), unit: "m".into(), range: [-0.37, 0.37], default: 0.2 };
+    let scaled = |name: &str, signal, scale| TermSpec {
+        scale: PerElement::One(scale),
+        ..TermSpec::plain(name, signal)
+    };
     ContractSpec {
         version: VERSION,
         robot: "reacher".into(),
