@@ -45,7 +45,9 @@ impl Shape {
         };
         Some(match shape.as_typed_shape() {
             TypedShape::Ball(ball) => (Self::Sphere { radius: ball.radius }, Pose::IDENTITY),
-            TypedShape::Cuboid(cuboid) => (Self::Box { half_extents: cuboid.half_extents.into() }, Pose::IDENTITY),
+            TypedShape::Cuboid(cuboid) => {
+                (Self::Box { half_extents: cuboid.half_extents.into() }, Pose::IDENTITY)
+            }
             TypedShape::Capsule(capsule) => {
                 let (a, b) = (capsule.segment.a, capsule.segment.b);
                 let half_length = (b - a).length() * 0.5;

@@ -92,8 +92,11 @@ mod tests {
         let mut hash = TrajectoryHash::default();
         // "foobar" has the published FNV-1a value 0x85944171f73967e8; its first four bytes fit one float.
         hash.update(&[f32::from_bits(u32::from_le_bytes(*b"foob"))]);
-        assert_eq!(hash.value(), b"foob".iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-        }));
+        assert_eq!(
+            hash.value(),
+            b"foob".iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| {
+                (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+            })
+        );
     }
 }

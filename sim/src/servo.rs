@@ -8,7 +8,9 @@ use tendon_runtime::JointCommand;
 /// where the command is not a number or the limit is not positive: a motor without a valid order is limp.
 #[must_use]
 pub fn servo_torque(command: &JointCommand, position: f32, velocity: f32) -> f32 {
-    let torque = command.kp * (command.position - position) + command.kd * (command.velocity - velocity) + command.torque;
+    let torque = command.kp * (command.position - position)
+        + command.kd * (command.velocity - velocity)
+        + command.torque;
     let limit = command.torque_limit;
     if torque.is_nan() || limit.is_nan() || limit <= 0.0 { 0.0 } else { torque.clamp(-limit, limit) }
 }

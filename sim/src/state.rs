@@ -1,7 +1,8 @@
 //! Everything rapier needs to continue a simulation, in one value that can be copied.
 
 use rapier3d::dynamics::{
-    CCDSolver, ImpulseJointSet, IntegrationParameters, IslandManager, MultibodyJointSet, RigidBodySet, SoftBodySet,
+    CCDSolver, ImpulseJointSet, IntegrationParameters, IslandManager, MultibodyJointSet, RigidBodySet,
+    SoftBodySet,
 };
 use rapier3d::geometry::{BroadPhaseBvh, ColliderSet, NarrowPhase};
 use rapier3d::math::Vector;

@@ -83,7 +83,13 @@ impl<E: Environment> VecEnv<E> {
         let slots = environments
             .into_iter()
             .zip(0u64..)
-            .map(|(env, i)| Slot { env, seed: derive_seed(seed, i), episode: 0, episode_return: 0.0, episode_length: 0 })
+            .map(|(env, i)| Slot {
+                env,
+                seed: derive_seed(seed, i),
+                episode: 0,
+                episode_return: 0.0,
+                episode_length: 0,
+            })
             .collect();
         let batch = StepBatch {
             observations: vec![0.0; n * observation_len],
@@ -139,14 +145,16 @@ impl<E: Environment> VecEnv<E> {
                 .zip(final_observations.par_chunks_mut(*observation_len))
                 .zip(rewards.par_iter_mut().zip(terminated.par_iter_mut()).zip(truncated.par_iter_mut()))
                 .zip(episode_returns.par_iter_mut().zip(episode_lengths.par_iter_mut()))
-                .for_each(|(((((slot, action), observation), last), ((reward, end), cut)), (total, length))| {
-                    let step = slot.step(action, observation, last);
-                    (*reward, *end, *cut) = (step.reward, step.terminated, step.truncated);
-                    (*total, *length) = (slot.episode_return, slot.episode_length);
-                    if step.terminated || step.truncated {
-                        slot.start_episode(observation);
-                    }
-                });
+                .for_each(
+                    |(((((slot, action), observation), last), ((reward, end), cut)), (total, length))| {
+                        let step = slot.step(action, observation, last);
+                        (*reward, *end, *cut) = (step.reward, step.terminated, step.truncated);
+                        (*total, *length) = (slot.episode_return, slot.episode_length);
+                        if step.terminated || step.truncated {
+                            slot.start_episode(observation);
+                        }
+                    },
+                );
         });
         batch
     }
@@ -264,7 +272,7 @@ mod tests {
     fn threads_do_not_change_anything() {
         let run = |threads| {
             let mut envs = counters(13, threads);
-            (0..9).map(|i| envs.step(&vec![f32::from(u8::from(i == 5)); 13]).clone()).collect::<Vec<_>>()
+            (0..9).map(|i| envs.step(&[f32::from(u8::from(i == 5)); 13]).clone()).collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(4));
     }

@@ -72,7 +72,8 @@ impl World {
     pub fn set_base_pose(&mut self, position: [f32; 3], quaternion: [f32; 4]) {
         let [w, x, y, z] = quaternion;
         let rotation = Rotation::from_xyzw(x, y, z, w);
-        let rotation = if rotation.length_squared() > 1e-12 { rotation.normalize() } else { Rotation::IDENTITY };
+        let rotation =
+            if rotation.length_squared() > 1e-12 { rotation.normalize() } else { Rotation::IDENTITY };
         if let Some(base) = self.robot.base.and_then(|b| self.state.bodies.get_mut(b)) {
             base.set_position(Pose::from_parts(position.into(), rotation), true);
         }
@@ -82,7 +83,9 @@ impl World {
     /// Sets positions and velocities of all joints, `[n_joints]` each, in rad (m) and rad/s (m/s).
     pub fn set_joint_state(&mut self, position: &[f32], velocity: &[f32]) {
         for (joint, (&q, &dq)) in self.robot.joints.iter().zip(position.iter().zip(velocity)) {
-            let Some((multibody, link_id)) = self.state.multibody_joints.get_mut(joint.slot.handle) else { continue };
+            let Some((multibody, link_id)) = self.state.multibody_joints.get_mut(joint.slot.handle) else {
+                continue;
+            };
             if let Some(link) = multibody.link_mut(link_id) {
                 let displacement = q - joint.slot.reference - coordinate(joint, link);
                 link.joint.apply_displacement(&[displacement]);
@@ -118,7 +121,8 @@ impl World {
     #[must_use]
     pub fn joint_velocity(&self, index: usize) -> f32 {
         let joint = &self.robot.joints[index];
-        self.link(joint).map_or(0.0, |(multibody, _)| multibody.generalized_velocity()[joint.slot.velocity_index])
+        self.link(joint)
+            .map_or(0.0, |(multibody, _)| multibody.generalized_velocity()[joint.slot.velocity_index])
     }
 
     /// Torque the motor of joint `index` gave in the last physics step, N m (N).
@@ -173,7 +177,8 @@ impl World {
     #[must_use]
     pub fn is_finite(&self) -> bool {
         let (position, quaternion) = self.base_pose();
-        let joints = (0..self.robot.joints.len()).flat_map(|i| [self.joint_position(i), self.joint_velocity(i)]);
+        let joints =
+            (0..self.robot.joints.len()).flat_map(|i| [self.joint_position(i), self.joint_velocity(i)]);
         joints.chain(position).chain(quaternion).all(f32::is_finite)
     }
 
@@ -198,7 +203,8 @@ impl World {
     #[must_use]
     pub fn scene(&self) -> Scene {
         let shapes = self.robot.visuals.iter().map(|visual| {
-            let body = visual.body.and_then(|b| self.state.bodies.get(b)).map_or(Pose::IDENTITY, |b| *b.position());
+            let body =
+                visual.body.and_then(|b| self.state.bodies.get(b)).map_or(Pose::IDENTITY, |b| *b.position());
             let pose = body * visual.body_from_shape;
             Placed {
                 shape: visual.shape,
@@ -254,7 +260,8 @@ impl World {
     fn body_velocity(&self, handle: RigidBodyHandle, body: &RigidBody) -> (Vector, Vector) {
         let joints = &self.state.multibody_joints;
         let link = joints.rigid_body_link(handle).map(|link| (link.multibody, link.id));
-        let Some((multibody, id)) = link.and_then(|(index, id)| Some((joints.get_multibody(index)?, id))) else {
+        let Some((multibody, id)) = link.and_then(|(index, id)| Some((joints.get_multibody(index)?, id)))
+        else {
             return (body.linvel(), body.angvel());
         };
         let jacobian = multibody.body_jacobian(id);

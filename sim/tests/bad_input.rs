@@ -55,9 +55,8 @@ fn refuses_numbers_without_physical_meaning() {
 
 #[test]
 fn refuses_a_robot_that_moves_no_mass() {
-    let error = refused(
-        r#"<mujoco><worldbody><body><joint name="j" axis="0 0 1"/></body></worldbody></mujoco>"#,
-    );
+    let error =
+        refused(r#"<mujoco><worldbody><body><joint name="j" axis="0 0 1"/></body></worldbody></mujoco>"#);
     assert!(error.problem.contains("moves no mass"), "{error}");
 }
 
@@ -127,7 +126,8 @@ fn loads_urdf_with_the_limits_its_loader_ignores() {
 #[test]
 fn lists_what_it_leaves_out_by_line() {
     let text = with("<worldbody>", "<worldbody>\n<geom type=\"mesh\" mesh=\"hull\"/>");
-    let robot = Robot::from_mjcf("hopper.xml", &text, RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    let robot =
+        Robot::from_mjcf("hopper.xml", &text, RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(robot.unsupported.len(), 1);
     assert!(robot.unsupported[0].effect.contains("meshes are not loaded"));
     let line = robot.unsupported[0].line as usize;
@@ -157,6 +157,7 @@ fn mutants_never_panic() {
             accepted += u64::from(result.unwrap_or_else(|_| panic!("{name}: mutant {seed} panics")));
         }
     }
+    println!("{accepted} of {} mutants load and step", 2 * count);
     assert!(accepted > count / 50, "only {accepted} mutants load: the mutator destroys too much");
 }
 

@@ -19,9 +19,39 @@ const MAX_FILES: usize = 64;
 const MAX_NUMBER: f64 = 1e9;
 /// Attributes whose value is text, in which `nan` or `inf` may well be a name.
 const TEXT_ATTRIBUTES: &[&str] = &[
-    "name", "class", "childclass", "file", "joint", "joint1", "joint2", "body", "body1", "body2", "site", "geom",
-    "geom1", "geom2", "mesh", "material", "texture", "hfield", "tendon", "objname", "refname", "model", "prefix",
-    "target", "link", "filename", "actuator", "plugin", "meshdir", "texturedir", "assetdir", "key", "data",
+    "name",
+    "class",
+    "childclass",
+    "file",
+    "joint",
+    "joint1",
+    "joint2",
+    "body",
+    "body1",
+    "body2",
+    "site",
+    "geom",
+    "geom1",
+    "geom2",
+    "mesh",
+    "material",
+    "texture",
+    "hfield",
+    "tendon",
+    "objname",
+    "refname",
+    "model",
+    "prefix",
+    "target",
+    "link",
+    "filename",
+    "actuator",
+    "plugin",
+    "meshdir",
+    "texturedir",
+    "assetdir",
+    "key",
+    "data",
 ];
 
 /// One robot's text as checked: the main file's content and what the loader cannot represent in any of its files.
@@ -36,7 +66,8 @@ pub(super) fn check_file(path: &Path, root_tag: &str) -> Result<Checked, LoadErr
     let folder = folder
         .canonicalize()
         .map_err(|e| LoadError::new(path, "folder", folder.display(), e.to_string(), "check the path"))?;
-    let mut walk = Walk { folder: Some(folder), stack: Vec::new(), bytes: 0, files: 0, unsupported: Vec::new() };
+    let mut walk =
+        Walk { folder: Some(folder), stack: Vec::new(), bytes: 0, files: 0, unsupported: Vec::new() };
     let text = walk.read(path)?;
     walk.stack.extend(path.canonicalize().ok());
     walk.document(path, &text, root_tag)?;
@@ -87,10 +118,18 @@ impl Walk {
     }
 
     fn read(&mut self, path: &Path) -> Result<String, LoadError> {
-        let io = |e: std::io::Error| LoadError::new(path, "file", "", e.to_string(), "check the path and that it is UTF-8 text");
+        let io = |e: std::io::Error| {
+            LoadError::new(path, "file", "", e.to_string(), "check the path and that it is UTF-8 text")
+        };
         let meta = std::fs::metadata(path).map_err(io)?;
         if !meta.is_file() {
-            return Err(LoadError::new(path, "file", "", "not a regular file", "give the path of an XML file"));
+            return Err(LoadError::new(
+                path,
+                "file",
+                "",
+                "not a regular file",
+                "give the path of an XML file",
+            ));
         }
         // Before reading: a size that is wrong must not cost the memory.
         self.count(path, meta.len())?;
@@ -119,9 +158,11 @@ impl Walk {
                 let element = describe(node);
                 self.unsupported.push(Unsupported { file: path.to_path_buf(), line, element, effect });
             }
-            let includes = node.has_tag_name("include") || (node.has_tag_name("model") && root_tag == "mujoco");
+            let includes =
+                node.has_tag_name("include") || (node.has_tag_name("model") && root_tag == "mujoco");
             if let Some(file) = node.attribute("file").filter(|_| includes) {
-                self.include(path, file, root_tag).map_err(|e| if e.line.is_none() && e.file == path { e.at_line(line) } else { e })?;
+                self.include(path, file, root_tag)
+                    .map_err(|e| if e.line.is_none() && e.file == path { e.at_line(line) } else { e })?;
             }
         }
         Ok(())

@@ -52,7 +52,12 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
             .friction(friction)
             .friction_combine_rule(CoefficientCombineRule::Min);
         parts.state.colliders.insert(floor);
-        parts.visuals.push(Visual { body: None, body_from_shape: Pose::IDENTITY, shape: Shape::Plane, color: [0.6; 3] });
+        parts.visuals.push(Visual {
+            body: None,
+            body_from_shape: Pose::IDENTITY,
+            shape: Shape::Plane,
+            color: [0.6; 3],
+        });
     }
     let state = &mut parts.state;
     // rapier does this in its first step only; before it every mass reads zero and centres of mass are wrong.
@@ -62,8 +67,12 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
 
     // Also settles which multibodies have a free root, so that indices of velocities are final.
     let indices: Vec<_> = {
-        let mut indices: Vec<_> =
-            state.bodies.iter().filter_map(|(h, _)| state.multibody_joints.rigid_body_link(h)).map(|l| l.multibody).collect();
+        let mut indices: Vec<_> = state
+            .bodies
+            .iter()
+            .filter_map(|(h, _)| state.multibody_joints.rigid_body_link(h))
+            .map(|l| l.multibody)
+            .collect();
         indices.sort_by_key(|i| i.0.into_raw_parts());
         indices.dedup();
         indices
@@ -94,16 +103,36 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
         let name = spec.name.unwrap_or_else(|| format!("joint{index}"));
         let field = format!("<joint {name}>");
         if joints.iter().any(|j: &Joint| j.name == name) {
-            return Err(LoadError::new(path, field, "", "its name is taken", "give every joint its own name"));
+            return Err(LoadError::new(
+                path,
+                field,
+                "",
+                "its name is taken",
+                "give every joint its own name",
+            ));
         }
         if let Some([low, high]) = spec.range
             && low >= high
         {
-            return Err(LoadError::new(path, field + " range", format!("{low} {high}"), "empty", "write low before high"));
+            return Err(LoadError::new(
+                path,
+                field + " range",
+                format!("{low} {high}"),
+                "empty",
+                "write low before high",
+            ));
         }
         let multibody_index = state.multibody_joints.rigid_body_link(spec.child).map(|l| l.multibody);
-        let (Some(multibody), Some((body, link_id))) = (multibody_index, state.multibody_joints.get_mut(spec.handle)) else {
-            return Err(LoadError::new(path, field, "", "was dropped by the physics engine", "check its parent body"));
+        let (Some(multibody), Some((body, link_id))) =
+            (multibody_index, state.multibody_joints.get_mut(spec.handle))
+        else {
+            return Err(LoadError::new(
+                path,
+                field,
+                "",
+                "was dropped by the physics engine",
+                "check its parent body",
+            ));
         };
         let Some(velocity_index) = body.link(link_id).map(|l| l.assembly_id()) else { continue };
         body.damping_mut()[velocity_index] = spec.damping;
@@ -140,12 +169,24 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
         });
     }
     if joints.is_empty() && parts.base.is_none() {
-        return Err(LoadError::new(path, "model", "", "nothing in it can move", "give a body a <joint> or <freejoint>"));
+        return Err(LoadError::new(
+            path,
+            "model",
+            "",
+            "nothing in it can move",
+            "give a body a <joint> or <freejoint>",
+        ));
     }
     if let Some(base) = parts.base {
         let mass = state.bodies.get(base).map_or(0.0, |b| b.mass_properties().local_mprops.mass());
         if mass.is_nan() || mass <= 0.0 {
-            return Err(LoadError::new(path, "free body", "", "has no mass", "give it <inertial> or geoms with density"));
+            return Err(LoadError::new(
+                path,
+                "free body",
+                "",
+                "has no mass",
+                "give it <inertial> or geoms with density",
+            ));
         }
     }
     Ok(Robot {
@@ -171,7 +212,10 @@ fn moved_mass(state: &PhysicsState, slot: &JointSlot) -> f32 {
         let id = link.link_id();
         moves[id] = id == slot.link_id || link.parent_id().is_some_and(|p| moves[p]);
         if moves[id] {
-            mass += state.bodies.get(link.rigid_body_handle()).map_or(0.0, |b| b.mass_properties().local_mprops.mass());
+            mass += state
+                .bodies
+                .get(link.rigid_body_handle())
+                .map_or(0.0, |b| b.mass_properties().local_mprops.mass());
         }
     }
     mass

@@ -20,14 +20,21 @@ use crate::state::PhysicsState;
 /// Most bodies: the multibody solver's dense mass matrix grows with their square.
 const MAX_BODIES: usize = 1000;
 
-pub(super) fn load(path: &Path, folder: &Path, checked: Checked, options: RobotOptions) -> Result<Robot, LoadError> {
+pub(super) fn load(
+    path: &Path,
+    folder: &Path,
+    checked: Checked,
+    options: RobotOptions,
+) -> Result<Robot, LoadError> {
     let model = Model::from_str(&checked.text, folder)
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
     validate(path, &model)?;
 
     let loader = MjcfLoaderOptions {
         skip_plane_geoms: false,
-        collider_blueprint: ColliderBuilder::default().density(0.0).friction_combine_rule(CoefficientCombineRule::Min),
+        collider_blueprint: ColliderBuilder::default()
+            .density(0.0)
+            .friction_combine_rule(CoefficientCombineRule::Min),
         rigid_body_blueprint: RigidBodyBuilder::dynamic().can_sleep(false),
         ..MjcfLoaderOptions::default()
     };
@@ -56,7 +63,13 @@ pub(super) fn load(path: &Path, folder: &Path, checked: Checked, options: RobotO
     for dof in &robot.qpos_dofs {
         let (Some(index), MjcfDofKind::Hinge | MjcfDofKind::Slide) = (dof.joint, dof.kind) else { continue };
         let Some(handle) = handles.joints[index].joint else {
-            return Err(LoadError::new(path, "<joint>", "", "closes a kinematic loop", "use <equality><connect>"));
+            return Err(LoadError::new(
+                path,
+                "<joint>",
+                "",
+                "closes a kinematic loop",
+                "use <equality><connect>",
+            ));
         };
         let name = robot.joints[index].name.clone();
         let definition = joint_definition(&model, index, &robot);
@@ -93,7 +106,11 @@ pub(super) fn load(path: &Path, folder: &Path, checked: Checked, options: RobotO
         .enumerate()
         .flat_map(|(id, entry)| entry.body.sites.iter().map(move |site| (id, site)))
         .filter_map(|(id, site)| {
-            Some(Site { name: site.name.clone()?, body: handle_of(id)?, body_from_site: Pose::from(site.pose) })
+            Some(Site {
+                name: site.name.clone()?,
+                body: handle_of(id)?,
+                body_from_site: Pose::from(site.pose),
+            })
         })
         .collect();
     finish::finish(
@@ -117,7 +134,13 @@ pub(super) fn load(path: &Path, folder: &Path, checked: Checked, options: RobotO
 fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
     let timestep = model.option.timestep;
     if !(1e-5..=0.1).contains(&timestep) {
-        return Err(LoadError::new(path, "<option> timestep", timestep, "outside 1e-5..0.1 s", "use 0.002 to 0.005"));
+        return Err(LoadError::new(
+            path,
+            "<option> timestep",
+            timestep,
+            "outside 1e-5..0.1 s",
+            "use 0.002 to 0.005",
+        ));
     }
     if model.bodies.len() > MAX_BODIES {
         return Err(LoadError::new(
@@ -176,7 +199,9 @@ fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Res
     if geom.type_ == GeomType::Plane {
         return match on_world {
             true => Ok(()),
-            false => Err(LoadError::new(path, field, "plane", "a plane cannot move", "attach it to <worldbody>")),
+            false => {
+                Err(LoadError::new(path, field, "plane", "a plane cannot move", "attach it to <worldbody>"))
+            }
         };
     }
     let needed = match geom.type_ {
@@ -188,7 +213,9 @@ fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Res
         GeomType::Plane | GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => 0,
     };
     match geom.size[..needed].iter().find(|s| **s <= 0.0) {
-        Some(size) => Err(LoadError::new(path, field + " size", size, "not above zero", "give half sizes in m")),
+        Some(size) => {
+            Err(LoadError::new(path, field + " size", size, "not above zero", "give half sizes in m"))
+        }
         None => Ok(()),
     }
 }
@@ -197,7 +224,8 @@ fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Res
 fn joint_definition<'a>(model: &'a Model, index: usize, robot: &MjcfRobot) -> Option<&'a MjcfJointDef> {
     let joint = &robot.joints[index];
     let mjcf_id = robot.bodies[joint.link2].mjcf_body_id;
-    let before = robot.joints[..index].iter().filter(|j| robot.bodies[j.link2].mjcf_body_id == mjcf_id).count();
+    let before =
+        robot.joints[..index].iter().filter(|j| robot.bodies[j.link2].mjcf_body_id == mjcf_id).count();
     model.bodies[mjcf_id].body.joints.iter().filter(|j| j.type_ != JointType::Free).nth(before)
 }
 
@@ -242,7 +270,9 @@ fn keyframes(model: &Model, robot: &MjcfRobot) -> Vec<Keyframe> {
             }
             offset += width;
             match dof.kind {
-                MjcfDofKind::Free if base.is_none() => base = Some(([q[0], q[1], q[2]], [q[3], q[4], q[5], q[6]])),
+                MjcfDofKind::Free if base.is_none() => {
+                    base = Some(([q[0], q[1], q[2]], [q[3], q[4], q[5], q[6]]))
+                }
                 MjcfDofKind::Hinge | MjcfDofKind::Slide => joint_position.push(q[0]),
                 MjcfDofKind::Free | MjcfDofKind::Ball => {}
             }
@@ -253,12 +283,16 @@ fn keyframes(model: &Model, robot: &MjcfRobot) -> Vec<Keyframe> {
     keyframes
 }
 
-fn visuals(model: &Model, handle_of: impl Fn(usize) -> Option<rapier3d::dynamics::RigidBodyHandle>) -> Vec<Visual> {
+fn visuals(
+    model: &Model,
+    handle_of: impl Fn(usize) -> Option<rapier3d::dynamics::RigidBodyHandle>,
+) -> Vec<Visual> {
     let mut visuals = Vec::new();
     for (id, entry) in model.bodies.iter().enumerate() {
         for geom in &entry.body.geoms {
             let Some((shape, pose)) = primitive(geom) else { continue };
-            let material = geom.material.as_deref().and_then(|m| model.assets.material(m)).and_then(|m| m.rgba);
+            let material =
+                geom.material.as_deref().and_then(|m| model.assets.material(m)).and_then(|m| m.rgba);
             let plain = if shape == scene::Shape::Plane { 0.74 } else { 0.45 };
             let rgba = geom.rgba.or(material).unwrap_or([plain, plain, plain, 1.0]);
             if rgba[3] == 0.0 {
@@ -283,9 +317,9 @@ fn primitive(geom: &Geom) -> Option<(scene::Shape, Pose)> {
         Some(ends) => {
             let [ax, ay, az, bx, by, bz] = ends.map(|v| v as f32);
             let (a, b) = (Vector::new(ax, ay, az), Vector::new(bx, by, bz));
-            let rotation = (b - a)
-                .try_normalize()
-                .map_or(rapier3d::math::Rotation::IDENTITY, |d| rapier3d::math::Rotation::from_rotation_arc(Vector::Z, d));
+            let rotation = (b - a).try_normalize().map_or(rapier3d::math::Rotation::IDENTITY, |d| {
+                rapier3d::math::Rotation::from_rotation_arc(Vector::Z, d)
+            });
             (Pose::from_parts((a + b) * 0.5, rotation), (b - a).length() * 0.5)
         }
     };

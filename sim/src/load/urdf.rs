@@ -24,7 +24,9 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
     validate(path, &source)?;
     let loader = UrdfLoaderOptions {
-        collider_blueprint: ColliderBuilder::default().density(0.0).friction_combine_rule(CoefficientCombineRule::Min),
+        collider_blueprint: ColliderBuilder::default()
+            .density(0.0)
+            .friction_combine_rule(CoefficientCombineRule::Min),
         rigid_body_blueprint: RigidBodyBuilder::dynamic().can_sleep(false),
         ..UrdfLoaderOptions::default()
     };
@@ -47,7 +49,13 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
             _ => continue,
         };
         let Some(inserted) = handle.joint else {
-            return Err(LoadError::new(path, format!("<joint {}>", joint.name), "", "closes a loop", "cut the loop"));
+            return Err(LoadError::new(
+                path,
+                format!("<joint {}>", joint.name),
+                "",
+                "closes a loop",
+                "cut the loop",
+            ));
         };
         let limited = joint.joint_type != JointType::Continuous && joint.limit.lower < joint.limit.upper;
         let dynamics = joint.dynamics.as_ref();
@@ -73,7 +81,8 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
         .map(|(link, &index)| Body { name: source.links[index].name.clone(), handle: link.body })
         .collect();
     let base = handles.links.iter().map(|l| l.body).find(|&body| {
-        state.bodies.get(body).is_some_and(|b| b.is_dynamic()) && handles.joints.iter().all(|j| j.link2 != body)
+        state.bodies.get(body).is_some_and(|b| b.is_dynamic())
+            && handles.joints.iter().all(|j| j.link2 != body)
     });
     let visuals = handles
         .links
@@ -114,24 +123,43 @@ fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
         for (field, link) in [("<parent> link", &joint.parent.link), ("<child> link", &joint.child.link)] {
             if !known(link) {
                 let field = format!("<joint {}> {field}", joint.name);
-                return Err(LoadError::new(path, field, link, "no such link", "declare the link or correct its name"));
+                return Err(LoadError::new(
+                    path,
+                    field,
+                    link,
+                    "no such link",
+                    "declare the link or correct its name",
+                ));
             }
         }
         if matches!(joint.joint_type, JointType::Floating | JointType::Planar | JointType::Spherical) {
             let field = format!("<joint {}> type", joint.name);
             let kind = format!("{:?}", joint.joint_type);
-            return Err(LoadError::new(path, field, kind, "not supported", "split it into revolute and prismatic joints"));
+            return Err(LoadError::new(
+                path,
+                field,
+                kind,
+                "not supported",
+                "split it into revolute and prismatic joints",
+            ));
         }
     }
     for link in &robot.links {
         let mass = link.inertial.mass.value;
         if mass < 0.0 {
-            return Err(LoadError::new(path, format!("<link {}> mass", link.name), mass, "negative", "give its mass in kg"));
+            return Err(LoadError::new(
+                path,
+                format!("<link {}> mass", link.name),
+                mass,
+                "negative",
+                "give its mass in kg",
+            ));
         }
         for collision in &link.collision {
             let sizes: Vec<f64> = match &collision.geometry {
                 urdf_rs::Geometry::Box { size } => size.0.to_vec(),
-                urdf_rs::Geometry::Cylinder { radius, length } | urdf_rs::Geometry::Capsule { radius, length } => {
+                urdf_rs::Geometry::Cylinder { radius, length }
+                | urdf_rs::Geometry::Capsule { radius, length } => {
                     vec![*radius, *length]
                 }
                 urdf_rs::Geometry::Sphere { radius } => vec![*radius],

@@ -74,7 +74,8 @@ pub fn render(scene: &Scene, camera: &Camera) -> Image {
                     let surface = primitive.color_at(point, CHECKER_M);
                     // Distance fades the floor into the sky, so that the horizon is not a hard edge.
                     let fade = (hit.distance / FAR * 6.0).min(1.0).powi(2);
-                    let color = std::array::from_fn(|i| surface[i] * lit * (1.0 - fade) + sky(direction)[i] * fade);
+                    let color =
+                        std::array::from_fn(|i| surface[i] * lit * (1.0 - fade) + sky(direction)[i] * fade);
                     (color, hit.distance * direction.dot(forward))
                 }
                 None => (sky(direction), f32::INFINITY),
@@ -85,7 +86,16 @@ pub fn render(scene: &Scene, camera: &Camera) -> Image {
     image
 }
 
+<<<<<<< HEAD
 fn closest(primitives: &[Primitive], origin: Vector, direction: Vector, far: f32) -> Option<(&Primitive, Hit)> {
+=======
+fn closest(
+    primitives: &[Primitive],
+    origin: Vector,
+    direction: Vector,
+    far: f32,
+) -> Option<(&Primitive, Hit)> {
+>>>>>>> sim
     let mut best: Option<(&Primitive, Hit)> = None;
     for primitive in primitives {
         let limit = best.map_or(far, |(_, hit)| hit.distance);
@@ -101,7 +111,11 @@ fn shade(primitives: &[Primitive], point: Vector, normal: Vector, sun: Vector) -
     // Away from the surface, or its own rounding would shade it.
     let origin = point + normal * 1e-3;
     let shadowed = facing > 0.0 && primitives.iter().any(|p| p.cast(origin, sun, FAR).is_some());
-    if shadowed || facing <= 0.0 { AMBIENT + 0.1 * normal.z.max(0.0) } else { AMBIENT + (1.0 - AMBIENT) * facing }
+    if shadowed || facing <= 0.0 {
+        AMBIENT + 0.1 * normal.z.max(0.0)
+    } else {
+        AMBIENT + (1.0 - AMBIENT) * facing
+    }
 }
 
 fn sky(direction: Vector) -> [f32; 3] {
@@ -122,10 +136,20 @@ mod tests {
     use crate::scene::{Placed, Shape};
 
     fn look_down_x_at(shape: Shape) -> Image {
-        let placed = Placed { shape, position: [5.0, 0.0, 1.0], rotation: [1.0, 0.0, 0.0, 0.0], color: [1.0, 0.0, 0.0] };
+        let placed = Placed {
+            shape,
+            position: [5.0, 0.0, 1.0],
+            rotation: [1.0, 0.0, 0.0, 0.0],
+            color: [1.0, 0.0, 0.0],
+        };
         let scene = Scene { shapes: vec![placed] };
-        let camera =
-            Camera { position: [0.0, 0.0, 1.0], target: [5.0, 0.0, 1.0], field_of_view: 0.7, width: 33, height: 33 };
+        let camera = Camera {
+            position: [0.0, 0.0, 1.0],
+            target: [5.0, 0.0, 1.0],
+            field_of_view: 0.7,
+            width: 33,
+            height: 33,
+        };
         render(&scene, &camera)
     }
 
@@ -146,9 +170,19 @@ mod tests {
 
     #[test]
     fn floor_is_seen_below_the_horizon_only() {
-        let floor = Placed { shape: Shape::Plane, position: [0.0; 3], rotation: [1.0, 0.0, 0.0, 0.0], color: [0.5; 3] };
-        let camera =
-            Camera { position: [0.0, 0.0, 1.0], target: [5.0, 0.0, 1.0], field_of_view: 0.7, width: 9, height: 9 };
+        let floor = Placed {
+            shape: Shape::Plane,
+            position: [0.0; 3],
+            rotation: [1.0, 0.0, 0.0, 0.0],
+            color: [0.5; 3],
+        };
+        let camera = Camera {
+            position: [0.0, 0.0, 1.0],
+            target: [5.0, 0.0, 1.0],
+            field_of_view: 0.7,
+            width: 9,
+            height: 9,
+        };
         let image = render(&Scene { shapes: vec![floor] }, &camera);
         assert!(image.depth[..9].iter().all(|d| d.is_infinite()));
         assert!(image.depth[72..].iter().all(|d| d.is_finite()));

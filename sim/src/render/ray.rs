@@ -101,7 +101,13 @@ fn cuboid(o: Vector, d: Vector, half: Vector) -> LocalHit {
     if !(t > NEAR && t <= exits.min_element()) {
         return None;
     }
-    let axis = if entries.x == t { Vector::X } else if entries.y == t { Vector::Y } else { Vector::Z };
+    let axis = if entries.x == t {
+        Vector::X
+    } else if entries.y == t {
+        Vector::Y
+    } else {
+        Vector::Z
+    };
     Some((t, -axis * d.dot(axis).signum()))
 }
 
