@@ -15,13 +15,9 @@ pub enum InterfaceError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// Too many joints for the wire.
-<<<<<<< HEAD
-    #[error("{robot}: {count} joints, the link carries at most {MAX_JOINTS}; fix the joints the policy does not need")]
-=======
     #[error(
         "{robot}: {count} joints, the link carries at most {MAX_JOINTS}; fix the joints the policy does not need"
     )]
->>>>>>> sim
     TooManyJoints {
         /// Model name.
         robot: String,
@@ -29,13 +25,9 @@ pub enum InterfaceError {
         count: usize,
     },
     /// Contract and robot name different joints.
-<<<<<<< HEAD
-    #[error("contract joint {index} is \"{contract}\", the robot {robot} has \"{found}\" there; correct name or robot_index")]
-=======
     #[error(
         "contract joint {index} is \"{contract}\", the robot {robot} has \"{found}\" there; correct name or robot_index"
     )]
->>>>>>> sim
     Joint {
         /// Place in the contract.
         index: usize,

@@ -5,13 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tendon_runtime::StateFault;
-<<<<<<< HEAD
-use tendon_runtime::spec::{ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, Mode, Signal, TermSpec, VERSION};
-=======
 use tendon_runtime::spec::{
     ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, Mode, Signal, TermSpec, VERSION,
 };
->>>>>>> sim
 use tendon_sim::{LocomotionMetrics, LocomotionTask, PolicyInterface, Robot, RobotOptions, run_locomotion};
 use tract_onnx::prelude::*;
 
@@ -26,15 +22,10 @@ const MUJOCO: [([f32; 3], [f32; 3]); 5] = [
 
 /// The folder of real inputs, or `None` after saying so.
 fn real() -> Option<PathBuf> {
-<<<<<<< HEAD
-    let folder = std::env::var_os("TENDON_REAL")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/real")), PathBuf::from);
-=======
     let folder = std::env::var_os("TENDON_REAL").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/real")),
         PathBuf::from,
     );
->>>>>>> sim
     let there = folder.join("go1_scene_flat.xml").is_file();
     if !there {
         println!("SKIPPED: {} has no Go1; set TENDON_REAL to the folder of real inputs", folder.display());
@@ -71,12 +62,8 @@ fn contract(robot: &Robot) -> ContractSpec {
         kp: joint.kp,
         kd: joint.kd,
     });
-<<<<<<< HEAD
-    let command = |name: &str| InputSpec { name: name.into(), unit: "m/s".into(), range: [-1.5, 1.5], default: 0.0 };
-=======
     let command =
         |name: &str| InputSpec { name: name.into(), unit: "m/s".into(), range: [-1.5, 1.5], default: 0.0 };
->>>>>>> sim
     ContractSpec {
         version: VERSION,
         robot: "go1".into(),
@@ -100,16 +87,12 @@ fn contract(robot: &Robot) -> ContractSpec {
     }
 }
 
-<<<<<<< HEAD
-fn walk(robot: &Arc<Robot>, model: &Arc<TypedRunnableModel>, command: [f32; 3], duration_s: f32) -> LocomotionMetrics {
-=======
 fn walk(
     robot: &Arc<Robot>,
     model: &Arc<TypedRunnableModel>,
     command: [f32; 3],
     duration_s: f32,
 ) -> LocomotionMetrics {
->>>>>>> sim
     let task = LocomotionTask {
         keyframe: "home".into(),
         site: "imu".into(),

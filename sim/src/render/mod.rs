@@ -86,16 +86,12 @@ pub fn render(scene: &Scene, camera: &Camera) -> Image {
     image
 }
 
-<<<<<<< HEAD
-fn closest(primitives: &[Primitive], origin: Vector, direction: Vector, far: f32) -> Option<(&Primitive, Hit)> {
-=======
 fn closest(
     primitives: &[Primitive],
     origin: Vector,
     direction: Vector,
     far: f32,
 ) -> Option<(&Primitive, Hit)> {
->>>>>>> sim
     let mut best: Option<(&Primitive, Hit)> = None;
     for primitive in primitives {
         let limit = best.map_or(far, |(_, hit)| hit.distance);

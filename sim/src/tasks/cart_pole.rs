@@ -3,13 +3,9 @@
 use std::f32::consts::PI;
 
 use tendon_runtime::math;
-<<<<<<< HEAD
-use tendon_runtime::spec::{ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION};
-=======
 use tendon_runtime::spec::{
     ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION,
 };
->>>>>>> sim
 
 use super::{RewardTerm, Seen, Setup, Task, TaskEnvironment, TaskError, TaskInfo, Verdict};
 use crate::robot::{Robot, RobotOptions};

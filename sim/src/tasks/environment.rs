@@ -23,10 +23,7 @@ pub struct TaskEnvironment {
     steps: u32,
     command: Vec<f32>,
     preference: Vec<f32>,
-<<<<<<< HEAD
-=======
     sensors: Vec<f32>,
->>>>>>> sim
     action: Vec<f32>,
     previous_action: Vec<f32>,
     terms: Vec<f32>,
@@ -66,10 +63,7 @@ impl TaskEnvironment {
             steps: 0,
             command: setup.contract.commands.iter().map(|c| c.default).collect(),
             preference: setup.contract.preferences.iter().map(|p| p.default).collect(),
-<<<<<<< HEAD
-=======
             sensors: vec![0.0; setup.contract.sensors.len()],
->>>>>>> sim
             action: vec![0.0; n_act],
             previous_action: vec![0.0; n_act],
             terms: vec![0.0; terms.len()],
@@ -175,25 +169,18 @@ impl TaskEnvironment {
         self.finish_step(action, observation)
     }
 
-<<<<<<< HEAD
-=======
     fn measure(&mut self) {
         self.task.sense(&self.world, &self.command, &mut self.sensors);
         self.interface.measure(&self.world, &self.command, &self.preference, &self.sensors);
     }
 
->>>>>>> sim
     fn finish_step(&mut self, action: &[f32], observation: &mut [f32]) -> Step {
         self.previous_action.copy_from_slice(&self.action);
         for (to, from) in self.action.iter_mut().zip(action) {
             *to = if from.is_nan() { 0.0 } else { from.clamp(-1.0, 1.0) };
         }
         self.steps += 1;
-<<<<<<< HEAD
-        self.interface.measure(&self.world, &self.command, &self.preference, &[]);
-=======
         self.measure();
->>>>>>> sim
         // A diverged simulation ends here; the learner keeps the last finite observation and no reward.
         self.diverged = !self.world.is_finite() || self.interface.observe(observation).is_err();
         let mut step = Step { truncated: self.diverged || self.steps >= self.max_steps, ..Step::default() };
@@ -241,11 +228,7 @@ impl Environment for TaskEnvironment {
         self.action.fill(0.0);
         self.previous_action.fill(0.0);
         (self.steps, self.total_reward, self.success, self.diverged) = (0, 0.0, false, false);
-<<<<<<< HEAD
-        self.interface.measure(&self.world, &self.command, &self.preference, &[]);
-=======
         self.measure();
->>>>>>> sim
         if self.interface.observe(observation).is_err() {
             observation.fill(0.0);
         }
@@ -256,7 +239,6 @@ impl Environment for TaskEnvironment {
         self.world.step(commands, self.substeps);
         self.finish_step(action, observation)
     }
-<<<<<<< HEAD
 
     fn metric_names(&self) -> &'static [&'static str] {
         self.task.metric_names()
@@ -269,6 +251,4 @@ impl Environment for TaskEnvironment {
     fn success(&self) -> bool {
         self.success
     }
-=======
->>>>>>> sim
 }

@@ -1,12 +1,8 @@
 //! Planar hopper: hop forward on one leg without falling.
 
-<<<<<<< HEAD
-use tendon_runtime::spec::{ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION};
-=======
 use tendon_runtime::spec::{
     ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, PerElement, Signal, TermSpec, VERSION,
 };
->>>>>>> sim
 
 use super::{RewardTerm, Seen, Setup, Task, TaskEnvironment, TaskError, TaskInfo, Verdict};
 use crate::robot::{Robot, RobotOptions};
@@ -40,14 +36,10 @@ struct Hopper;
 
 fn make() -> Result<TaskEnvironment, TaskError> {
     let robot = Robot::from_mjcf("models/robots/hopper.xml", MODEL, RobotOptions::default())?;
-<<<<<<< HEAD
-    TaskEnvironment::new(Setup { robot, contract: contract(), imu: None, time_limit_s: 10.0 }, Box::new(Hopper))
-=======
     TaskEnvironment::new(
         Setup { robot, contract: contract(), imu: None, time_limit_s: 10.0 },
         Box::new(Hopper),
     )
->>>>>>> sim
 }
 
 fn contract() -> ContractSpec {
@@ -65,17 +57,6 @@ fn contract() -> ContractSpec {
         kd: 0.0,
         damping_kd: Some(0.0),
     };
-<<<<<<< HEAD
-    let driven = |name: &str, limits: [f32; 2], default_position: f32, torque_limit: f32, kp: f32| JointSpec {
-        position_limits: limits,
-        velocity_limit: 25.0,
-        torque_limit,
-        kp,
-        kd: kp * 0.03,
-        damping_kd: Some(kp * 0.03),
-        ..passive(name, 1.0, default_position)
-    };
-=======
     let driven =
         |name: &str, limits: [f32; 2], default_position: f32, torque_limit: f32, kp: f32| JointSpec {
             position_limits: limits,
@@ -86,7 +67,6 @@ fn contract() -> ContractSpec {
             damping_kd: Some(kp * 0.03),
             ..passive(name, 1.0, default_position)
         };
->>>>>>> sim
     let [x, z, pitch, thigh, leg, foot] = CROUCH;
     let joints = vec![
         passive("root_x", 1e6, x),
@@ -120,10 +100,6 @@ fn contract() -> ContractSpec {
         joints,
         observations: vec![
             // Not root_x: how far it has come must not matter.
-<<<<<<< HEAD
-            TermSpec { elements: Some([1, 5]), ..TermSpec::plain("joint_position", Signal::JointPositionRelative) },
-            TermSpec { scale: PerElement::One(0.15), ..TermSpec::plain("joint_velocity", Signal::JointVelocity) },
-=======
             TermSpec {
                 elements: Some([1, 5]),
                 ..TermSpec::plain("joint_position", Signal::JointPositionRelative)
@@ -132,7 +108,6 @@ fn contract() -> ContractSpec {
                 scale: PerElement::One(0.15),
                 ..TermSpec::plain("joint_velocity", Signal::JointVelocity)
             },
->>>>>>> sim
             TermSpec { clip: Some([-1.0, 1.0]), ..TermSpec::plain("last_action", Signal::LastAction) },
         ],
         actions,

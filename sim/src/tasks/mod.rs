@@ -121,11 +121,8 @@ pub(crate) trait Task: Send {
     fn start(&mut self, world: &mut World, rng: &mut Rng, command: &mut [f32]);
     /// Measures the step: unweighted reward terms, physical metrics, and how the episode stands.
     fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict;
-<<<<<<< HEAD
-=======
     /// Reads the task's own sensors, in the contract's order.
     fn sense(&self, _world: &World, _command: &[f32], _sensors: &mut [f32]) {}
->>>>>>> sim
     /// Marks to draw that are not part of the world, like a target.
     fn markers(&self, _command: &[f32]) -> Vec<Placed> {
         Vec::new()

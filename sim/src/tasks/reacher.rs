@@ -70,17 +70,12 @@ fn contract() -> ContractSpec {
         kp: 0.0,
         kd,
     };
-<<<<<<< HEAD
-    let target = |name: &str| InputSpec { name: name.into(), unit: "m".into(), range: [-0.37, 0.37], default: 0.2 };
-    let scaled = |name: &str, signal, scale| TermSpec { scale: PerElement::One(scale), ..TermSpec::plain(name, signal) };
-=======
     let target =
         |name: &str| InputSpec { name: name.into(), unit: "m".into(), range: [-0.37, 0.37], default: 0.2 };
     let scaled = |name: &str, signal, scale| TermSpec {
         scale: PerElement::One(scale),
         ..TermSpec::plain(name, signal)
     };
->>>>>>> sim
     ContractSpec {
         version: VERSION,
         robot: "reacher".into(),
@@ -88,30 +83,21 @@ fn contract() -> ContractSpec {
         quaternion_order: Default::default(),
         commands: vec![target("target_x"), target("target_y")],
         preferences: Vec::new(),
-<<<<<<< HEAD
-        sensors: Vec::new(),
-=======
         // The arm's forward kinematics or a camera gives these on a robot.
         sensors: vec!["target_from_fingertip_x".into(), "target_from_fingertip_y".into()],
->>>>>>> sim
         joints: vec![joint("shoulder", 1e3, 1.0), joint("elbow", 2.7, 0.6)],
         observations: vec![
             TermSpec::plain("joint_sin", Signal::JointSin),
             TermSpec::plain("joint_cos", Signal::JointCos),
             scaled("joint_velocity", Signal::JointVelocity, 0.2),
             scaled("target", Signal::Command, 3.0),
-<<<<<<< HEAD
-=======
             scaled("target_from_fingertip", Signal::Sensor, 5.0),
->>>>>>> sim
         ],
         actions: vec![action("shoulder", 0.6), action("elbow", 0.25)],
         fallback: FallbackSpec { ready_tolerance: 10.0, ..FallbackSpec::default() },
     }
 }
 
-<<<<<<< HEAD
-=======
 impl Reacher {
     fn target_from_fingertip(&self, world: &World, command: &[f32]) -> [f32; 2] {
         let tip = world.site_position(&self.fingertip);
@@ -119,7 +105,6 @@ impl Reacher {
     }
 }
 
->>>>>>> sim
 impl Task for Reacher {
     fn reward_terms(&self) -> &'static [RewardTerm] {
         &[
@@ -150,13 +135,8 @@ impl Task for Reacher {
     }
 
     fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict {
-<<<<<<< HEAD
-        let tip = seen.world.site_position(&self.fingertip);
-        let distance = ((tip[0] - seen.command[0]).powi(2) + (tip[1] - seen.command[1]).powi(2)).sqrt();
-=======
         let [x, y] = self.target_from_fingertip(seen.world, seen.command);
         let distance = (x * x + y * y).sqrt();
->>>>>>> sim
         let speed = seen.world.joint_velocity(0).powi(2) + seen.world.joint_velocity(1).powi(2);
         let reached = math::exp(-(distance / 0.05).powi(2));
         terms.copy_from_slice(&[distance, reached, speed, seen.action_rate()]);
@@ -165,13 +145,10 @@ impl Task for Reacher {
         Verdict { terminated: false, success: self.reached_steps >= HOLD_STEPS }
     }
 
-<<<<<<< HEAD
-=======
     fn sense(&self, world: &World, command: &[f32], sensors: &mut [f32]) {
         sensors.copy_from_slice(&self.target_from_fingertip(world, command));
     }
 
->>>>>>> sim
     fn markers(&self, command: &[f32]) -> Vec<Placed> {
         vec![Placed {
             shape: Shape::Sphere { radius: REACHED_M },
