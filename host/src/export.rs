@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use prost::Message;
+use tendon_runtime::spec::{ContractSpec, JointSpec};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
@@ -20,6 +21,22 @@ pub const CONTRACT_KEY: &str = "tendon.contract";
 /// When the disk refuses; an older file is then intact.
 pub fn export_onnx(policy: &Policy, contract: &str, keys: &[(String, String)], file: &Path) -> Result<(), FileError> {
     write_atomically(file, &policy_onnx(policy, contract, keys))
+}
+
+/// The keys that other tools read, as they write them (BeyondMimic, mjlab): one CSV string each.
+pub fn contract_keys(contract: &ContractSpec) -> Vec<(String, String)> {
+    let csv = |values: Vec<String>| values.join(",");
+    let joints = |value: &dyn Fn(&JointSpec) -> String| csv(contract.joints.iter().map(value).collect());
+    [
+        ("joint_names", joints(&|j| j.name.clone())),
+        ("joint_stiffness", joints(&|j| j.kp.to_string())),
+        ("joint_damping", joints(&|j| j.kd.to_string())),
+        ("default_joint_pos", joints(&|j| j.default_position.to_string())),
+        ("observation_names", csv(contract.observations.iter().map(|term| term.name.clone()).collect())),
+        ("action_scale", csv(contract.actions.iter().map(|action| action.scale.to_string()).collect())),
+    ]
+    .map(|(key, value)| (key.to_string(), value))
+    .to_vec()
 }
 
 /// The file's bytes. Input `obs`, `[1, n_obs]`, output `actions`, `[1, n_act]` in -1..1:

@@ -22,7 +22,7 @@ pub use mlp::{Layer, Mlp};
 pub use network::{ActorCritic, Batch, Losses, StepSettings};
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
 pub use policy::{EPISODE_LIMIT, Episode, Interval, Policy, bootstrap, evaluate};
-pub use ppo::{LearnError, PpoConfig, Schedule, Trained, train};
+pub use ppo::{LearnError, PpoConfig, Schedule, Trained, restore_policy, train};
 pub use progress::{CurveRow, OnProgress, Progress, Stage};
 pub use random::{Rng, derive_seed};
 pub use rollout::{ACTION_LIMIT, MakeEnvironment, Rollout, advantages};

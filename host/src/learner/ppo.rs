@@ -177,6 +177,22 @@ pub fn train(
     Ok(Trained { policy: ppo.policy(), curves, interrupted })
 }
 
+/// The policy of the last checkpoint of a run, trained on whichever reward; `None` before the first one.
+///
+/// # Errors
+/// A damaged checkpoint, or one of other settings.
+pub fn restore_policy(
+    config: &PpoConfig,
+    make: MakeEnvironment,
+    seed: u64,
+    run: &RunFolder,
+) -> Result<Option<Policy>, LearnError> {
+    let Some(checkpoint) = Checkpoint::load_last(&run.checkpoints())? else { return Ok(None) };
+    let mut ppo = Ppo::new(config, make, seed)?;
+    ppo.restore(&checkpoint)?;
+    Ok(Some(ppo.policy()))
+}
+
 impl PpoConfig {
     /// Iterations that make up `total_steps`.
     pub fn iterations(&self) -> u64 {
