@@ -3,12 +3,10 @@
 //!
 //! Error of an element: `|a - b| / max(1, |b|)`, `b` being the reference.
 
-use crate::error::CompileError;
-use crate::import::{Model, decode, elements};
 use crate::random::Random;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use tendon_runtime::{Image, ImageError, Policy};
-use tract_onnx::prelude::*;
+
+pub use crate::reference::OnnxRunner;
 
 /// Largest error at which two ways count as the same.
 pub const TOLERANCE: f64 = 1e-5;
@@ -229,75 +227,5 @@ impl<'a> ImageRunner<'a> {
             .run(input, &mut self.arena)
             .map(<[f32]>::to_vec)
             .ok_or_else(|| format!("the input has {} elements, the image takes {n_inputs}", input.len()))
-    }
-}
-
-/// An ONNX file on tract, the reference.
-pub struct OnnxRunner {
-    plan: Arc<TypedRunnableModel>,
-    shape: Vec<usize>,
-    n_outputs: usize,
-}
-
-impl OnnxRunner {
-    /// Loads and optimizes the model with batch 1.
-    ///
-    /// # Errors
-    /// What the own import refuses, then what tract refuses.
-    pub fn new(onnx: &[u8]) -> Result<Self, CompileError> {
-        let model = Model::from_bytes(onnx)?;
-        let proto = decode(onnx)?;
-        let fail = |error: String| CompileError::Mismatch(format!("tract does not take the file: {error}"));
-        let shape = model.input.shape;
-        let load = || -> TractResult<Arc<TypedRunnableModel>> {
-            tract_onnx::onnx()
-                .model_for_proto_model(&proto)?
-                .with_input_fact(0, f32::fact(&shape).into())?
-                .into_optimized()?
-                .into_runnable()
-        };
-        let plan = guarded(load).map_err(fail)?;
-        let mut this = Self { plan, shape, n_outputs: 0 };
-        let zeros = vec![0.0; elements(&this.shape).unwrap_or(0)];
-        this.n_outputs = this.run(&zeros).map_err(fail)?.len();
-        Ok(this)
-    }
-
-    /// Elements of the input.
-    #[must_use]
-    pub fn n_inputs(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Elements of the output.
-    #[must_use]
-    pub fn n_outputs(&self) -> usize {
-        self.n_outputs
-    }
-
-    /// One inference.
-    ///
-    /// # Errors
-    /// When the input has not the model's length, or what tract reports.
-    pub fn run(&self, input: &[f32]) -> Result<Vec<f32>, String> {
-        guarded(|| {
-            let input = Tensor::from_shape(&self.shape, input)?;
-            let outputs = self.plan.run(tvec!(input.into()))?;
-            let output = outputs.first().ok_or_else(|| TractError::msg("no output"))?;
-            Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())
-        })
-    }
-}
-
-/// Runs tract code. Its loader and optimizer assert on graphs that are well-formed ONNX and still
-/// foreign to it, so this is the one border where a panic becomes an error.
-fn guarded<T>(f: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(result) => result.map_err(|error| format!("{error:#}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(format!("tract panicked: {text}"))
-        }
     }
 }
