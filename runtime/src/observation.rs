@@ -101,7 +101,7 @@ impl ObservationBuilder {
             if self.primed {
                 kernels::shift_left(past, width);
             }
-            let newest = past.rchunks_mut(width.max(1)).next().unwrap_or(&mut []);
+            let newest = past.get_mut(width * (frames - 1)..).unwrap_or(&mut []);
             write_term(contract, state, last_action, term, newest);
             if !self.primed {
                 for _ in 1..frames {
@@ -112,7 +112,9 @@ impl ObservationBuilder {
             if term.newest_first == 0 {
                 kernels::copy(past, out);
             } else {
-                for (to, from) in out.chunks_mut(width.max(1)).zip(past.rchunks(width.max(1))) {
+                for frame in 0..frames {
+                    let from = past.get(width * (frames - 1 - frame)..).unwrap_or(&[]);
+                    let to = out.get_mut(width * frame..width * (frame + 1)).unwrap_or(&mut []);
                     kernels::copy(from, to);
                 }
             }

@@ -1,2 +1,120 @@
-//! Automation.
-fn main() {}
+//! Automation of the repository: `cargo xtask setup | test | lint | docs | firmware build|run | bench NAME |
+//! campaign NAME`. Needs nothing but the standard library, so that it starts at once.
+
+mod firmware;
+mod packages;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+  setup                     install what is missing (as root), or print the command that does
+  test                      setup, build the firmware, run every test
+  lint                      rustfmt and clippy
+  docs                      write the generated parts of docs/ again
+  firmware build            build the firmware for QEMU's mps2-an386
+  firmware run              run it in QEMU; prints the serial port
+  bench mcu [--json FILE]   instructions per inference on the controller (QEMU, -icount shift=0)
+  campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
+  campaign --list           names of the campaigns";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["setup"] => packages::setup(),
+        ["test"] => test(),
+        ["lint"] => lint(),
+        ["docs"] => docs(),
+        ["firmware", "build"] => packages::setup().and_then(|()| firmware::build()).map(|_| ()),
+        ["firmware", "run"] => packages::setup().and_then(|()| firmware::run_built()),
+        ["bench", "mcu", rest @ ..] => bench("mcu", rest),
+        ["campaign", "--list"] => {
+            println!("learning");
+            Ok(())
+        }
+        ["campaign", "learning", rest @ ..] => tendon(&[&["bench", "learning"], rest].concat()),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("unknown command `{}`\n{USAGE}", words.join(" "))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Root of the repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Target folder that every step shares.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Runs a command in the repository and says which one failed.
+fn run(command: &mut Command) -> Result<(), String> {
+    command.current_dir(command.get_current_dir().unwrap_or(root()).to_path_buf());
+    eprintln!("+ {}", shown(command));
+    let status = command.status().map_err(|error| format!("cannot start `{}`: {error}", shown(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", shown(command))) }
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a program can be started.
+fn is_there(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(argument).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn test() -> Result<(), String> {
+    packages::setup()?;
+    let elf = firmware::build()?;
+    let mut command = cargo();
+    if is_there("cargo-nextest", "--version") {
+        command.args(["nextest", "run"]);
+    } else {
+        command.arg("test");
+    }
+    run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", elf))
+}
+
+fn lint() -> Result<(), String> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+fn docs() -> Result<(), String> {
+    run(cargo().args(["test", "--release", "--locked", "-p", "tendon-tests"]).env("TENDON_UPDATE", "1"))
+}
+
+/// Runs the `tendon` program.
+fn tendon(arguments: &[&str]) -> Result<(), String> {
+    run(cargo().args(["run", "--release", "--locked", "-p", "tendon", "--"]).args(arguments))
+}
+
+fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
+    packages::setup()?;
+    let elf = firmware::build()?;
+    let arguments: Vec<&str> = ["bench", name].iter().chain(rest).copied().collect();
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "-p", "tendon", "--"]).args(arguments);
+    run(command.env("TENDON_FIRMWARE", elf))
+}

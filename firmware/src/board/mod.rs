@@ -1,0 +1,51 @@
+//! What the firmware needs of a board. One module per board, chosen by a cargo feature.
+
+use embedded_io::{Read, ReadReady, Write, WriteReady};
+use tendon_runtime::node::{BoardInfo, Clock};
+
+#[cfg(feature = "qemu-an386")]
+mod qemu_an386;
+#[cfg(feature = "qemu-an386")]
+pub use qemu_an386::{QemuAn386 as Selected, device};
+
+/// A board: built once in `init`, then taken apart among the tasks.
+///
+/// Its `device` module names the interrupts `LINK_RX`, `LINK_TX`, `CONTROL_TIMER`, `CLOCK_WRAP` and
+/// the dispatchers.
+pub trait Board: Sized {
+    /// Name and firmware version.
+    const INFO: BoardInfo;
+    /// Receiving half of the link; its interrupt is `LINK_RX`.
+    type Rx: Read + ReadReady;
+    /// Sending half; `LINK_TX` fires when it can take more, and `flush` clears it.
+    type Tx: Write + WriteReady;
+    /// Drives the control tick through `CONTROL_TIMER`.
+    type Timer: ControlTimer;
+    /// Time since boot.
+    type Clock: Clock + Copy + Send;
+
+    /// Sets up clocks and peripherals. Called once.
+    fn take() -> Parts<Self>;
+}
+
+/// A board taken apart.
+pub struct Parts<B: Board> {
+    /// Receiving half of the link.
+    pub rx: B::Rx,
+    /// Sending half of the link.
+    pub tx: B::Tx,
+    /// Timer of the control tick.
+    pub timer: B::Timer,
+    /// Time since boot.
+    pub clock: B::Clock,
+    /// Two places for images, 16-byte aligned.
+    pub slots: [&'static mut [u8]; 2],
+}
+
+/// A periodic hardware timer.
+pub trait ControlTimer {
+    /// Fires every `period_us` from now on.
+    fn set_period_us(&mut self, period_us: u32);
+    /// Takes note of the interrupt.
+    fn acknowledge(&mut self);
+}

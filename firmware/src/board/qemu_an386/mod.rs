@@ -1,0 +1,244 @@
+//! Arm MPS2 FPGA board with AN386, a Cortex-M4F, as QEMU has it (`-M mps2-an386`).
+//!
+//! CMSDK UART0 and timers (Arm DDI 0479), 25 MHz. The image slots lie in PSRAM at 0x2100_0000, which
+//! QEMU can back with a file.
+#![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
+
+use super::{Board, ControlTimer, Parts};
+use core::convert::Infallible;
+use core::ptr::{read_volatile, write_volatile};
+use core::sync::atomic::{AtomicU32, Ordering};
+use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+use tendon_runtime::node::{BoardInfo, Clock};
+
+const UART0: usize = 0x4000_4000;
+const TIMER0: usize = 0x4000_0000;
+const TIMER1: usize = 0x4000_1000;
+const PSRAM: usize = 0x2100_0000;
+const SLOT_LEN: usize = 4 << 20;
+const TICKS_PER_US: u32 = 25;
+
+/// Registers of a CMSDK UART, from its base.
+mod uart {
+    pub(super) const DATA: usize = 0x0;
+    pub(super) const STATE: usize = 0x4;
+    pub(super) const CTRL: usize = 0x8;
+    pub(super) const INT: usize = 0xc;
+    pub(super) const BAUDDIV: usize = 0x10;
+    pub(super) const STATE_TX_FULL: u32 = 1;
+    pub(super) const STATE_RX_FULL: u32 = 2;
+    pub(super) const CTRL_TX_RX_AND_INTERRUPTS: u32 = 0b1111;
+    pub(super) const INT_TX: u32 = 1;
+    pub(super) const INT_RX: u32 = 2;
+}
+
+/// Registers of a CMSDK timer, from its base.
+mod timer {
+    pub(super) const CTRL: usize = 0x0;
+    pub(super) const VALUE: usize = 0x4;
+    pub(super) const RELOAD: usize = 0x8;
+    pub(super) const INT: usize = 0xc;
+    pub(super) const CTRL_ENABLE_AND_INTERRUPT: u32 = 0b1001;
+}
+
+fn read(address: usize) -> u32 {
+    // SAFETY: only called with the register addresses above, which the board has, word-aligned.
+    unsafe { read_volatile(address as *const u32) }
+}
+
+fn write(address: usize, value: u32) {
+    // SAFETY: as in `read`.
+    unsafe { write_volatile(address as *mut u32, value) }
+}
+
+/// The interrupts of the board by their use, and the vectors that RTIC and cortex-m-rt need.
+#[allow(non_camel_case_types, missing_docs)]
+pub mod device {
+    pub use Interrupt as interrupt;
+
+    /// Bits of priority that the NVIC has.
+    pub const NVIC_PRIO_BITS: u8 = 3;
+
+    /// Interrupt numbers of AN386.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u16)]
+    pub enum Interrupt {
+        LINK_RX = 0,
+        LINK_TX = 1,
+        CONTROL_TIMER = 8,
+        CLOCK_WRAP = 9,
+    }
+
+    // SAFETY: the numbers are those of the board's NVIC.
+    unsafe impl cortex_m::interrupt::InterruptNumber for Interrupt {
+        fn number(self) -> u16 {
+            self as u16
+        }
+    }
+
+    unsafe extern "C" {
+        fn LINK_RX();
+        fn LINK_TX();
+        fn CONTROL_TIMER();
+        fn CLOCK_WRAP();
+        fn DefaultHandler();
+    }
+
+    /// Peripherals, as RTIC takes them: none but the core's.
+    #[derive(Debug)]
+    pub struct Peripherals;
+
+    impl Peripherals {
+        /// RTIC calls it; nothing is handed out here.
+        ///
+        /// # Safety
+        /// None needed.
+        #[must_use]
+        pub unsafe fn steal() -> Self {
+            Self
+        }
+    }
+
+    #[unsafe(link_section = ".vector_table.interrupts")]
+    #[unsafe(no_mangle)]
+    static __INTERRUPTS: [unsafe extern "C" fn(); 32] = {
+        let mut vectors: [unsafe extern "C" fn(); 32] = [DefaultHandler; 32];
+        vectors[Interrupt::LINK_RX as usize] = LINK_RX;
+        vectors[Interrupt::LINK_TX as usize] = LINK_TX;
+        vectors[Interrupt::CONTROL_TIMER as usize] = CONTROL_TIMER;
+        vectors[Interrupt::CLOCK_WRAP as usize] = CLOCK_WRAP;
+        vectors
+    };
+}
+
+/// The board.
+pub struct QemuAn386;
+
+/// Receiving half of UART0.
+pub struct Rx(());
+
+/// Sending half of UART0.
+pub struct Tx(());
+
+/// Timer 0.
+pub struct Timer(());
+
+/// Timer 1, counting down from `u32::MAX` at 25 MHz; its wraps are counted by the `CLOCK_WRAP` task.
+#[derive(Clone, Copy)]
+pub struct BoardClock(());
+
+static WRAPS: AtomicU32 = AtomicU32::new(0);
+
+impl Board for QemuAn386 {
+    const INFO: BoardInfo = BoardInfo { name: "qemu-an386", firmware: env!("CARGO_PKG_VERSION") };
+    type Rx = Rx;
+    type Tx = Tx;
+    type Timer = Timer;
+    type Clock = BoardClock;
+
+    fn take() -> Parts<Self> {
+        write(UART0 + uart::BAUDDIV, 25);
+        write(UART0 + uart::CTRL, uart::CTRL_TX_RX_AND_INTERRUPTS);
+        write(TIMER1 + timer::RELOAD, u32::MAX);
+        write(TIMER1 + timer::VALUE, u32::MAX);
+        write(TIMER1 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
+        let slot = |index: usize| {
+            let start = (PSRAM + index * SLOT_LEN) as *mut u8;
+            // SAFETY: PSRAM has 16 MiB, nothing else uses it (memory.x does not name it), the two slots do
+            // not overlap, and `take` runs once: RTIC calls `init` once.
+            unsafe { core::slice::from_raw_parts_mut(start, SLOT_LEN) }
+        };
+        Parts { rx: Rx(()), tx: Tx(()), timer: Timer(()), clock: BoardClock(()), slots: [slot(0), slot(1)] }
+    }
+}
+
+impl ErrorType for Rx {
+    type Error = Infallible;
+}
+
+impl ReadReady for Rx {
+    fn read_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(read(UART0 + uart::STATE) & uart::STATE_RX_FULL != 0)
+    }
+}
+
+impl Read for Rx {
+    /// Waits for one byte. Clears the interrupt.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let Some(place) = buffer.first_mut() else { return Ok(0) };
+        while !self.read_ready()? {}
+        write(UART0 + uart::INT, uart::INT_RX);
+        *place = read(UART0 + uart::DATA) as u8;
+        Ok(1)
+    }
+}
+
+impl ErrorType for Tx {
+    type Error = Infallible;
+}
+
+impl WriteReady for Tx {
+    fn write_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(read(UART0 + uart::STATE) & uart::STATE_TX_FULL == 0)
+    }
+}
+
+impl Write for Tx {
+    /// Waits until one byte is taken.
+    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
+        let Some(byte) = buffer.first() else { return Ok(0) };
+        while !self.write_ready()? {}
+        write(UART0 + uart::DATA, (*byte).into());
+        Ok(1)
+    }
+
+    /// Waits until the last byte is on its way. Clears the interrupt.
+    fn flush(&mut self) -> Result<(), Infallible> {
+        while !self.write_ready()? {}
+        write(UART0 + uart::INT, uart::INT_TX);
+        Ok(())
+    }
+}
+
+impl ControlTimer for Timer {
+    fn set_period_us(&mut self, period_us: u32) {
+        let ticks = period_us.saturating_mul(TICKS_PER_US).max(TICKS_PER_US);
+        write(TIMER0 + timer::RELOAD, ticks - 1);
+        write(TIMER0 + timer::VALUE, ticks - 1);
+        write(TIMER0 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
+    }
+
+    fn acknowledge(&mut self) {
+        write(TIMER0 + timer::INT, 1);
+    }
+}
+
+impl BoardClock {
+    /// The `CLOCK_WRAP` interrupt.
+    pub fn wrapped(self) {
+        write(TIMER1 + timer::INT, 1);
+        WRAPS.store(WRAPS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+impl Clock for BoardClock {
+    fn now_us(&self) -> u64 {
+        let wraps = WRAPS.load(Ordering::Relaxed);
+        let low = self.counts();
+        // A wrap that nobody counted yet: the task is pending, or ran between the two reads.
+        let pending = read(TIMER1 + timer::INT) & 1 != 0 && low < u32::MAX / 2;
+        let now = WRAPS.load(Ordering::Relaxed);
+        let high = if pending {
+            wraps.wrapping_add(1)
+        } else if low < u32::MAX / 2 {
+            now
+        } else {
+            wraps
+        };
+        ((u64::from(high) << 32) | u64::from(low)) / u64::from(TICKS_PER_US)
+    }
+
+    fn counts(&self) -> u32 {
+        !read(TIMER1 + timer::VALUE)
+    }
+}

@@ -1,0 +1,259 @@
+//! The controller: bytes of the link into messages, messages to the runtime, one control tick per
+//! period or per raw state.
+//!
+//! | task | priority | work |
+//! |---|---|---|
+//! | `clock_wrap` | 4 | counts wraps of the clock |
+//! | `link_rx`, `link_tx` | 3 | bytes between UART and queues |
+//! | `control_tick` | 2 | one tick at the image's period |
+//! | `idle` | 0 | messages, image updates, verification, self-test |
+//!
+//! A reachable panic does not link: the panic handler calls a symbol that nobody defines.
+#![no_std]
+#![no_main]
+
+mod board;
+mod ring;
+mod stack;
+
+use tendon_runtime::node::{Control, Exclusive};
+
+/// What cannot happen: the linker would have found it.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    unreachable_panic()
+}
+
+#[allow(unsafe_code, reason = "the proof that no panic is reachable is that this symbol is missing")]
+fn unreachable_panic() -> ! {
+    unsafe extern "C" {
+        fn a_panic_is_reachable() -> !;
+    }
+    // SAFETY: never linked.
+    unsafe { a_panic_is_reachable() }
+}
+
+/// RTIC's lock as the runtime asks for it.
+struct Locked<M>(M);
+
+impl<M: rtic::Mutex<T = Control<'static>>> Exclusive<'static> for Locked<M> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'static>) -> R) -> R {
+        self.0.lock(f)
+    }
+}
+
+#[rtic::app(device = crate::board::device)]
+mod app {
+    use crate::Locked;
+    use crate::board::{Board, ControlTimer, Selected};
+    use crate::ring::{Reader, Ring, Writer};
+    use cortex_m_rt as _;
+    use embedded_io::{Read, ReadReady, Write, WriteReady};
+    use tendon_runtime::Memory;
+    use tendon_runtime::node::Exclusive;
+    use tendon_runtime::node::{self, Clock, Control, Loader};
+    use tendon_wire::frame::{Decoder, MAX_FRAME};
+
+    /// `f32` of activations, for the control loop and for the self-test.
+    const ARENA: usize = 16 << 10;
+    /// `f32` of observation history.
+    const HISTORY: usize = 1024;
+    /// Bytes each queue of the link holds: three of the longest frames.
+    const QUEUE: usize = 8192;
+    /// `f32` of observation.
+    const OBSERVATION: usize = 512;
+    /// Control period while no image says one.
+    const IDLE_PERIOD_US: u32 = 20_000;
+
+    type Parts = crate::board::Parts<Selected>;
+    type BoardClock = <Selected as Board>::Clock;
+
+    #[shared]
+    struct Shared {
+        control: Control<'static>,
+    }
+
+    #[local]
+    struct Local {
+        rx: <Selected as Board>::Rx,
+        tx: <Selected as Board>::Tx,
+        timer: <Selected as Board>::Timer,
+        clock: BoardClock,
+        tick_clock: BoardClock,
+        wrap_clock: BoardClock,
+        loader: Loader<'static>,
+        received: Writer<QUEUE>,
+        bytes: Reader<QUEUE>,
+        replies: Outbox,
+        actions: Outbox,
+        reply_bytes: Reader<QUEUE>,
+        action_bytes: Reader<QUEUE>,
+        sending: Sending,
+        sequence: u16,
+        decoder: Decoder,
+    }
+
+    /// Frames to be sent, whole or not at all.
+    pub struct Outbox {
+        queue: Writer<QUEUE>,
+        dropped: u32,
+    }
+
+    impl Outbox {
+        fn send(&mut self, frame: &[u8]) {
+            if !self.queue.write(frame) {
+                self.dropped = self.dropped.wrapping_add(1);
+            }
+            rtic::pend(crate::board::device::Interrupt::LINK_TX);
+        }
+    }
+
+    /// Which queue the frame on the line comes from: frames do not mix.
+    #[derive(Clone, Copy, PartialEq)]
+    pub enum Sending {
+        /// Between frames.
+        Nothing,
+        /// A reply has begun.
+        Reply,
+        /// An action has begun.
+        Action,
+    }
+
+    #[init(local = [
+        arena: [f32; ARENA] = [0.0; ARENA],
+        self_test_arena: [f32; ARENA] = [0.0; ARENA],
+        history: [f32; HISTORY] = [0.0; HISTORY],
+        observation: [f32; OBSERVATION] = [0.0; OBSERVATION],
+        rx_queue: Ring<QUEUE> = Ring::new(),
+        reply_queue: Ring<QUEUE> = Ring::new(),
+        action_queue: Ring<QUEUE> = Ring::new(),
+    ])]
+    fn init(cx: init::Context) -> (Shared, Local) {
+        crate::stack::paint();
+        let Parts { rx, tx, mut timer, clock, slots: [active, inactive] } = Selected::take();
+        let memory =
+            Memory { arena: cx.local.arena, history: cx.local.history, observation: cx.local.observation };
+        let control = Control::new(active, memory);
+        let loader = Loader::new(inactive, cx.local.self_test_arena, &control);
+        let (received, bytes) = cx.local.rx_queue.split();
+        let (replies, reply_bytes) = cx.local.reply_queue.split();
+        let (actions, action_bytes) = cx.local.action_queue.split();
+        timer.set_period_us(IDLE_PERIOD_US);
+        let shared = Shared { control };
+        let local = Local {
+            rx,
+            tx,
+            timer,
+            clock,
+            tick_clock: clock,
+            wrap_clock: clock,
+            loader,
+            received,
+            bytes,
+            replies: Outbox { queue: replies, dropped: 0 },
+            actions: Outbox { queue: actions, dropped: 0 },
+            reply_bytes,
+            action_bytes,
+            sending: Sending::Nothing,
+            sequence: 0,
+            decoder: Decoder::new(),
+        };
+        (shared, local)
+    }
+
+    #[idle(local = [clock, loader, bytes, replies, decoder], shared = [control])]
+    fn idle(mut cx: idle::Context) -> ! {
+        let mut out = [0; MAX_FRAME];
+        let mut control = Locked(&mut cx.shared.control);
+        loop {
+            let Some(byte) = cx.local.bytes.read() else { continue };
+            if byte == 0 {
+                // A frame ends: it may ask for the counters.
+                let dropped = cx.local.replies.dropped;
+                let stack_bytes = crate::stack::deepest();
+                control.with(|control| {
+                    let counters = control.counters();
+                    (counters.dropped, counters.stack_bytes) = (dropped, stack_bytes);
+                });
+            }
+            let answer = node::receive(
+                byte,
+                cx.local.decoder,
+                cx.local.loader,
+                &mut control,
+                &Selected::INFO,
+                cx.local.clock,
+                &mut out,
+            );
+            if let Some(frame) = answer {
+                cx.local.replies.send(frame);
+            }
+        }
+    }
+
+    /// One tick at the image's period.
+    #[task(binds = CONTROL_TIMER, priority = 2, local = [timer, tick_clock, actions, sequence, period: u32 = 0], shared = [control])]
+    fn control_tick(mut cx: control_tick::Context) {
+        let clock = cx.local.tick_clock;
+        cx.local.timer.acknowledge();
+        let before = clock.now_us();
+        let (action, period) = cx.shared.control.lock(|control| {
+            let mut action = control.timer(before);
+            let after = clock.now_us();
+            if let Some(action) = action.as_mut() {
+                action.tick_us = after.saturating_sub(before) as u32;
+                control.tick_took(action.tick_us, after);
+            }
+            (action, control.period_us().unwrap_or(IDLE_PERIOD_US))
+        });
+        if period != *cx.local.period {
+            *cx.local.period = period;
+            cx.local.timer.set_period_us(period);
+        }
+        if let Some(action) = action {
+            let mut out = [0; MAX_FRAME];
+            *cx.local.sequence = cx.local.sequence.wrapping_add(1);
+            if let Some(frame) = node::write(&action.into(), *cx.local.sequence, &mut out) {
+                cx.local.actions.send(frame);
+            }
+        }
+    }
+
+    /// Bytes in.
+    #[task(binds = LINK_RX, priority = 3, local = [rx, received])]
+    fn link_rx(cx: link_rx::Context) {
+        let mut byte = [0];
+        while let Ok(true) = cx.local.rx.read_ready() {
+            let Ok(_) = cx.local.rx.read(&mut byte);
+            // A full queue loses the byte; the frame's CRC will tell.
+            let _ = cx.local.received.write(&byte);
+        }
+    }
+
+    /// Bytes out, a whole frame from one queue before the other's turn. Actions go first.
+    #[task(binds = LINK_TX, priority = 3, local = [tx, reply_bytes, action_bytes, sending])]
+    fn link_tx(cx: link_tx::Context) {
+        let link_tx::LocalResources { tx, reply_bytes, action_bytes, sending, .. } = cx.local;
+        // Clears the interrupt; the byte that follows raises it again.
+        let Ok(()) = tx.flush();
+        while let Ok(true) = tx.write_ready() {
+            let (from, byte) = match *sending {
+                Sending::Reply => (Sending::Reply, reply_bytes.read()),
+                Sending::Action => (Sending::Action, action_bytes.read()),
+                Sending::Nothing => match action_bytes.read() {
+                    Some(byte) => (Sending::Action, Some(byte)),
+                    None => (Sending::Reply, reply_bytes.read()),
+                },
+            };
+            let Some(byte) = byte else { return };
+            *sending = if byte == 0 { Sending::Nothing } else { from };
+            let Ok(_) = tx.write(&[byte]);
+        }
+    }
+
+    /// The clock's counter wrapped.
+    #[task(binds = CLOCK_WRAP, priority = 4, local = [wrap_clock])]
+    fn clock_wrap(cx: clock_wrap::Context) {
+        cx.local.wrap_clock.wrapped();
+    }
+}

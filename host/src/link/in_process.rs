@@ -1,0 +1,62 @@
+//! The controller in this process: the same node, without bytes in between.
+
+use super::{LinkError, Transport};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use tendon_runtime::Memory;
+use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
+use tendon_wire::message::Message;
+
+/// `f32` of activations; as in the firmware.
+pub(super) const ARENA: usize = 16 << 10;
+pub(super) const HISTORY: usize = 1024;
+pub(super) const OBSERVATION: usize = 512;
+
+/// A controller that answers at once.
+pub struct InProcess<'m> {
+    control: Control<'m>,
+    loader: Loader<'m>,
+    answers: VecDeque<(u16, Message)>,
+    clock: HostClock,
+}
+
+/// Time since the process asked first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostClock(pub(super) Instant);
+
+impl Clock for HostClock {
+    fn now_us(&self) -> u64 {
+        self.0.elapsed().as_micros().min(u64::MAX.into()) as u64
+    }
+
+    fn counts(&self) -> u32 {
+        self.0.elapsed().as_nanos() as u32
+    }
+}
+
+const INFO: BoardInfo = BoardInfo { name: "in-process", firmware: env!("CARGO_PKG_VERSION") };
+
+/// Lends memory for two slots of `slot_len` bytes to a controller while `f` runs.
+pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -> R {
+    let words = slot_len.div_ceil(16);
+    let (mut active, mut inactive) = (vec![0u128; words], vec![0u128; words]);
+    let mut floats = vec![0.0f32; 2 * ARENA + HISTORY + OBSERVATION];
+    let (arena, rest) = floats.split_at_mut(ARENA);
+    let (self_test, rest) = rest.split_at_mut(ARENA);
+    let (history, observation) = rest.split_at_mut(HISTORY);
+    let control = Control::new(bytemuck::cast_slice_mut(&mut active), Memory { arena, history, observation });
+    let loader = Loader::new(bytemuck::cast_slice_mut(&mut inactive), self_test, &control);
+    f(InProcess { control, loader, answers: VecDeque::new(), clock: HostClock(Instant::now()) })
+}
+
+impl Transport for InProcess<'_> {
+    fn send(&mut self, sequence: u16, message: &Message) -> Result<(), LinkError> {
+        let answer = node::handle(message, &mut self.loader, &mut self.control, &INFO, &self.clock);
+        self.answers.extend(answer.map(|answer| (sequence, answer)));
+        Ok(())
+    }
+
+    fn receive(&mut self, _: Duration) -> Result<Option<(u16, Message)>, LinkError> {
+        Ok(self.answers.pop_front())
+    }
+}

@@ -1,0 +1,157 @@
+//! Starts a controller on this machine: the firmware in QEMU, or the stand-in process.
+
+use super::LinkError;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const QEMU: &str = "qemu-system-arm";
+
+/// Which controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControllerKind {
+    /// The firmware on an emulated Cortex-M4F.
+    Qemu,
+    /// The same, with instructions counted (`-icount shift=0`): slower, repeatable.
+    QemuCounting,
+    /// The stand-in process.
+    StandIn,
+}
+
+impl ControllerKind {
+    /// QEMU where it and the firmware are there, else the stand-in.
+    #[must_use]
+    pub fn best() -> Self {
+        if qemu_is_there() && firmware_path().is_some() { Self::Qemu } else { Self::StandIn }
+    }
+
+    /// For tables.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Qemu | Self::QemuCounting => "QEMU mps2-an386 (Cortex-M4F firmware)",
+            Self::StandIn => "stand-in process (same runtime and bytes, this CPU)",
+        }
+    }
+}
+
+/// Whether QEMU for Arm is installed.
+#[must_use]
+pub fn qemu_is_there() -> bool {
+    Command::new(QEMU).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// The firmware's ELF: `TENDON_FIRMWARE`, or where `cargo xtask firmware build` puts it, seen from the
+/// current folder or from the program.
+#[must_use]
+pub fn firmware_path() -> Option<PathBuf> {
+    const BUILT: &str = "target/firmware/thumbv7em-none-eabihf/release/tendon-firmware";
+    if let Some(path) = std::env::var_os("TENDON_FIRMWARE") {
+        return Some(PathBuf::from(path));
+    }
+    let program = std::env::current_exe().ok();
+    let roots = std::env::current_dir().ok().into_iter().chain(program);
+    roots.flat_map(|root| root.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).map(|root| root.join(BUILT)).find(|path| path.is_file())
+}
+
+/// A running controller; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Launched {
+    child: Child,
+    port: String,
+}
+
+impl Launched {
+    /// Path of its serial port.
+    #[must_use]
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Starts a controller and waits for the name of its port.
+///
+/// # Errors
+/// [`LinkError::Launch`] with what is missing.
+pub fn launch(kind: ControllerKind) -> Result<Launched, LinkError> {
+    match kind {
+        ControllerKind::StandIn => launch_stand_in(),
+        ControllerKind::Qemu => launch_qemu(&[]),
+        ControllerKind::QemuCounting => launch_qemu(&["-icount", "shift=0"]),
+    }
+}
+
+fn launch_qemu(extra: &[&str]) -> Result<Launched, LinkError> {
+    let fail = |problem: String| LinkError::Launch { program: QEMU.into(), problem };
+    let firmware = firmware_path()
+        .ok_or_else(|| fail("the firmware is not built; run `cargo xtask firmware build`".into()))?;
+    let mut command = Command::new(QEMU);
+    command.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "pty"]);
+    command.args(extra).arg("-kernel").arg(&firmware);
+    let port_of = |line: &str| {
+        let path = line.split("redirected to ").nth(1)?;
+        Some(path.split_whitespace().next()?.to_owned())
+    };
+    start(command, QEMU, "install it with `cargo xtask setup`", port_of)
+}
+
+fn launch_stand_in() -> Result<Launched, LinkError> {
+    let name = "tendon controller";
+    let program = match std::env::var_os("TENDON_PROGRAM") {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()
+            .map_err(|error| LinkError::Launch { program: name.into(), problem: error.to_string() })?,
+    };
+    let mut command = Command::new(program);
+    command.arg("controller");
+    start(command, name, "run it by hand to see why", |line| line.starts_with("/dev/").then(|| line.trim().to_owned()))
+}
+
+fn start(
+    mut command: Command,
+    program: &str,
+    advice: &str,
+    port_of: impl Fn(&str) -> Option<String>,
+) -> Result<Launched, LinkError> {
+    let fail = |problem: String| LinkError::Launch { program: program.into(), problem };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| fail(format!("{error}; {advice}")))?;
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    let mut launched = Launched { child, port: String::new() };
+    let mut lines = BufReader::new(stdout.ok_or_else(|| fail("no standard output".into()))?);
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if let Some(port) = port_of(&line) {
+            launched.port = port;
+            // Keep reading, so that a chatty child never blocks on a full pipe.
+            std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+            if let Some(mut stderr) = stderr {
+                std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+            }
+            return Ok(launched);
+        }
+        line.clear();
+    }
+    let mut message = String::new();
+    if let Some(stderr) = stderr {
+        let _ = stderr.take(4096).read_to_string(&mut message);
+    }
+    Err(fail(format!("it ended without naming a port ({}); {advice}", message.trim())))
+}

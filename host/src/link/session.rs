@@ -1,0 +1,246 @@
+//! Requests and answers, whatever carries them.
+
+use super::LinkError;
+use std::time::{Duration, Instant};
+use tendon_runtime::node::kind_name;
+use tendon_runtime::{JointCommand, RawState, Refusal};
+use tendon_wire::message::{
+    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, MAX_CHUNK, Message,
+    Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+};
+
+/// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Time between two hellos to a controller that may still boot.
+const HELLO: Duration = Duration::from_millis(300);
+/// Time for verification and self-test of an image.
+const COMMIT: Duration = Duration::from_secs(60);
+
+/// Carries messages.
+pub trait Transport {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// When the port breaks.
+    fn send(&mut self, sequence: u16, message: &Message) -> Result<(), LinkError>;
+    /// The next good message, if one comes in time. Damaged frames are skipped.
+    ///
+    /// # Errors
+    /// When the port breaks.
+    fn receive(&mut self, timeout: Duration) -> Result<Option<(u16, Message)>, LinkError>;
+}
+
+/// A conversation with one controller.
+#[derive(Debug)]
+pub struct Session<T> {
+    transport: T,
+    sequence: u16,
+    state_sequence: u32,
+}
+
+impl<T: Transport> Session<T> {
+    /// Says hello and checks that both sides have the same message table.
+    ///
+    /// # Errors
+    /// No answer, or another version.
+    pub fn open(transport: T) -> Result<(Self, Identity), LinkError> {
+        let mut session = Self { transport, sequence: 0, state_sequence: 0 };
+        let identity = session.first_hello()?;
+        if identity.table_hash != TABLE_HASH {
+            return Err(LinkError::Version {
+                board: identity.board.to_string(),
+                firmware: identity.firmware.to_string(),
+                found: identity.table_hash,
+                expected: TABLE_HASH,
+            });
+        }
+        Ok((session, identity))
+    }
+
+    /// Says hello until the controller has booted.
+    fn first_hello(&mut self) -> Result<Identity, LinkError> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            match self.request(&Hello {}.into(), HELLO) {
+                Ok(Message::Identity(identity)) => return Ok(identity),
+                Err(LinkError::Timeout { .. }) if Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Err(unexpected("Hello")),
+            }
+        }
+    }
+
+    /// The transport underneath.
+    pub fn transport(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// Who is there now.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn identity(&mut self) -> Result<Identity, LinkError> {
+        match self.request(&Hello {}.into(), ANSWER)? {
+            Message::Identity(identity) => Ok(identity),
+            _ => Err(unexpected("Hello")),
+        }
+    }
+
+    /// Sends an image to the inactive slot and makes it active. `progress`: bytes sent.
+    ///
+    /// # Errors
+    /// The controller's refusal, or the link's failure. The active image stays as it was.
+    pub fn upload(&mut self, image: &[u8], mut progress: impl FnMut(usize)) -> Result<(), LinkError> {
+        self.command(&ImageBegin { total_len: image.len().min(u32::MAX as usize) as u32 }.into(), ANSWER)?;
+        for (index, chunk) in image.chunks(MAX_CHUNK).enumerate() {
+            let data = Bytes::from_slice(chunk).unwrap_or_default();
+            let offset = (index * MAX_CHUNK) as u32;
+            if let Err(error) = self.command(&ImageChunk { offset, data }.into(), ANSWER) {
+                let _ = self.command(&ImageAbort {}.into(), ANSWER);
+                return Err(error);
+            }
+            progress(index * MAX_CHUNK + chunk.len());
+        }
+        self.command(&ImageCommit {}.into(), COMMIT)
+    }
+
+    /// Chooses lockstep or the hardware timer, and starts counting raw states anew.
+    ///
+    /// # Errors
+    /// Refused outside Idle and Fault.
+    pub fn pace(&mut self, lockstep: bool) -> Result<(), LinkError> {
+        self.state_sequence = 0;
+        self.command(&Pace { lockstep }.into(), ANSWER)
+    }
+
+    /// Idle or Fault -> Ready.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn arm(&mut self, schema_hash: u64) -> Result<(), LinkError> {
+        self.command(&Arm { schema_hash }.into(), ANSWER)
+    }
+
+    /// Ready -> Running.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn run(&mut self) -> Result<(), LinkError> {
+        self.command(&Run {}.into(), ANSWER)
+    }
+
+    /// Ready or Running -> Damping.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn stop(&mut self) -> Result<(), LinkError> {
+        self.command(&Stop {}.into(), ANSWER)
+    }
+
+    /// Counters and the last observation.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn observe(&mut self) -> Result<Telemetry, LinkError> {
+        match self.request(&Observe {}.into(), ANSWER)? {
+            Message::Telemetry(telemetry) => Ok(telemetry),
+            _ => Err(unexpected("Observe")),
+        }
+    }
+
+    /// One inference of the active network, and the board's timer counts for it.
+    ///
+    /// # Errors
+    /// The refusal, or an input longer than a message holds.
+    pub fn infer(&mut self, input: &[f32]) -> Result<(Vec<f32>, u32), LinkError> {
+        let input = input.iter().copied().collect::<heapless::Vec<f32, { tendon_wire::message::MAX_OBSERVATION }>>();
+        match self.request(&Infer { input }.into(), ANSWER)? {
+            Message::Inferred(inferred) => Ok((inferred.output.to_vec(), inferred.counts)),
+            _ => Err(unexpected("Infer")),
+        }
+    }
+
+    /// Sends a raw state without waiting (the controller's timer answers). Numbers it.
+    ///
+    /// # Errors
+    /// When the port breaks.
+    pub fn send_state(&mut self, state: &RawState) -> Result<(), LinkError> {
+        let message = self.number(state);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.transport.send(self.sequence, &message)
+    }
+
+    /// One tick in lockstep: raw state out, action in.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn tick(&mut self, state: &RawState) -> Result<Action, LinkError> {
+        let message = self.number(state);
+        match self.request(&message, ANSWER)? {
+            Message::Action(action) => Ok(action),
+            _ => Err(unexpected("RawState")),
+        }
+    }
+
+    /// The next message the controller sends of itself.
+    ///
+    /// # Errors
+    /// When the port breaks.
+    pub fn receive(&mut self, timeout: Duration) -> Result<Option<Message>, LinkError> {
+        Ok(self.transport.receive(timeout)?.map(|(_, message)| message))
+    }
+
+    fn number(&mut self, state: &RawState) -> Message {
+        self.state_sequence = self.state_sequence.wrapping_add(1);
+        RawState { sequence: self.state_sequence, ..state.clone() }.into()
+    }
+
+    fn command(&mut self, message: &Message, timeout: Duration) -> Result<(), LinkError> {
+        self.request(message, timeout).map(|_| ())
+    }
+
+    /// Sends and waits for the answer with the same number; a refusal is an error.
+    fn request(&mut self, message: &Message, timeout: Duration) -> Result<Message, LinkError> {
+        let waiting_for = kind_name(message.kind());
+        self.sequence = self.sequence.wrapping_add(1);
+        self.transport.send(self.sequence, message)?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.transport.receive(left)? {
+                Some((_, Message::Reply(reply))) if reply.to == message.kind() && reply.code != 0 => {
+                    return Err(LinkError::Refused {
+                        message: waiting_for,
+                        refusal: Refusal::from_code(reply.code),
+                        code: reply.code,
+                        detail: reply.detail,
+                    });
+                }
+                Some((sequence, answer)) if sequence == self.sequence => return Ok(answer),
+                Some(_) => {} // An action of the timer, or an answer that came too late.
+                None if left.is_zero() => return Err(LinkError::Timeout { waiting_for, timeout }),
+                None => {}
+            }
+        }
+    }
+}
+
+fn unexpected(message: &'static str) -> LinkError {
+    LinkError::Encode { message, reason: "the answer is of another kind; build both sides from one version".into() }
+}
+
+/// The commands in an action, one per joint in the robot's order.
+#[must_use]
+pub fn joint_commands(action: &Action) -> Vec<JointCommand> {
+    let at = |values: &[f32], index: usize| values.get(index).copied().unwrap_or(0.0);
+    (0..action.position.len())
+        .map(|index| JointCommand {
+            position: at(&action.position, index),
+            velocity: at(&action.velocity, index),
+            torque: at(&action.torque, index),
+            kp: at(&action.kp, index),
+            kd: at(&action.kd, index),
+            torque_limit: at(&action.torque_limit, index),
+        })
+        .collect()
+}

@@ -1,0 +1,42 @@
+//! What the tests need beyond Rust, and how it comes onto a Debian-like machine.
+
+use crate::{firmware, is_there, run};
+use std::process::Command;
+
+/// Installs what is missing. As another user than root, says what to run instead.
+pub(crate) fn setup() -> Result<(), String> {
+    let mut missing = Vec::new();
+    if !is_there("qemu-system-arm", "--version") {
+        missing.push(("qemu-system-arm", "runs the firmware on an emulated Cortex-M4F"));
+    }
+    if !firmware::rustup_has_target() {
+        // Where rustup can add the target, nothing else is needed.
+        let added = is_there("rustup", "--version")
+            && run(Command::new("rustup").args(["target", "add", firmware::TARGET])).is_ok();
+        if !added && !firmware::debian_toolchain_is_there() {
+            let why = "builds the Cortex-M libraries from source, because rustup cannot add the target";
+            missing.extend(["rustc-web", "cargo-web", "rust-web-src", "lld"].map(|package| (package, why)));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
+    for (package, why) in &missing {
+        eprintln!("missing: {package} ({why})");
+    }
+    let install = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !is_root() {
+        return Err(format!("packages are missing; run this, then try again:\n  sudo {install}"));
+    }
+    eprintln!("installing: {}", packages.join(" "));
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    let mut command = Command::new("apt-get");
+    command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&packages);
+    run(command.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
