@@ -229,3 +229,57 @@ impl<'a> ImageRunner<'a> {
             .ok_or_else(|| format!("the input has {} elements, the image takes {n_inputs}", input.len()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compares one row of outputs.
+    fn row(expected: &[f32], found: &[f32], tolerance: f64) -> Report {
+        let give = |values: &[f32]| Ok::<_, String>(values.to_vec());
+        let labels = ["act0 (hip)".to_string(), "act1 (knee)".to_string()];
+        compare(&[vec![0.0]], &labels, tolerance, |_| give(expected), |_| give(found)).unwrap()
+    }
+
+    #[test]
+    fn the_first_divergence_is_named_by_row_and_joint() {
+        let report = row(&[100.0, 0.5], &[100.0005, 0.6], TOLERANCE);
+        assert!(!report.passed());
+        assert!(
+            report
+                .to_string()
+                .ends_with("first divergence: row 0, act1 (knee): 0.6 where the reference gives 0.5")
+        );
+        assert!(
+            row(&[100.0, 0.5], &[100.0005, 0.500_009], TOLERANCE).passed(),
+            "relative above 1, absolute below"
+        );
+    }
+
+    #[test]
+    fn a_nan_on_one_side_is_an_infinite_error() {
+        assert_eq!(row(&[1.0, 2.0], &[1.0, f32::NAN], TOLERANCE).max_error, f64::INFINITY);
+        assert!(!row(&[f32::INFINITY, 2.0], &[1.0, 2.0], TOLERANCE).passed());
+        assert!(row(&[f32::NAN, 2.0], &[f32::NAN, 2.0], TOLERANCE).passed());
+    }
+
+    #[test]
+    fn without_tolerance_every_bit_counts() {
+        assert!(row(&[1.0, 0.0], &[1.0, 0.0], 0.0).passed());
+        assert!(!row(&[1.0, 0.0], &[1.0 + f32::EPSILON, 0.0], 0.0).passed());
+        assert!(!row(&[1.0, 0.0], &[1.0, -0.0], 0.0).passed());
+    }
+
+    #[test]
+    fn outputs_of_different_length_and_failing_runners_are_errors() {
+        let one = |_: &[f32]| Ok::<_, String>(vec![1.0]);
+        let two = |_: &[f32]| Ok::<_, String>(vec![1.0, 2.0]);
+        let fails = |_: &[f32]| Err::<Vec<f32>, _>("link lost");
+        let rows = [vec![0.0], vec![0.0]];
+        assert!(matches!(compare(&rows, &[], 0.0, one, two), Err(ParityError::Length { row: 0, .. })));
+        let text = compare(&rows, &[], 0.0, one, fails).unwrap_err().to_string();
+        assert_eq!(text, "candidate, row 0: link lost");
+        let text = compare_recorded(&rows, &[vec![1.0]], &[], 0.0, one).unwrap_err().to_string();
+        assert!(text.contains("fewer outputs than inputs"));
+    }
+}
