@@ -22,7 +22,7 @@ pub enum ImportError {
     #[error("it is no ONNX protobuf ({0}): export or copy the file again")]
     Protobuf(String),
     /// A mandatory field is absent.
-    #[error("field `{field}` is absent: this is no ONNX model")]
+    #[error("field `{field}` is absent: this is no whole ONNX model")]
     Missing {
         /// The field.
         field: &'static str,

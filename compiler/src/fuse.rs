@@ -9,10 +9,12 @@ const MAX_SWEEPS: usize = 64;
 /// rounding of `mean / std`; beyond this the separate, exact steps stay.
 const MAX_FOLDED_SHIFT: f32 = 64.0;
 
+/// Rewrites the value, given how often each is read; whether it changed anything.
+type Rule = fn(&mut Program, &[u32], ValueId) -> bool;
+
 /// Applies every rule until nothing changes and drops what is dead.
 pub(crate) fn fuse(mut program: Program) -> Program {
-    const RULES: &[fn(&mut Program, &[u32], ValueId) -> bool] =
-        &[swish, activation_into_gemm, affine_into_gemm, affine_before_gemm, trim_gemm];
+    const RULES: &[Rule] = &[swish, activation_into_gemm, affine_into_gemm, affine_before_gemm, trim_gemm];
     for _ in 0..MAX_SWEEPS {
         let mut changed = skip_views(&mut program);
         for rule in RULES {

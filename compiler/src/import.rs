@@ -134,6 +134,7 @@ impl Model {
             nodes.push(read_node(index, node)?);
         }
         let opset = proto.opset_import.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx"));
+        let opset = opset.ok_or(ImportError::Missing { field: "opset_import" })?.version;
         let metadata = proto.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
         let nodes = sort(nodes, &input.name, &constants)?;
         let made = nodes.iter().any(|node| node.outputs.contains(&output));
@@ -142,7 +143,7 @@ impl Model {
         }
         Ok(Self {
             producer: format!("{} {}", proto.producer_name, proto.producer_version).trim().to_string(),
-            opset: opset.map_or(0, |set| set.version),
+            opset,
             metadata,
             input,
             output,

@@ -40,7 +40,7 @@ pub fn inspect(bytes: &[u8], stack_bytes: Option<u32>) -> Result<String, ImageEr
 
 fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {
     // Writing to a String does not fail.
-    let _ = writeln!(out, "{key:<16}{value}");
+    let _ = writeln!(out, "{key:<18}{value}");
 }
 
 fn header(out: &mut String, image: &Image, manifest: Option<&Manifest>) {

@@ -3,12 +3,10 @@
 //!
 //! Error of an element: `|a - b| / max(1, |b|)`, `b` being the reference.
 
-use crate::error::CompileError;
-use crate::import::{Model, decode, elements};
 use crate::random::Random;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use tendon_runtime::{Image, ImageError, Policy};
-use tract_onnx::prelude::*;
+
+pub use crate::reference::OnnxRunner;
 
 /// Largest error at which two ways count as the same.
 pub const TOLERANCE: f64 = 1e-5;
@@ -232,72 +230,56 @@ impl<'a> ImageRunner<'a> {
     }
 }
 
-/// An ONNX file on tract, the reference.
-pub struct OnnxRunner {
-    plan: Arc<TypedRunnableModel>,
-    shape: Vec<usize>,
-    n_outputs: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl OnnxRunner {
-    /// Loads and optimizes the model with batch 1.
-    ///
-    /// # Errors
-    /// What the own import refuses, then what tract refuses.
-    pub fn new(onnx: &[u8]) -> Result<Self, CompileError> {
-        let model = Model::from_bytes(onnx)?;
-        let proto = decode(onnx)?;
-        let fail = |error: String| CompileError::Mismatch(format!("tract does not take the file: {error}"));
-        let shape = model.input.shape;
-        let load = || -> TractResult<Arc<TypedRunnableModel>> {
-            tract_onnx::onnx()
-                .model_for_proto_model(&proto)?
-                .with_input_fact(0, f32::fact(&shape).into())?
-                .into_optimized()?
-                .into_runnable()
-        };
-        let plan = guarded(load).map_err(fail)?;
-        let mut this = Self { plan, shape, n_outputs: 0 };
-        let zeros = vec![0.0; elements(&this.shape).unwrap_or(0)];
-        this.n_outputs = this.run(&zeros).map_err(fail)?.len();
-        Ok(this)
+    /// Compares one row of outputs.
+    fn row(expected: &[f32], found: &[f32], tolerance: f64) -> Report {
+        let give = |values: &[f32]| Ok::<_, String>(values.to_vec());
+        let labels = ["act0 (hip)".to_string(), "act1 (knee)".to_string()];
+        compare(&[vec![0.0]], &labels, tolerance, |_| give(expected), |_| give(found)).unwrap()
     }
 
-    /// Elements of the input.
-    #[must_use]
-    pub fn n_inputs(&self) -> usize {
-        self.shape.iter().product()
+    #[test]
+    fn the_first_divergence_is_named_by_row_and_joint() {
+        let report = row(&[100.0, 0.5], &[100.0005, 0.6], TOLERANCE);
+        assert!(!report.passed());
+        assert!(
+            report
+                .to_string()
+                .ends_with("first divergence: row 0, act1 (knee): 0.6 where the reference gives 0.5")
+        );
+        assert!(
+            row(&[100.0, 0.5], &[100.0005, 0.500_009], TOLERANCE).passed(),
+            "relative above 1, absolute below"
+        );
     }
 
-    /// Elements of the output.
-    #[must_use]
-    pub fn n_outputs(&self) -> usize {
-        self.n_outputs
+    #[test]
+    fn a_nan_on_one_side_is_an_infinite_error() {
+        assert_eq!(row(&[1.0, 2.0], &[1.0, f32::NAN], TOLERANCE).max_error, f64::INFINITY);
+        assert!(!row(&[f32::INFINITY, 2.0], &[1.0, 2.0], TOLERANCE).passed());
+        assert!(row(&[f32::NAN, 2.0], &[f32::NAN, 2.0], TOLERANCE).passed());
     }
 
-    /// One inference.
-    ///
-    /// # Errors
-    /// When the input has not the model's length, or what tract reports.
-    pub fn run(&self, input: &[f32]) -> Result<Vec<f32>, String> {
-        guarded(|| {
-            let input = Tensor::from_shape(&self.shape, input)?;
-            let outputs = self.plan.run(tvec!(input.into()))?;
-            let output = outputs.first().ok_or_else(|| TractError::msg("no output"))?;
-            Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())
-        })
+    #[test]
+    fn without_tolerance_every_bit_counts() {
+        assert!(row(&[1.0, 0.0], &[1.0, 0.0], 0.0).passed());
+        assert!(!row(&[1.0, 0.0], &[1.0 + f32::EPSILON, 0.0], 0.0).passed());
+        assert!(!row(&[1.0, 0.0], &[1.0, -0.0], 0.0).passed());
     }
-}
 
-/// Runs tract code. Its loader and optimizer assert on graphs that are well-formed ONNX and still
-/// foreign to it, so this is the one border where a panic becomes an error.
-fn guarded<T>(f: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(result) => result.map_err(|error| format!("{error:#}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(format!("tract panicked: {text}"))
-        }
+    #[test]
+    fn outputs_of_different_length_and_failing_runners_are_errors() {
+        let one = |_: &[f32]| Ok::<_, String>(vec![1.0]);
+        let two = |_: &[f32]| Ok::<_, String>(vec![1.0, 2.0]);
+        let fails = |_: &[f32]| Err::<Vec<f32>, _>("link lost");
+        let rows = [vec![0.0], vec![0.0]];
+        assert!(matches!(compare(&rows, &[], 0.0, one, two), Err(ParityError::Length { row: 0, .. })));
+        let text = compare(&rows, &[], 0.0, one, fails).unwrap_err().to_string();
+        assert_eq!(text, "candidate, row 0: link lost");
+        let text = compare_recorded(&rows, &[vec![1.0]], &[], 0.0, one).unwrap_err().to_string();
+        assert!(text.contains("fewer outputs than inputs"));
     }
 }

@@ -29,6 +29,9 @@ struct Storage {
     start: usize,
 }
 
+/// Which storage is placed first.
+type Order = fn(&Storage, &Storage) -> std::cmp::Ordering;
+
 /// Plans the arena of a program.
 pub(crate) fn plan(program: &Program) -> Memory {
     let owners = owners(program);
@@ -48,10 +51,10 @@ pub(crate) fn plan(program: &Program) -> Memory {
     let by_span = |a: &Storage, b: &Storage| {
         ((b.last - b.first) * b.len, a.first).cmp(&((a.last - a.first) * a.len, b.first))
     };
-    let orders: [&dyn Fn(&Storage, &Storage) -> std::cmp::Ordering; 3] = [&by_size, &by_time, &by_span];
+    let orders: [Order; 3] = [by_size, by_time, by_span];
     let (arena_len, placed) = orders
         .iter()
-        .map(|order| place(&storages, order))
+        .map(|&order| place(&storages, order))
         .min_by_key(|(length, _)| *length)
         .unwrap_or_default();
     let starts = (0..program.values.len())
@@ -68,10 +71,7 @@ pub(crate) fn plan(program: &Program) -> Memory {
 }
 
 /// First fit in the given order. Returns the arena's length and the placed storages.
-fn place(
-    storages: &[Option<Storage>],
-    order: &dyn Fn(&Storage, &Storage) -> std::cmp::Ordering,
-) -> (usize, Vec<Option<Storage>>) {
+fn place(storages: &[Option<Storage>], order: Order) -> (usize, Vec<Option<Storage>>) {
     let mut placed = storages.to_vec();
     let mut ids: Vec<(usize, Storage)> =
         storages.iter().enumerate().filter_map(|(id, storage)| Some((id, (*storage)?))).collect();

@@ -6,7 +6,7 @@ use tendon_compiler::parity::{ImageRunner, OnnxRunner, Report, TOLERANCE, compar
 use tendon_compiler::{Compiled, Options, compile};
 
 /// Content of a real input; `None`, with a line that says so, when the folder is not there.
-pub fn real(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn real(name: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("TENDON_REAL")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/real"), PathBuf::from);
     let path = folder.join(name);
@@ -18,13 +18,13 @@ pub fn real(name: &str) -> Option<Vec<u8>> {
 }
 
 /// A contract of this repository.
-pub fn contract(name: &str) -> String {
+pub(crate) fn contract(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/contracts").join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
 /// Compiles as a bare network and compares with tract on random inputs.
-pub fn check(onnx: &[u8], rows: usize) -> (Compiled, Report) {
+pub(crate) fn check(onnx: &[u8], rows: usize) -> (Compiled, Report) {
     let compiled = compile(onnx, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let reference = OnnxRunner::new(onnx).unwrap_or_else(|error| panic!("{error}"));
     let mut image = ImageRunner::new(&compiled.image).unwrap();
