@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use crate::learner::{
-    CurveRow, Episode, Interval, LearnError, MakeEnvironment, OnProgress, Policy, Progress, Stage, bootstrap, evaluate, train,
+    CurveRow, Episode, Interval, LearnError, MakeEnvironment, OnProgress, Policy, Progress, Stage, bootstrap,
+    evaluate, train,
 };
 use crate::preference::{PreferenceConfig, PreferenceStore, RewardModel, train_from_preferences};
 use crate::run_folder::RunFolder;
@@ -81,7 +82,8 @@ pub fn demo_learning(
 
     let trained = train(&config.ppo, make, seed, true_run.as_ref(), on_progress)?;
     interrupted |= trained.interrupted;
-    let mut stop_if_interrupted = |progress: &Progress| if interrupted { ControlFlow::Break(()) } else { on_progress(progress) };
+    let mut stop_if_interrupted =
+        |progress: &Progress| if interrupted { ControlFlow::Break(()) } else { on_progress(progress) };
     let learned = train_from_preferences(config, make, seed, learned_run.as_ref(), &mut stop_if_interrupted)?;
     interrupted |= learned.trained.interrupted;
 
@@ -94,7 +96,8 @@ pub fn demo_learning(
     }
     let mean = |evaluation: &Evaluation| evaluation.interval.map_or(f64::NAN, |interval| interval.mean);
     Ok(DemoOutcome {
-        normalised_improvement: (mean(&learned_reward) - mean(&random)) / (mean(&true_reward) - mean(&random)),
+        normalised_improvement: (mean(&learned_reward) - mean(&random))
+            / (mean(&true_reward) - mean(&random)),
         random,
         true_reward,
         learned_reward,
@@ -114,7 +117,8 @@ impl Evaluation {
         let returns: Vec<f64> = episodes.iter().map(|e| e.episode_return).collect();
         let count = episodes.len().max(1) as f64;
         let metric = |(i, name): (usize, &&str)| {
-            let sum: f64 = episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v).abs()).sum();
+            let sum: f64 =
+                episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v).abs()).sum();
             (name.to_string(), sum / count)
         };
         Self {

@@ -26,6 +26,9 @@ pub struct PpoConfig {
     pub environments: usize,
     /// Steps of each environment per iteration.
     pub rollout_steps: usize,
+    /// Spread the environments over the phases of an episode: the first episode of environment `i` of `n` is cut after
+    /// `(i + 1) / n` of this many steps (rsl_rl's random initial episode length). 0 starts all in step.
+    pub stagger_steps: usize,
     /// Passes over a rollout.
     pub epochs: usize,
     /// Minibatches per pass.
@@ -77,22 +80,23 @@ pub enum Schedule {
 impl Default for PpoConfig {
     fn default() -> Self {
         Self {
-            total_steps: 400_000,
+            total_steps: 800_000,
             environments: 32,
             rollout_steps: 128,
+            stagger_steps: 500,
             epochs: 8,
             minibatches: 4,
             hidden: vec![64, 64],
             initial_std: 1.0,
             learning_rate: 1e-3,
             schedule: Schedule::AdaptiveKl,
-            target_kl: 0.01,
+            target_kl: 0.015,
             discount: 0.99,
             gae_lambda: 0.95,
             clip: 0.2,
             clip_values: false,
             value_weight: 0.5,
-            entropy_weight: 0.0,
+            entropy_weight: 0.002,
             max_gradient_norm: 0.5,
             scale_rewards: true,
             checkpoint_interval: 20,
@@ -116,7 +120,9 @@ pub enum LearnError {
         problem: String,
     },
     /// The environment or the weights left the finite numbers.
-    #[error("iteration {iteration}: {what} is not finite; check the task's observation and reward terms, or lower learning_rate")]
+    #[error(
+        "iteration {iteration}: {what} is not finite; check the task's observation and reward terms, or lower learning_rate"
+    )]
     NotFinite {
         /// Where.
         iteration: u64,
@@ -152,7 +158,8 @@ pub fn train(
     let kind = "ppo";
     let value = serde_json::to_value(config).unwrap_or_default();
     let mut curves = Vec::new();
-    if let Some(checkpoint) = run.map(|run| Checkpoint::load_last(&run.checkpoints())).transpose()?.flatten() {
+    if let Some(checkpoint) = run.map(|run| Checkpoint::load_last(&run.checkpoints())).transpose()?.flatten()
+    {
         same_config(&checkpoint, kind, &value)?;
         ppo.restore(&checkpoint)?;
         curves = ppo.earlier_curves(run)?;
@@ -163,7 +170,12 @@ pub fn train(
         let rollout = ppo.collect()?;
         let losses = ppo.update(&rollout, &rollout.rewards)?;
         let row = ppo.row(&rollout, &rollout.rewards, losses, started);
-        let report = Progress { stage: Stage::TrueReward, done: ppo.iteration, total: config.iterations(), row: Some(row.clone()) };
+        let report = Progress {
+            stage: Stage::TrueReward,
+            done: ppo.iteration,
+            total: config.iterations(),
+            row: Some(row.clone()),
+        };
         interrupted = on_progress(&report) == ControlFlow::Break(());
         curves.push(row);
         if let Some(run) = run.filter(|_| ppo.at_checkpoint()) {
@@ -214,10 +226,16 @@ impl PpoConfig {
         }
         let rows = self.environments * self.rollout_steps;
         if self.minibatches > rows {
-            return Err(LearnError::Config { field: "minibatches", problem: format!("{} for {rows} samples", self.minibatches) });
+            return Err(LearnError::Config {
+                field: "minibatches",
+                problem: format!("{} for {rows} samples", self.minibatches),
+            });
         }
         if self.hidden.is_empty() || self.hidden.contains(&0) {
-            return Err(LearnError::Config { field: "hidden", problem: format!("{:?} needs layers of width above 0", self.hidden) });
+            return Err(LearnError::Config {
+                field: "hidden",
+                problem: format!("{:?} needs layers of width above 0", self.hidden),
+            });
         }
         Ok(())
     }
@@ -242,7 +260,11 @@ pub(crate) struct Ppo {
 impl Ppo {
     pub(crate) fn new(config: &PpoConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
         config.check()?;
-        let slots: Vec<Slot> = (0..config.environments).map(|index| Slot::start(make, seed, index)).collect();
+        let slots: Vec<Slot> = (0..config.environments)
+            .map(|index| {
+                Slot::start(make, seed, index, (index + 1) * config.stagger_steps / config.environments)
+            })
+            .collect();
         let probe = make();
         let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
         let mut rng = Rng::at(seed, &[stream::WEIGHTS]);
@@ -263,9 +285,20 @@ impl Ppo {
     pub(crate) fn collect(&mut self) -> Result<Rollout, LearnError> {
         let place = (self.seed, self.iteration);
         let normaliser = self.normaliser.freeze();
-        let rollout = collect(&mut self.slots, &self.network, &normaliser, self.config.rollout_steps, place, self.config.threads);
+        let rollout = collect(
+            &mut self.slots,
+            &self.network,
+            &normaliser,
+            self.config.rollout_steps,
+            place,
+            self.config.threads,
+        );
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
-        for (what, values) in [("an observation", &rollout.observations), ("a reward", &rollout.rewards), ("an action", &rollout.actions)] {
+        for (what, values) in [
+            ("an observation", &rollout.observations),
+            ("a reward", &rollout.rewards),
+            ("an action", &rollout.actions),
+        ] {
             if !finite(values) {
                 return Err(LearnError::NotFinite { iteration: self.iteration, what });
             }
@@ -288,7 +321,8 @@ impl Ppo {
             values: &rollout.values,
         };
         if config.schedule == Schedule::Linear {
-            self.learning_rate = config.learning_rate * (1.0 - self.iteration as f32 / config.iterations() as f32);
+            self.learning_rate =
+                config.learning_rate * (1.0 - self.iteration as f32 / config.iterations() as f32);
         }
         let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.iteration]);
         let mut rows: Vec<usize> = (0..rewards.len()).collect();
@@ -351,11 +385,18 @@ impl Ppo {
 
     /// A checkpoint is due.
     pub(crate) fn at_checkpoint(&self) -> bool {
-        self.iteration.is_multiple_of(self.config.checkpoint_interval) || self.iteration == self.config.iterations()
+        self.iteration.is_multiple_of(self.config.checkpoint_interval)
+            || self.iteration == self.config.iterations()
     }
 
     /// The curve's row for the iteration that has just ended.
-    pub(crate) fn row(&self, rollout: &Rollout, rewards: &[f32], losses: Losses, started: Instant) -> CurveRow {
+    pub(crate) fn row(
+        &self,
+        rollout: &Rollout,
+        rewards: &[f32],
+        losses: Losses,
+        started: Instant,
+    ) -> CurveRow {
         let count = rollout.finished.len() as f64;
         let mean = |sum: f64| (count > 0.0).then(|| sum / count);
         CurveRow {
@@ -396,11 +437,16 @@ impl Ppo {
     /// Takes the place of the learner that wrote `checkpoint`.
     pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
         if checkpoint.counter("seed")? != self.seed {
-            return Err(checkpoint.error("seed", format!("{}, the run now asked for has {}", checkpoint.counter("seed")?, self.seed)));
+            return Err(checkpoint.error(
+                "seed",
+                format!("{}, the run now asked for has {}", checkpoint.counter("seed")?, self.seed),
+            ));
         }
         self.iteration = checkpoint.counter("iteration")?;
         self.network.restore(checkpoint)?;
-        for (name, normaliser) in [("observations", &mut self.normaliser), ("returns", &mut self.reward_scale)] {
+        for (name, normaliser) in
+            [("observations", &mut self.normaliser), ("returns", &mut self.reward_scale)]
+        {
             let width = normaliser.mean.len();
             normaliser.count = checkpoint.array(&format!("{name}.count"), 1)?[0];
             normaliser.mean = checkpoint.array(&format!("{name}.mean"), width)?.to_vec();
@@ -446,12 +492,18 @@ impl Ppo {
 }
 
 /// A checkpoint may only be continued under the configuration that wrote it; threads change no bit and may differ.
-pub(crate) fn same_config(checkpoint: &Checkpoint, kind: &str, config: &serde_json::Value) -> Result<(), FileError> {
+pub(crate) fn same_config(
+    checkpoint: &Checkpoint,
+    kind: &str,
+    config: &serde_json::Value,
+) -> Result<(), FileError> {
     if checkpoint.kind != kind {
         return Err(checkpoint.error("kind", format!("{:?}, this learner is {kind:?}", checkpoint.kind)));
     }
     match first_difference(&checkpoint.config, config, "config") {
-        Some((field, was, is)) => Err(checkpoint.error(&field, format!("{was}, the run now asked for has {is}"))),
+        Some((field, was, is)) => {
+            Err(checkpoint.error(&field, format!("{was}, the run now asked for has {is}")))
+        }
         None => Ok(()),
     }
 }
@@ -462,13 +514,22 @@ const LEARNING_RATE_RANGE: (f32, f32) = (1e-5, 1e-2);
 /// As in CleanRL's `TransformReward(clip)`.
 const SCALED_REWARD_LIMIT: f32 = 10.0;
 
-fn first_difference(was: &serde_json::Value, is: &serde_json::Value, path: &str) -> Option<(String, String, String)> {
+fn first_difference(
+    was: &serde_json::Value,
+    is: &serde_json::Value,
+    path: &str,
+) -> Option<(String, String, String)> {
     match (was, is) {
         (serde_json::Value::Object(was), serde_json::Value::Object(is)) => {
             let null = serde_json::Value::Null;
-            let keys: std::collections::BTreeSet<&String> = was.keys().chain(is.keys()).filter(|k| *k != "threads").collect();
+            let keys: std::collections::BTreeSet<&String> =
+                was.keys().chain(is.keys()).filter(|k| *k != "threads").collect();
             keys.into_iter().find_map(|key| {
-                first_difference(was.get(key).unwrap_or(&null), is.get(key).unwrap_or(&null), &format!("{path}.{key}"))
+                first_difference(
+                    was.get(key).unwrap_or(&null),
+                    is.get(key).unwrap_or(&null),
+                    &format!("{path}.{key}"),
+                )
             })
         }
         _ => (was != is).then(|| (path.into(), was.to_string(), is.to_string())),
@@ -484,7 +545,14 @@ mod tests {
 
     /// Small and fast; too short to learn much.
     fn short() -> PpoConfig {
-        PpoConfig { total_steps: 8 * 1024, environments: 8, rollout_steps: 128, hidden: vec![16], checkpoint_interval: 2, ..PpoConfig::default() }
+        PpoConfig {
+            total_steps: 8 * 1024,
+            environments: 8,
+            rollout_steps: 128,
+            hidden: vec![16],
+            checkpoint_interval: 2,
+            ..PpoConfig::default()
+        }
     }
 
     fn keep_on(_: &Progress) -> ControlFlow<()> {
@@ -492,7 +560,13 @@ mod tests {
     }
 
     fn pendulum_config() -> PpoConfig {
-        PpoConfig { total_steps: 150_000, environments: 16, rollout_steps: 128, discount: 0.95, ..PpoConfig::default() }
+        PpoConfig {
+            total_steps: 150_000,
+            environments: 16,
+            rollout_steps: 128,
+            discount: 0.95,
+            ..PpoConfig::default()
+        }
     }
 
     #[test]
@@ -506,7 +580,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
-        let train_on = |threads, seed| train(&PpoConfig { threads, ..short() }, &pendulum, seed, None, &mut keep_on).unwrap();
+        let train_on = |threads, seed| {
+            train(&PpoConfig { threads, ..short() }, &pendulum, seed, None, &mut keep_on).unwrap()
+        };
         let one = train_on(1, 3);
         assert_eq!(one.policy, train_on(2, 3).policy);
         assert_eq!(one.policy, train_on(5, 3).policy);
@@ -518,7 +594,9 @@ mod tests {
         let uninterrupted = train(&short(), &pendulum, 3, None, &mut keep_on).unwrap();
         for killed_after in [1, 3, 4, 7] {
             let run = RunFolder::create(scratch(&format!("resume-{killed_after}"))).unwrap();
-            let mut until = |progress: &Progress| if progress.done < killed_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            let mut until = |progress: &Progress| {
+                if progress.done < killed_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
             assert!(train(&short(), &pendulum, 3, Some(&run), &mut until).unwrap().interrupted);
             let resumed = train(&short(), &pendulum, 3, Some(&run), &mut keep_on).unwrap();
             assert_eq!(resumed.policy, uninterrupted.policy, "killed after {killed_after}");
@@ -541,7 +619,12 @@ mod tests {
     fn a_configuration_is_checked_by_field_and_a_typo_is_refused() {
         let message = PpoConfig { discount: 1.5, ..short() }.check().unwrap_err().to_string();
         assert!(message.contains("discount: 1.5"), "{message}");
-        assert!(toml::from_str::<PpoConfig>("learning_rat = 1.0").unwrap_err().to_string().contains("learning_rate"));
+        assert!(
+            toml::from_str::<PpoConfig>("learning_rat = 1.0")
+                .unwrap_err()
+                .to_string()
+                .contains("learning_rate")
+        );
         let text = toml::to_string(&short()).unwrap();
         assert_eq!(toml::from_str::<PpoConfig>(&text).unwrap(), short());
     }
