@@ -129,3 +129,52 @@ impl Evaluation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::PpoConfig;
+    use crate::learner::pendulum::pendulum;
+    use crate::run_folder::tests::scratch;
+
+    fn short() -> PreferenceConfig {
+        let ppo =
+            PpoConfig { total_steps: 8 * 4096, environments: 8, discount: 0.95, ..PpoConfig::default() };
+        PreferenceConfig { labels: 60, first_queries: 30, ppo, ..PreferenceConfig::default() }
+    }
+
+    #[test]
+    fn passes_all_stages_in_order_and_leaves_both_run_folders() {
+        let run = RunFolder::create(scratch("demo")).unwrap();
+        let mut stages = Vec::new();
+        let mut on_progress = |progress: &Progress| {
+            stages.push(progress.stage);
+            ControlFlow::Continue(())
+        };
+        let outcome = demo_learning(&short(), &pendulum, 10, 1, Some(&run), &mut on_progress).unwrap();
+        stages.dedup();
+        assert_eq!(
+            stages,
+            [Stage::RandomBaseline, Stage::TrueReward, Stage::LearnedReward, Stage::Evaluation]
+        );
+        assert!(outcome.normalised_improvement.is_finite() && !outcome.interrupted);
+        assert_eq!(outcome.learned_reward.returns.len(), 10);
+        for file in ["config.toml", "curves.csv", "checkpoints/last/state.json"] {
+            assert!(run.path().join("true-reward").join(file).exists(), "{file}");
+            assert!(run.path().join("learned-reward").join(file).exists(), "{file}");
+        }
+        assert!(run.path().join("learned-reward/preferences.jsonl").exists());
+    }
+
+    #[test]
+    fn an_interruption_ends_all_stages() {
+        let mut reports = 0;
+        let mut on_progress = |_: &Progress| {
+            reports += 1;
+            if reports < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let outcome = demo_learning(&short(), &pendulum, 2, 1, None, &mut on_progress).unwrap();
+        assert!(outcome.interrupted && outcome.learned_reward.interval.is_none());
+        assert_eq!(outcome.true_curves.len(), 2);
+    }
+}

@@ -160,15 +160,15 @@ impl PreferenceStore {
             text += &line(&Record::Preference(preference), &file)?;
         }
         if self.file.is_some() {
-            let mut handle = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&file)
-                .map_err(|e| FileError::write(&file, &e))?;
-            handle
-                .write_all(text.as_bytes())
-                .and_then(|()| handle.sync_all())
-                .map_err(|e| FileError::write(&file, &e))?;
+            let write = || -> std::io::Result<()> {
+                let mut handle = OpenOptions::new().create(true).append(true).open(&file)?;
+                let before = handle.metadata()?.len();
+                handle.write_all(text.as_bytes()).and_then(|()| handle.sync_all()).inspect_err(|_| {
+                    // What is reported is why writing failed; opening drops a torn end should this fail too.
+                    let _ = handle.set_len(before);
+                })
+            };
+            write().map_err(|e| FileError::write(&file, &e))?;
         }
         Ok(())
     }
