@@ -125,6 +125,9 @@ impl<'a> Layout<'a> {
         if header.format_version != FORMAT_VERSION {
             return error("format_version", header.format_version.into(), "1: compile the policy again");
         }
+        if header.flags != 0 || header.reserved != 0 {
+            return error("flags", u32::from(header.flags) | header.reserved, "0: this version defines none");
+        }
         let mut end = size_of::<Header>();
         for span in header.sections {
             if span.len == 0 {
