@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn gemm_with_odd_shapes_matches_f64() {
-        for (n_in, n_out) in [(1, 1), (3, 5), (7, 4), (13, 64), (64, 3)] {
+        for (n_in, n_out) in [(1usize, 1usize), (3, 5), (7, 4), (13, 64), (64, 3)] {
             let matrix: Vec<f32> = (0..n_in * n_out).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
             let rows = n_out.next_multiple_of(GEMM_ROWS);
             let mut weights = std::vec![0.0; rows * n_in + rows];
