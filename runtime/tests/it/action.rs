@@ -34,7 +34,8 @@ fn sets_position_velocity_or_torque_by_mode() {
 #[test]
 fn joints_without_action_hold_the_default_pose() {
     let held = mapped(&spec(), &[1.0, 1.0])[2];
-    let expected = JointCommand { position: 0.3, kp: 20.0, kd: 0.5, torque_limit: 6.0, ..JointCommand::default() };
+    let expected =
+        JointCommand { position: 0.3, kp: 20.0, kd: 0.5, torque_limit: 6.0, ..JointCommand::default() };
     assert_eq!(held, expected);
 }
 

@@ -164,7 +164,12 @@ fn takes_torque_away_in_the_direction_of_too_fast_a_motion() {
 fn a_velocity_exactly_at_a_tiny_limit_still_has_bounds() {
     let mut spec = spec();
     spec.joints[0].velocity_limit = f32::from_bits(1);
-    let safe = limited(&spec, 0.0, f32::from_bits(1), JointCommand { torque: 100.0, kp: 1e6, position: 1.0, ..STILL });
+    let safe = limited(
+        &spec,
+        0.0,
+        f32::from_bits(1),
+        JointCommand { torque: 100.0, kp: 1e6, position: 1.0, ..STILL },
+    );
     assert!(torque(&safe, 0.0, 0.0).abs() < 1e-6, "{safe:?}");
 }
 
@@ -178,7 +183,8 @@ fn does_not_push_further_out_of_the_position_limits() {
 
 #[test]
 fn leaves_a_harmless_command_alone() {
-    let command = JointCommand { position: 0.1, velocity: 0.5, torque: 0.2, kp: 10.0, kd: 0.4, torque_limit: 5.0 };
+    let command =
+        JointCommand { position: 0.1, velocity: 0.5, torque: 0.2, kp: 10.0, kd: 0.4, torque_limit: 5.0 };
     let compiled = spec().compile().unwrap();
     let mut commands = all(command);
     assert_eq!(Envelope::default().apply(&compiled.view(), &[0.0; 3], &[0.0; 3], &mut commands), 0);
@@ -284,7 +290,8 @@ fn random_walk(contract: &Contract<'_>, ticks: usize, rng: &mut Rng) {
     let mut last = all(JointCommand::default());
     for _ in 0..ticks {
         if rng.u8(0..50) == 0 {
-            let at: Vec<f32> = contract.joints.iter().map(|j| within(rng, j.position_min, j.position_max)).collect();
+            let at: Vec<f32> =
+                contract.joints.iter().map(|j| within(rng, j.position_min, j.position_max)).collect();
             envelope.reset(&at);
             for (last, q) in last.iter_mut().zip(at) {
                 *last = JointCommand { position: q, ..JointCommand::default() };

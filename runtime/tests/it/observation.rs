@@ -113,14 +113,8 @@ fn keeps_history_oldest_first_or_newest_first() {
     ]);
     let states: Vec<RawState> = (1..=4).map(|i| counting(i as f32)).collect();
     let observed = observe(&spec, &states);
-    assert_eq!(
-        observed[2],
-        [1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 3.0, -3.0, 3.0, -3.0, 2.0, -2.0, 1.0, -1.0]
-    );
-    assert_eq!(
-        observed[3],
-        [2.0, -2.0, 3.0, -3.0, 4.0, -4.0, 4.0, -4.0, 4.0, -4.0, 3.0, -3.0, 2.0, -2.0]
-    );
+    assert_eq!(observed[2], [1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 3.0, -3.0, 3.0, -3.0, 2.0, -2.0, 1.0, -1.0]);
+    assert_eq!(observed[3], [2.0, -2.0, 3.0, -3.0, 4.0, -4.0, 4.0, -4.0, 4.0, -4.0, 3.0, -3.0, 2.0, -2.0]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use tendon_runtime::spec::{Mode, Signal, TermSpec};
 use tendon_runtime::{Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
-    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, activation, binary,
-    opcode,
+    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, activation,
+    binary, opcode,
 };
 
 /// Places of the joints in the robot's raw state: policy joint `i` is robot joint `ROBOT_INDEX[i]`.
@@ -40,7 +40,8 @@ pub(crate) fn spec() -> ContractSpec {
         kp: 15.0,
         kd: 0.4,
     };
-    let input = |name: &str| InputSpec { name: name.into(), unit: "m/s".into(), range: [-1.0, 1.0], default: 0.0 };
+    let input =
+        |name: &str| InputSpec { name: name.into(), unit: "m/s".into(), range: [-1.0, 1.0], default: 0.0 };
     ContractSpec {
         version: 1,
         robot: "arm".into(),
@@ -196,8 +197,12 @@ impl Parts {
             alpha: 0.7,
             ..blank
         };
-        let (w0, b0, w1, b1) =
-            (random(rows(HIDDEN) * n_in), random(rows(HIDDEN)), random(rows(HIDDEN) * n_in), random(rows(HIDDEN)));
+        let (w0, b0, w1, b1) = (
+            random(rows(HIDDEN) * n_in),
+            random(rows(HIDDEN)),
+            random(rows(HIDDEN) * n_in),
+            random(rows(HIDDEN)),
+        );
         let (scale, shift) = (random(HIDDEN), random(HIDDEN));
         let (w2, b2) = (random(rows(n_out) * HIDDEN), random(rows(n_out)));
         let operators = vec![
@@ -261,7 +266,8 @@ impl Parts {
         let mut bytes = vec![0; size_of::<Header>()];
         for (section, content) in sections {
             bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
-            header.sections[section as usize] = Span { offset: bytes.len() as u32, len: content.len() as u32 };
+            header.sections[section as usize] =
+                Span { offset: bytes.len() as u32, len: content.len() as u32 };
             bytes.extend(content);
         }
         header.total_len = bytes.len() as u32;
@@ -298,11 +304,8 @@ impl Loaded {
     /// The policy, and memory for it.
     pub(crate) fn split(&mut self) -> (Policy<'_>, Memory<'_>) {
         let policy = self.image.policy(&self.bytes).unwrap();
-        let memory = Memory {
-            arena: &mut self.arena,
-            history: &mut self.history,
-            observation: &mut self.observation,
-        };
+        let memory =
+            Memory { arena: &mut self.arena, history: &mut self.history, observation: &mut self.observation };
         (policy, memory)
     }
 }
