@@ -134,7 +134,7 @@ impl<'a> Layout<'a> {
                 continue;
             }
             let offset = span.offset as usize;
-            if offset % ALIGN != 0 || offset < end {
+            if !offset.is_multiple_of(ALIGN) || offset < end {
                 return error("section offset", span.offset, "a multiple of 16 after the section before");
             }
             end = match offset.checked_add(span.len as usize) {
