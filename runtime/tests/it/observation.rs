@@ -160,10 +160,11 @@ fn says_when_memory_is_shorter_than_the_plan() {
 
 #[test]
 fn refuses_each_field_that_is_not_finite_or_has_another_count() {
-    type Vecs = (&'static str, fn(&mut RawState) -> (&mut [f32], Option<usize>));
+    type Field = (&'static str, fn(&mut RawState) -> (&mut [f32], Option<usize>));
+    type Resize = (&'static str, fn(&mut RawState, usize));
     let compiled = spec().compile().unwrap();
     let contract = compiled.view();
-    let fields: [Vecs; 8] = [
+    let fields: [Field; 8] = [
         ("joint_position", |s| (&mut s.joint_position, Some(3))),
         ("joint_velocity", |s| (&mut s.joint_velocity, Some(3))),
         ("command", |s| (&mut s.command, Some(2))),
@@ -185,7 +186,7 @@ fn refuses_each_field_that_is_not_finite_or_has_another_count() {
             }
         }
     }
-    let counts: [(&str, fn(&mut RawState, usize)); 5] = [
+    let counts: [Resize; 5] = [
         ("joint_position", |s, n| s.joint_position.resize(n, 0.0).unwrap()),
         ("joint_velocity", |s, n| s.joint_velocity.resize(n, 0.0).unwrap()),
         ("command", |s, n| s.command.resize(n, 0.0).unwrap()),

@@ -48,7 +48,8 @@ fn names_an_unknown_key() {
 
 #[test]
 fn names_the_field_that_does_not_hold() {
-    let cases: [(&str, fn(&mut ContractSpec)); 32] = [
+    type Case = (&'static str, fn(&mut ContractSpec));
+    let cases: [Case; 32] = [
         ("version", |s| s.version = 2),
         ("robot", |s| s.robot = String::new()),
         ("robot", |s| s.robot = "x".repeat(33)),
