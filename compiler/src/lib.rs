@@ -1,1 +1,113 @@
-//! ONNX to a sealed policy image: import, lowering, memory plan, parity
+//! ONNX to a sealed policy image: import, lowering, memory plan, image, parity, inspection.
+//!
+//! ```text
+//! bytes -> import::Model -> Program (lower, fuse) -> Memory (plan) -> operators (emit) -> image
+//! ```
+//! [`compile`] does all of it; [`parity`] compares any two ways to run the same policy;
+//! [`inspect`] prints what is in an image. No input makes this library panic.
+#![forbid(unsafe_code)]
+
+mod budget;
+mod contract_source;
+mod emit;
+mod error;
+mod fuse;
+mod image;
+mod import;
+pub mod inspect;
+mod lower;
+mod metadata;
+pub mod parity;
+mod plan;
+mod program;
+mod random;
+mod reference;
+pub mod sample;
+pub mod trace;
+
+pub use contract_source::{ContractChoice, MAX_CONTRACT, contract_of};
+pub use error::{CompileError, ContractSourceError, ImportError};
+pub use image::{Manifest, ManifestError};
+pub use import::{MAX_FILE, MAX_NODES, Model, Port};
+pub use lower::supported_operators;
+
+use tendon_runtime::AlignedBytes;
+use tendon_runtime::spec::ContractSpec;
+
+/// What an image gets beside the network.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Which contract.
+    pub contract: ContractChoice<'a>,
+    /// The controller refuses an image with a smaller counter than it has stored.
+    pub rollback_counter: u32,
+    /// Golden vectors to put in; fewer when they would need more than 64 KiB.
+    pub golden_vectors: u32,
+    /// Seed of the golden inputs.
+    pub seed: u64,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { contract: ContractChoice::default(), rollback_counter: 0, golden_vectors: 4, seed: 1 }
+    }
+}
+
+/// A finished image.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The bytes of `policy.tnd`.
+    pub image: AlignedBytes,
+    /// The contract inside; `None`: a bare network.
+    pub contract: Option<ContractSpec>,
+    /// Elements of the arena that no plan could do without, and that this one needs.
+    pub arena: ArenaUse,
+}
+
+/// How well the arena is packed, `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaUse {
+    /// Most that lives at one time.
+    pub lower_bound: usize,
+    /// What the plan takes.
+    pub planned: usize,
+}
+
+/// Compiles ONNX bytes to an image that has passed the runtime's checks and self-test.
+///
+/// # Errors
+/// The first thing that does not hold; the caller adds the file's name. Never panics.
+pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileError> {
+    let model = Model::from_bytes(onnx)?;
+    let contract = contract_of(&model, options.contract)?;
+    let program = fuse::fuse(lower::lower(&model)?);
+    let memory = plan::plan(&program);
+    let network = emit::emit(&program, &memory)?;
+    let compiled_contract = match &contract {
+        Some(spec) => {
+            let compiled = spec.compile().map_err(|error| {
+                CompileError::Contract(ContractSourceError::Spec { origin: "contract".into(), error })
+            })?;
+            contract_source::check_counts(spec, &compiled.view(), &model, network.plan.n_outputs as usize)?;
+            Some(compiled)
+        }
+        None => None,
+    };
+    let manifest = Manifest {
+        compiler: format!("tendon {}", env!("CARGO_PKG_VERSION")),
+        producer: model.producer.clone(),
+        opset: model.opset,
+        input: model.input.name.clone(),
+        output: model.output.clone(),
+        operators: network.names.clone(),
+        contract: contract.clone(),
+    };
+    let seal = image::Seal {
+        rollback_counter: options.rollback_counter,
+        golden_vectors: options.golden_vectors,
+        seed: options.seed,
+    };
+    let image = image::write(network, compiled_contract.as_ref(), &manifest, &seal)?;
+    let arena = ArenaUse { lower_bound: memory.lower_bound, planned: memory.arena_len };
+    Ok(Compiled { image, contract, arena })
+}

@@ -1,4 +1,14 @@
 //! The `tendon` program as a library: learning, export, link, hardware-in-the-loop, reports.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod demo;
+pub mod export;
+pub mod hil;
+pub mod learner;
 pub mod link;
+pub mod preference;
+pub mod recording;
+pub mod report;
+pub mod run_folder;
+pub mod walk;

@@ -1,7 +1,13 @@
-//! The `tendon` program.
+//! The `tendon` program. Everything is in the library; here is the exit code.
 
-fn main() {
-    if std::env::args().nth(1).as_deref() == Some("controller") {
-        tendon::link::stand_in::serve().unwrap();
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match tendon::cli::main() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tendon: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -11,6 +11,8 @@
 extern crate std;
 
 mod action;
+#[cfg(feature = "spec")]
+mod aligned;
 mod contract;
 mod controller;
 mod envelope;
@@ -24,6 +26,8 @@ mod observation;
 pub mod spec;
 
 pub use action::{JointCommand, map_action};
+#[cfg(feature = "spec")]
+pub use aligned::AlignedBytes;
 pub use contract::{Contract, ContractError};
 pub use controller::{Applied, Cause, Controller, Memory, Refusal, State};
 pub use envelope::Envelope;

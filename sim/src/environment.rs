@@ -22,4 +22,16 @@ pub trait Environment: Send {
     /// Applies one raw action for one control period and writes the next observation.
     /// After `terminated` or `truncated` the caller resets.
     fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step;
+    /// Names of the task's physical metrics.
+    fn metric_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// Physical metrics of the last step, in the order of the names; kept over a reset.
+    fn metrics(&self) -> &[f32] {
+        &[]
+    }
+    /// Whether the task's success condition held in the last step.
+    fn success(&self) -> bool {
+        false
+    }
 }

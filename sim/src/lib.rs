@@ -1,5 +1,29 @@
 //! rapier3d worlds, robots, tasks, vectorised environments and a software camera.
+#![forbid(unsafe_code)]
 
 mod environment;
+mod interface;
+mod load;
+mod render;
+mod robot;
+mod rollout;
+mod scene;
+mod seed;
+mod servo;
+mod state;
+pub mod tasks;
+mod vec_env;
+mod world;
 
 pub use environment::{Environment, Step};
+pub use interface::{InterfaceError, PolicyInterface};
+pub use load::{LoadError, Unsupported};
+pub use render::{Camera, Image, render};
+pub use robot::{Actuator, Body, Joint, JointKind, Keyframe, Robot, RobotOptions, Site};
+pub use rollout::{LocomotionMetrics, LocomotionTask, RolloutError, run_locomotion};
+pub use scene::{Placed, Scene, Shape};
+pub use seed::{Rng, TrajectoryHash, derive_seed};
+pub use servo::servo_torque;
+pub use tendon_runtime::JointCommand;
+pub use vec_env::{StepBatch, VecEnv, VecEnvError};
+pub use world::{FrameMotion, World};

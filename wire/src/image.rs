@@ -68,7 +68,8 @@ pub enum Section {
     Plan = 3,
     /// Golden vectors, `f32`: `n_inputs` then `n_outputs`, again and again.
     Golden = 4,
-    /// The contract as JSON, for people and host tools; the controller does not read it.
+    /// JSON for people and host tools: the contract, where the network came from, operator names. The
+    /// controller does not read it.
     Manifest = 5,
     /// Ed25519 signature over everything before it. Written and checked once signing lands.
     Signature = 6,

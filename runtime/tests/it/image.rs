@@ -1,6 +1,6 @@
-use crate::world::{Aligned, Parts, any_f32, spec, state};
+use crate::world::{Parts, any_f32, seal, spec, state};
 use fastrand::Rng;
-use tendon_runtime::{Controller, Image, ImageError, Memory, State};
+use tendon_runtime::{AlignedBytes, Controller, Image, ImageError, Memory, State};
 use tendon_wire::image::{Header, Operator, Section};
 
 /// Memory of the controller in these tests; an image that needs more is not run, as `Loader` would refuse it.
@@ -47,12 +47,12 @@ fn edit_u32(bytes: &mut [u8], at: usize, rng: &mut Rng) {
 }
 
 /// One change that knows the layout: a field of the header, a record, a count, a value, or the order of things.
-fn mutate(image: &mut Aligned, rng: &mut Rng) {
+fn mutate(image: &mut AlignedBytes, rng: &mut Rng) {
     let length = image.len();
     let sections = [Section::Contract, Section::Operators, Section::Weights, Section::Plan, Section::Golden];
     let (start, len) = span(image, sections[rng.usize(..sections.len())]);
     let (start, len) = if start + len <= length && len >= 4 { (start, len) } else { (0, length) };
-    let bytes = image.bytes_mut();
+    let bytes = image.as_mut_slice();
     match rng.u8(0..12) {
         0 => edit_u32(bytes, 8 + 4 * rng.usize(0..30), rng), // anywhere in the header
         1 => edit_u32(bytes, 64 + 4 * rng.usize(0..16), rng), // spans
@@ -97,14 +97,14 @@ fn mutate(image: &mut Aligned, rng: &mut Rng) {
 }
 
 /// Makes what a correct writer computes right again: schema hash and CRC.
-fn reseal(image: &mut Aligned) {
+fn reseal(image: &mut AlignedBytes) {
     let (start, len) = span(image, Section::Contract);
     let hash = match image.get(start..start.saturating_add(len)) {
         Some(contract) if len > 0 => tendon_wire::fnv1a(tendon_wire::FNV1A_START, contract),
         _ => 0,
     };
-    image.bytes_mut()[24..32].copy_from_slice(&hash.to_le_bytes());
-    image.reseal();
+    image.as_mut_slice()[24..32].copy_from_slice(&hash.to_le_bytes());
+    seal(image);
 }
 
 /// Everything that a controller does with an admitted image.
@@ -228,13 +228,13 @@ fn refuses_an_image_whose_parts_do_not_fit_together() {
     parts.operators[0].opcode = 77;
     assert!(matches!(parse(&parts), Some(ImageError::Network(error)) if error.field == "opcode"));
     let mut image = good().image();
-    image.bytes_mut()[24] ^= 1;
-    image.reseal();
+    image.as_mut_slice()[24] ^= 1;
+    seal(&mut image);
     assert_eq!(Image::parse(&image).err(), Some(ImageError::Mismatch("schema_hash")));
     for at in [14, 20] {
         let mut image = good().image();
-        image.bytes_mut()[at] = 1; // flags, reserved
-        image.reseal();
+        image.as_mut_slice()[at] = 1; // flags, reserved
+        seal(&mut image);
         assert!(matches!(Image::parse(&image), Err(ImageError::Layout(error)) if error.field == "flags"));
     }
     assert_eq!(size_of::<Header>(), 128);
@@ -245,7 +245,7 @@ fn refuses_every_single_bit_flip_and_truncation() {
     let image = Parts::of(&spec(), 1).image();
     for bit in 0..image.len() * 8 {
         let mut bad = image.clone();
-        bad.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
+        bad.as_mut_slice()[bit / 8] ^= 1 << (bit % 8);
         assert!(Image::parse(&bad).is_err(), "bit {bit}");
     }
     for length in 0..image.len() {

@@ -1,7 +1,7 @@
-use crate::world::{Aligned, spec, within};
+use crate::world::{spec, within};
 use fastrand::Rng;
-use tendon_runtime::Contract;
 use tendon_runtime::spec::{ContractSpec, InputSpec, PerElement, Signal, SpecError, TermSpec};
+use tendon_runtime::{AlignedBytes, Contract};
 
 /// The field that `compile` names after `change`.
 fn refused(change: impl FnOnce(&mut ContractSpec)) -> String {
@@ -124,7 +124,7 @@ fn absurd_sizes_are_errors_and_never_wrap() {
 #[test]
 fn bytes_split_into_the_records_that_were_compiled() {
     let compiled = spec().compile().unwrap();
-    let bytes = Aligned::new(&compiled.bytes());
+    let bytes = AlignedBytes::new(&compiled.bytes());
     let contract = Contract::split(&bytes).unwrap();
     let view = compiled.view();
     assert_eq!(contract.header, view.header);
@@ -138,14 +138,14 @@ fn bytes_split_into_the_records_that_were_compiled() {
 
 #[test]
 fn mutated_bytes_never_panic() {
-    let good = Aligned::new(&spec().compile().unwrap().bytes());
+    let good = AlignedBytes::new(&spec().compile().unwrap().bytes());
     let mut rng = Rng::with_seed(9);
     let mut admitted = 0;
     for _ in 0..300_000 {
         let mut bad = good.clone();
         for _ in 0..rng.usize(1..4) {
             let at = rng.usize(..good.len());
-            bad.bytes_mut()[at] =
+            bad.as_mut_slice()[at] =
                 if rng.bool() { rng.u8(..) } else { [0, 1, 0x7f, 0x80, 0xff][rng.usize(..5)] };
         }
         let length = if rng.u8(0..10) == 0 { rng.usize(..good.len()) } else { good.len() };

@@ -1,10 +1,9 @@
 //! The world of these tests: a contract, states, a policy image in memory, random numbers.
 
 use fastrand::Rng;
-use std::ops::Deref;
 use tendon_runtime::spec::{ActionSpec, CompiledContract, ContractSpec, FallbackSpec, InputSpec, JointSpec};
 use tendon_runtime::spec::{Mode, Signal, TermSpec};
-use tendon_runtime::{Image, Memory, Policy, RawState};
+use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
     ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, activation,
@@ -106,39 +105,13 @@ pub(crate) fn within(rng: &mut Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.f32()
 }
 
-/// Bytes at a multiple of 16, as an image in flash.
-#[derive(Clone)]
-pub(crate) struct Aligned {
-    words: Vec<u128>,
-    len: usize,
-}
-
-impl Aligned {
-    pub(crate) fn new(bytes: &[u8]) -> Self {
-        let mut words = vec![0; bytes.len().div_ceil(16)];
-        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        Self { words, len: bytes.len() }
-    }
-
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
-    }
-
-    /// Makes the CRC right again, as far as there is a header.
-    pub(crate) fn reseal(&mut self) {
-        let bytes = self.bytes_mut();
-        let total = u32::from_le_bytes(bytes[8..12].try_into().unwrap()) as usize;
-        let end = total.clamp(CRC_FROM, bytes.len());
-        let crc = CRC32C.checksum(&bytes[CRC_FROM..end]);
-        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-    }
-}
-
-impl Deref for Aligned {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.len]
-    }
+/// Makes the CRC right again, as far as there is a header.
+pub(crate) fn seal(image: &mut AlignedBytes) {
+    let bytes = image.as_mut_slice();
+    let total = u32::from_le_bytes(bytes[8..12].try_into().unwrap()) as usize;
+    let end = total.clamp(CRC_FROM, bytes.len());
+    let crc = CRC32C.checksum(&bytes[CRC_FROM..end]);
+    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Parts of a policy image, before they are bytes.
@@ -250,7 +223,7 @@ impl Parts {
         self.contract.as_ref().map_or(0, CompiledContract::schema_hash)
     }
 
-    pub(crate) fn image(&self) -> Aligned {
+    pub(crate) fn image(&self) -> AlignedBytes {
         let sections: [(Section, Vec<u8>); 5] = [
             (Section::Contract, self.contract.as_ref().map(CompiledContract::bytes).unwrap_or_default()),
             (Section::Operators, bytemuck::cast_slice(&self.operators).to_vec()),
@@ -272,15 +245,15 @@ impl Parts {
         }
         header.total_len = bytes.len() as u32;
         bytes[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&header));
-        let mut image = Aligned::new(&bytes);
-        image.reseal();
+        let mut image = AlignedBytes::new(&bytes);
+        seal(&mut image);
         image
     }
 }
 
 /// A parsed image with the memory that its ticks need.
 pub(crate) struct Loaded {
-    pub(crate) bytes: Aligned,
+    pub(crate) bytes: AlignedBytes,
     pub(crate) image: Image,
     arena: Vec<f32>,
     history: Vec<f32>,

@@ -1,0 +1,236 @@
+//! What is in an image, as a table for people.
+
+use crate::image::Manifest;
+use std::fmt::Write as _;
+use tendon_runtime::spec::{ContractSpec, NO_CLIP, PerElement, TermSpec};
+use tendon_runtime::{Image, ImageError, Policy};
+use tendon_wire::image::{Header, Operator, Plan, Section, activation, binary, opcode, section_bytes};
+
+/// Names of the sections, in their order.
+const SECTIONS: [(&str, Section); 7] = [
+    ("contract", Section::Contract),
+    ("operators", Section::Operators),
+    ("weights", Section::Weights),
+    ("plan", Section::Plan),
+    ("golden vectors", Section::Golden),
+    ("manifest", Section::Manifest),
+    ("signature", Section::Signature),
+];
+
+/// The table. `stack_bytes`: worst stack of the control tick as the firmware measured it; the image
+/// itself does not know it.
+///
+/// # Errors
+/// When the runtime refuses the image.
+pub fn inspect(bytes: &[u8], stack_bytes: Option<u32>) -> Result<String, ImageError> {
+    let image = Image::parse(bytes)?;
+    let policy = image.policy(bytes).ok_or(ImageError::Section("contract"))?;
+    let manifest = Manifest::of_image(bytes).ok();
+    let mut out = String::new();
+    header(&mut out, &image, manifest.as_ref());
+    match manifest.as_ref().and_then(|manifest| manifest.contract.as_ref()) {
+        Some(spec) => contract(&mut out, spec, &policy),
+        None if policy.contract.is_some() => line(&mut out, "contract", "without names (no manifest)"),
+        None => line(&mut out, "contract", "none: a bare network, which no controller arms"),
+    }
+    operators(&mut out, &policy, manifest.as_ref());
+    sizes(&mut out, image.header(), bytes, &policy, stack_bytes);
+    Ok(out)
+}
+
+fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "{key:<18}{value}");
+}
+
+fn header(out: &mut String, image: &Image, manifest: Option<&Manifest>) {
+    let header = image.header();
+    line(out, "robot", if image.robot_id().is_empty() { "-" } else { image.robot_id() });
+    line(out, "schema hash", format_args!("{:016x}", header.schema_hash));
+    line(out, "format", format_args!("{}, CRC-32C {:08x}", header.format_version, header.crc32c));
+    line(out, "rollback", header.rollback_counter);
+    if let Some(manifest) = manifest {
+        line(out, "compiled by", &manifest.compiler);
+        line(
+            out,
+            "from",
+            format_args!(
+                "{} (opset {}), `{}` -> `{}`",
+                if manifest.producer.is_empty() { "unknown producer" } else { &manifest.producer },
+                manifest.opset,
+                manifest.input,
+                manifest.output
+            ),
+        );
+    }
+}
+
+fn contract(out: &mut String, spec: &ContractSpec, policy: &Policy<'_>) {
+    line(out, "control period", format_args!("{} s", spec.control_period_s));
+    for (kind, inputs) in [("commands", &spec.commands), ("preferences", &spec.preferences)] {
+        for input in inputs {
+            let [low, high] = input.range;
+            line(
+                out,
+                kind,
+                format_args!("{} [{low}, {high}] default {} {}", input.name, input.default, input.unit),
+            );
+        }
+    }
+    let widths: Vec<u16> =
+        policy.contract.map_or(Vec::new(), |contract| contract.terms.iter().map(|term| term.width).collect());
+    let rows = spec.observations.iter().zip(widths).map(|(term, width)| {
+        let signal = format!("{:?}", term.signal);
+        [
+            term.name.clone(),
+            signal,
+            width.to_string(),
+            term.history.to_string(),
+            elements(&term.scale),
+            elements(&term.offset),
+            clip(term),
+        ]
+    });
+    table(out, ["observation", "signal", "width", "frames", "scale", "offset", "clip"], rows);
+    let rows = spec.joints.iter().enumerate().map(|(index, joint)| {
+        [
+            joint.name.clone(),
+            joint.robot_index.unwrap_or(index as u32).to_string(),
+            joint.default_position.to_string(),
+            format!("{}..{}", joint.position_limits[0], joint.position_limits[1]),
+            joint.velocity_limit.to_string(),
+            joint.torque_limit.to_string(),
+            joint.kp.to_string(),
+            joint.kd.to_string(),
+            joint.damping_kd.unwrap_or(joint.kd).to_string(),
+        ]
+    });
+    let names = ["joint", "robot", "default", "position", "velocity", "torque", "kp", "kd", "damp kd"];
+    table(out, names, rows);
+    let rows = spec.actions.iter().map(|action| {
+        [
+            action.joint.clone(),
+            format!("{:?}", action.mode),
+            action.scale.to_string(),
+            action.offset.to_string(),
+            action.clip.map_or("-".into(), |[low, high]| format!("{low}..{high}")),
+            action.kp.to_string(),
+            action.kd.to_string(),
+        ]
+    });
+    table(out, ["action", "mode", "scale", "offset", "clip", "kp", "kd"], rows);
+}
+
+fn elements(values: &PerElement) -> String {
+    match values {
+        PerElement::One(value) => value.to_string(),
+        PerElement::Each(values) => match values.iter().min_by(|a, b| a.total_cmp(b)) {
+            Some(low) => {
+                let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                if *low == high { low.to_string() } else { format!("{low}..{high}") }
+            }
+            None => "-".into(),
+        },
+    }
+}
+
+fn clip(term: &TermSpec) -> String {
+    match term.clip {
+        Some([low, high]) if high < NO_CLIP => format!("{low}..{high}"),
+        _ => "-".into(),
+    }
+}
+
+fn operators(out: &mut String, policy: &Policy<'_>, manifest: Option<&Manifest>) {
+    let rows = policy.network.operators().iter().enumerate().map(|(index, operator)| {
+        let name = manifest.and_then(|manifest| manifest.operators.get(index)).cloned().unwrap_or_default();
+        [
+            index.to_string(),
+            kind(operator).into(),
+            format!("{} -> {}", operator.n_in, operator.n_out),
+            activation_name(operator),
+            format!("{} -> {}", operator.input, operator.output),
+            name,
+        ]
+    });
+    table(out, ["#", "operator", "shape", "activation", "arena", "node"], rows);
+}
+
+fn kind(operator: &Operator) -> &'static str {
+    match (operator.opcode, operator.kind) {
+        (opcode::GEMM, _) => "Gemm",
+        (opcode::ACTIVATION, _) => "Activation",
+        (opcode::AFFINE, _) => "Affine",
+        (opcode::BINARY, binary::ADD) => "Add",
+        (opcode::BINARY, binary::SUB) => "Sub",
+        (opcode::BINARY, binary::MUL) => "Mul",
+        (opcode::BINARY, _) => "Div",
+        (opcode::CLIP, _) => "Clip",
+        _ => "Copy",
+    }
+}
+
+fn activation_name(operator: &Operator) -> String {
+    if !matches!(operator.opcode, opcode::GEMM | opcode::ACTIVATION) {
+        return "-".into();
+    }
+    match operator.kind {
+        activation::RELU => "Relu".into(),
+        activation::TANH => "Tanh".into(),
+        activation::SIGMOID => "Sigmoid".into(),
+        activation::SWISH => "Swish".into(),
+        activation::ELU => format!("Elu({})", operator.alpha),
+        _ => "-".into(),
+    }
+}
+
+fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, stack_bytes: Option<u32>) {
+    let plan: &Plan = policy.network.plan();
+    let operators = policy.network.operators();
+    line(out, "network", format_args!("[{}] -> [{}]", plan.n_inputs, plan.n_outputs));
+    let elementwise: u64 = operators.iter().map(|operator| u64::from(operator.n_out)).sum();
+    line(
+        out,
+        "operations",
+        format_args!(
+            "{} multiply-accumulates, {elementwise} elementwise, {} operators",
+            plan.macs,
+            operators.len()
+        ),
+    );
+    line(out, "flash", format_args!("{} bytes", header.total_len));
+    line(out, "  header", format_args!("{} bytes", size_of::<Header>()));
+    for (name, section) in SECTIONS {
+        let length = section_bytes(bytes, header, section).len();
+        if length > 0 {
+            line(out, &format!("  {name}"), format_args!("{length} bytes"));
+        }
+    }
+    let contract = policy.contract.is_some();
+    let (arena, history) = (plan.arena_len * 4, plan.history_len * 4);
+    let observation = if contract { plan.n_inputs * 4 } else { 0 };
+    line(out, "RAM", format_args!("{} bytes", arena + history + observation));
+    line(out, "  arena", format_args!("{arena} bytes"));
+    line(out, "  history", format_args!("{history} bytes"));
+    line(out, "  observation", format_args!("{observation} bytes"));
+    match stack_bytes {
+        Some(bytes) => line(out, "stack", format_args!("{bytes} bytes (measured by the firmware)")),
+        None => line(out, "stack", "not measured: run the image on a target"),
+    }
+    line(out, "golden vectors", plan.golden_count);
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(out: &mut String, names: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    let mut all = vec![names.map(String::from)];
+    all.extend(rows);
+    let widths: [usize; N] =
+        std::array::from_fn(|column| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    out.push('\n');
+    for row in &all {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out.push('\n');
+}

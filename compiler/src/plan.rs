@@ -1,0 +1,170 @@
+//! Where every value lies in the arena, fixed at compile time.
+//!
+//! Views (Slice) and parts of a Concat lie inside another value's storage; elementwise steps write
+//! over their operand when nothing reads it again. Storages that live at the same time do not
+//! overlap. Starts are multiples of [`UNIT`] elements.
+
+use crate::program::{Op, Program, ValueId};
+
+/// Granularity of storages, `f32`: the width of a block of rows.
+const UNIT: usize = 4;
+
+/// Place of every value, and the arena's length. In `f32`.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    /// Start of each value.
+    pub(crate) starts: Vec<usize>,
+    /// Elements of the arena.
+    pub(crate) arena_len: usize,
+    /// No plan can need less: the most that lives at one time.
+    pub(crate) lower_bound: usize,
+}
+
+/// A run of the arena with its time of life, both ends included.
+#[derive(Clone, Copy, Debug)]
+struct Storage {
+    len: usize,
+    first: usize,
+    last: usize,
+    start: usize,
+}
+
+/// Which storage is placed first.
+type Order = fn(&Storage, &Storage) -> std::cmp::Ordering;
+
+/// Plans the arena of a program.
+pub(crate) fn plan(program: &Program) -> Memory {
+    let owners = owners(program);
+    let mut storages: Vec<Option<Storage>> = vec![None; program.values.len()];
+    let last_read = last_reads(program);
+    for (id, value) in program.values.iter().enumerate() {
+        let (root, _) = resolve(&owners, id);
+        let storage = storages[root].get_or_insert(Storage { len: 0, first: id, last: id, start: 0 });
+        storage.first = storage.first.min(id);
+        storage.last = storage.last.max(last_read[id]).max(id);
+        if root == id {
+            storage.len = value.len.next_multiple_of(UNIT);
+        }
+    }
+    let by_size = |a: &Storage, b: &Storage| (b.len, a.first).cmp(&(a.len, b.first));
+    let by_time = |a: &Storage, b: &Storage| (a.first, b.len).cmp(&(b.first, a.len));
+    let by_span = |a: &Storage, b: &Storage| {
+        ((b.last - b.first) * b.len, a.first).cmp(&((a.last - a.first) * a.len, b.first))
+    };
+    let orders: [Order; 3] = [by_size, by_time, by_span];
+    let (arena_len, placed) = orders
+        .iter()
+        .map(|&order| place(&storages, order))
+        .min_by_key(|(length, _)| *length)
+        .unwrap_or_default();
+    let starts = (0..program.values.len())
+        .map(|id| {
+            let (root, offset) = resolve(&owners, id);
+            placed[root].map_or(0, |storage| storage.start) + offset
+        })
+        .collect();
+    let alive = |time: usize| -> usize {
+        storages.iter().flatten().filter(|s| s.first <= time && time <= s.last).map(|s| s.len).sum()
+    };
+    let lower_bound = (0..program.values.len()).map(alive).max().unwrap_or(0);
+    Memory { starts, arena_len, lower_bound }
+}
+
+/// First fit in the given order. Returns the arena's length and the placed storages.
+fn place(storages: &[Option<Storage>], order: Order) -> (usize, Vec<Option<Storage>>) {
+    let mut placed = storages.to_vec();
+    let mut ids: Vec<(usize, Storage)> =
+        storages.iter().enumerate().filter_map(|(id, storage)| Some((id, (*storage)?))).collect();
+    ids.sort_by(|(_, a), (_, b)| order(a, b));
+    let (mut done, mut arena_len): (Vec<Storage>, usize) = (Vec::new(), 0);
+    for (id, mut storage) in ids {
+        let mut neighbours: Vec<&Storage> =
+            done.iter().filter(|other| other.first <= storage.last && storage.first <= other.last).collect();
+        neighbours.sort_by_key(|other| other.start);
+        for other in neighbours {
+            if storage.start + storage.len > other.start && other.start + other.len > storage.start {
+                storage.start = other.start + other.len;
+            }
+        }
+        arena_len = arena_len.max(storage.start + storage.len);
+        done.push(storage);
+        placed[id] = Some(storage);
+    }
+    (arena_len, placed)
+}
+
+/// When each value is read for the last time; the output is read at the end.
+fn last_reads(program: &Program) -> Vec<usize> {
+    let mut last = vec![0; program.values.len()];
+    for (id, value) in program.values.iter().enumerate() {
+        value.op.operands().into_iter().for_each(|operand| last[operand] = id);
+    }
+    last[program.output] = program.values.len();
+    last
+}
+
+/// For each value the value whose storage it lies in, and where; `None`: it has its own.
+type Owners = Vec<Option<(ValueId, usize)>>;
+
+fn resolve(owners: &Owners, id: ValueId) -> (ValueId, usize) {
+    let (mut root, mut offset) = (id, 0);
+    while let Some((owner, within)) = owners[root] {
+        (root, offset) = (owner, offset + within);
+    }
+    (root, offset)
+}
+
+fn owners(program: &Program) -> Owners {
+    let mut owners: Owners = vec![None; program.values.len()];
+    let uses = program.uses();
+    let last_read = last_reads(program);
+    for (id, value) in program.values.iter().enumerate() {
+        if let Op::Slice { x, start } = value.op {
+            owners[id] = Some((x, start));
+        }
+    }
+    for (id, value) in program.values.iter().enumerate() {
+        if let Op::Concat { parts } = &value.op {
+            let mut offset = 0;
+            for &part in parts {
+                // Only a value of its own that nobody else reads may be computed in place.
+                let own = owners[part].is_none() && part != 0 && uses[part] == 1;
+                if own && !is_concat(program, part) {
+                    owners[part] = Some((id, offset));
+                }
+                offset += program.values[part].len;
+            }
+        }
+    }
+    // Values by the storage they lie in.
+    let mut groups: Vec<Vec<ValueId>> = vec![Vec::new(); program.values.len()];
+    for id in 0..program.values.len() {
+        groups[resolve(&owners, id).0].push(id);
+    }
+    for (id, value) in program.values.iter().enumerate() {
+        let x = match value.op {
+            Op::Activation { x, .. } | Op::Affine { x, .. } | Op::Clip { x, .. } => x,
+            Op::Binary { a, b, .. } if a != b => a,
+            _ => continue,
+        };
+        let (root, offset) = resolve(&owners, x);
+        if owners[id].is_none() && may_overwrite(&groups[root], &last_read, id, x) {
+            owners[id] = Some((root, offset));
+            let moved = std::mem::take(&mut groups[id]);
+            groups[root].extend(moved);
+        }
+    }
+    owners
+}
+
+fn is_concat(program: &Program, id: ValueId) -> bool {
+    matches!(program.values[id].op, Op::Concat { .. })
+}
+
+/// Whether step `id` may write over `x`: nothing in the same storage is read at or after this step,
+/// but for `x` by this step itself, or is written after it.
+fn may_overwrite(storage: &[ValueId], last_read: &[usize], id: ValueId, x: ValueId) -> bool {
+    storage
+        .iter()
+        .all(|&other| if other == x { last_read[x] == id } else { other < id && last_read[other] < id })
+}

@@ -1,0 +1,216 @@
+//! `bench`: the measurements behind docs/, each a table and `--json`.
+
+use super::learn::make;
+use super::run::{contract_of, upload, walking_task};
+use super::{Measured, print_table, read_file, write_json};
+use crate::demo::demo_learning;
+use crate::learner::bootstrap;
+use crate::link::{ControllerKind, Serial, Session, Transport, launch, with_in_process};
+use crate::preference::PreferenceConfig;
+use crate::walk::walk;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tendon_compiler::parity::random_inputs;
+use tendon_compiler::sample::{Hidden, mlp};
+use tendon_compiler::{ContractChoice, Options, compile};
+use tendon_runtime::AlignedBytes;
+use tendon_runtime::spec::ContractSpec;
+use tendon_sim::{LocomotionMetrics, Robot, RobotOptions, tasks};
+
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Instructions per inference on the controller (QEMU, -icount shift=0)
+    Mcu {
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// The Go1 of ../shared/real under five commands: MuJoCo, in process, QEMU controller
+    Sim2sim {
+        /// Folder of real inputs
+        #[arg(long, default_value = "../shared/real")]
+        real: PathBuf,
+        /// Simulated time per command, s
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Learned against true reward over seeds
+    Learning {
+        /// Task
+        #[arg(long, default_value = "cart-pole")]
+        task: String,
+        /// Seeds 1 to this
+        #[arg(long, default_value_t = 5)]
+        seeds: u64,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+}
+
+impl Bench {
+    pub(super) fn run(self) -> Result<()> {
+        match self.what {
+            What::Mcu { json } => mcu(json.as_ref()),
+            What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),
+            What::Learning { task, seeds, json } => learning(&task, seeds, json.as_ref()),
+        }
+    }
+}
+
+/// Instructions per count of the board's timer: 25 MHz against 1 ns per instruction under `-icount shift=0`.
+const INSTRUCTIONS_PER_COUNT: f64 = 40.0;
+/// Inferences averaged; each count is only good to 40 instructions.
+const INFERENCES: usize = 50;
+
+fn mcu(json: Option<&PathBuf>) -> Result<()> {
+    let nets: [(&str, &[usize], Hidden); 4] = [
+        ("13-64-64-4 ReLU f32", &[13, 64, 64, 4], Hidden::Relu),
+        ("13-64-64-4 tanh f32", &[13, 64, 64, 4], Hidden::Tanh),
+        ("48-128-128-12 ReLU f32", &[48, 128, 128, 12], Hidden::Relu),
+        ("48-128-128-12 tanh f32", &[48, 128, 128, 12], Hidden::Tanh),
+    ];
+    let controller = launch(ControllerKind::QemuCounting)?;
+    let (mut session, _) = Session::open(Serial::open(controller.port())?)?;
+    let mut table = vec![["net", "instructions", "MACs", "instructions per MAC", "spread over inputs"].map(String::from).to_vec()];
+    let mut rows = Vec::new();
+    for (case, sizes, hidden) in nets {
+        let onnx = mlp(sizes, hidden, 1);
+        let compiled = compile(&onnx, &Options { contract: ContractChoice::Bare, ..Options::default() })?;
+        upload(&mut session, &compiled.image)?;
+        let inputs = random_inputs(sizes[0], INFERENCES, 2);
+        let counts = inputs.iter().map(|input| Ok(f64::from(session.infer(input)?.1) * INSTRUCTIONS_PER_COUNT));
+        let counts = counts.collect::<Result<Vec<f64>>>()?;
+        let mean = counts.iter().sum::<f64>() / counts.len() as f64;
+        let spread = counts.iter().fold(0.0f64, |worst, c| worst.max((c - mean).abs()));
+        let macs: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        table.push(vec![case.into(), format!("{mean:.0}"), macs.to_string(), format!("{:.2}", mean / macs as f64), format!("+-{spread:.0}")]);
+        rows.push(Measured {
+            case: case.into(),
+            metric: "instructions per inference".into(),
+            unit: "instructions".into(),
+            tendon: mean,
+            peers: serde_json::Map::new(),
+            goal: None,
+        });
+    }
+    print_table(&table);
+    println!("QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs, one count is {INSTRUCTIONS_PER_COUNT} instructions");
+    write_json(json, &rows)
+}
+
+/// Command, and what MuJoCo 4.0.0 does with it over 10 s: vx, vy, wz, lowest trunk height
+/// (`../shared/real/README.md`).
+const MUJOCO: [([f32; 3], [f32; 4]); 5] = [
+    ([1.0, 0.0, 0.0], [1.023, 0.014, 0.000, 0.279]),
+    ([0.5, 0.0, 0.0], [0.509, 0.015, 0.011, 0.281]),
+    ([0.0, 0.4, 0.0], [0.016, 0.366, 0.036, 0.281]),
+    ([0.0, 0.0, 1.0], [0.027, 0.037, 0.842, 0.281]),
+    ([0.0, 0.0, 0.0], [0.000, 0.000, 0.000, 0.281]),
+];
+const GO1_CONTRACT: &str = include_str!("../../../models/contracts/go1_joystick.toml");
+
+fn sim2sim(real: &Path, seconds: f64, json: Option<&PathBuf>) -> Result<()> {
+    let onnx_file = real.join("go1_joystick.onnx");
+    let onnx = read_file(&onnx_file, tendon_compiler::MAX_FILE as u64)
+        .with_context(|| format!("give the folder of real inputs with --real (looked in {})", real.display()))?;
+    let contract = ContractChoice::Toml { file: "models/contracts/go1_joystick.toml", text: GO1_CONTRACT };
+    let image = compile(&onnx, &Options { contract, ..Options::default() })?.image;
+    let robot = Robot::from_file(real.join("go1_scene_flat.xml"), RobotOptions::default())?;
+    let (contract, hash) = contract_of(&image)?;
+    let here = with_in_process(image.len(), |transport| {
+        let (mut session, _) = Session::open(transport)?;
+        five_walks(&mut session, &image, &robot, &contract, hash, seconds)
+    })?;
+    let controller = launch(ControllerKind::best())?;
+    let (mut session, identity) = Session::open(Serial::open(controller.port())?)?;
+    let there = five_walks(&mut session, &image, &robot, &contract, hash, seconds)?;
+    let mut table = vec![["command", "who", "vx", "vy", "wz", "lowest z", "hash"].map(String::from).to_vec()];
+    let mut rows = Vec::new();
+    for (((command, mujoco), here), there) in MUJOCO.iter().zip(&here).zip(&there) {
+        let name = format!("{}, {}, {}", command[0], command[1], command[2]);
+        let line = |who: &str, v: [f32; 4], hash: String| {
+            let mut row = vec![name.clone(), who.to_string()];
+            row.extend(v.map(|v| format!("{v:.3}")));
+            row.push(hash);
+            row
+        };
+        let figures = |m: &LocomotionMetrics| [m.mean_velocity[0], m.mean_velocity[1], m.mean_yaw_rate, m.lowest_height];
+        table.push(line("MuJoCo 4.0.0", *mujoco, String::new()));
+        table.push(line("rapier, in process", figures(here), format!("{:016x}", here.hash)));
+        table.push(line(&format!("rapier, {}", identity.board), figures(there), format!("{:016x}", there.hash)));
+        for (axis, metric) in ["vx", "vy", "wz"].into_iter().enumerate() {
+            let mut peers = serde_json::Map::new();
+            peers.insert("mujoco".into(), f64::from(mujoco[axis]).into());
+            rows.push(Measured { case: name.clone(), metric: metric.into(), unit: "m/s or rad/s".into(), tendon: figures(there)[axis].into(), peers, goal: Some("within 15% of MuJoCo on the commanded axis".into()) });
+        }
+    }
+    print_table(&table);
+    write_json(json, &rows)?;
+    for (here, there) in here.iter().zip(&there) {
+        ensure!(here.hash == there.hash, "the controller's run differs from the run in process: {:016x} against {:016x}", there.hash, here.hash);
+    }
+    Ok(())
+}
+
+fn five_walks<T: Transport>(session: &mut Session<T>, image: &AlignedBytes, robot: &Arc<Robot>, contract: &ContractSpec, hash: u64, seconds: f64) -> Result<Vec<LocomotionMetrics>> {
+    upload(session, image)?;
+    let task = walking_task(contract, "home", "imu", seconds);
+    MUJOCO
+        .iter()
+        .map(|(command, _)| {
+            let (metrics, _) = walk(session, robot, contract, hash, &task, command, None)?;
+            Ok(metrics)
+        })
+        .collect()
+}
+
+fn learning(task: &str, seeds: u64, json: Option<&PathBuf>) -> Result<()> {
+    let task = tasks::find(task)?;
+    task.make()?;
+    let config = PreferenceConfig::default();
+    let mut table = vec![["seed", "random", "true reward (95%)", "learned reward (95%)", "share of improvement", "success"].map(String::from).to_vec()];
+    let (mut rows, mut shares) = (Vec::new(), Vec::new());
+    for seed in 1..=seeds {
+        let mut bars = super::learn::Bars::default();
+        let outcome = demo_learning(&config, &|| make(task), 50, seed, None, &mut |p| {
+            let _: ControlFlow<()> = bars.show(p);
+            ControlFlow::Continue(())
+        })?;
+        bars.finish();
+        let show = |e: &crate::demo::Evaluation| e.interval.map_or_else(String::new, |i| format!("{:.1} ({:.1} to {:.1})", i.mean, i.low, i.high));
+        table.push(vec![
+            seed.to_string(),
+            outcome.random.interval.map_or_else(String::new, |i| format!("{:.1}", i.mean)),
+            show(&outcome.true_reward),
+            show(&outcome.learned_reward),
+            format!("{:.3}", outcome.normalised_improvement),
+            format!("{:.0}%", 100.0 * outcome.learned_reward.success_rate),
+        ]);
+        shares.push(outcome.normalised_improvement);
+        rows.push(Measured {
+            case: format!("{} seed {seed}", task.name),
+            metric: "share of the true reward's improvement over random".into(),
+            unit: "1".into(),
+            tendon: outcome.normalised_improvement,
+            peers: serde_json::Map::new(),
+            goal: Some(">= 0.8".into()),
+        });
+    }
+    print_table(&table);
+    let interval = bootstrap(&shares, 1);
+    println!("share of improvement over {seeds} seeds: {:.3} (95% bootstrap {:.3} to {:.3})", interval.mean, interval.low, interval.high);
+    write_json(json, &rows)
+}

@@ -1,0 +1,299 @@
+//! `sim`, `hil`.
+
+use super::{Controller, print_table, read_image, write_file};
+use crate::hil::{TickStats, run_task};
+use crate::link::{Serial, Session, launch, with_in_process};
+use crate::recording::Recorder;
+use crate::report::frames_png;
+use crate::walk::walk;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use std::path::PathBuf;
+use tendon_compiler::Manifest;
+use tendon_runtime::{AlignedBytes, Image};
+use tendon_runtime::spec::ContractSpec;
+use tendon_sim::tasks::{self, TaskInfo};
+use tendon_sim::{Camera, Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, World, render};
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Agent {
+    /// Action 0
+    Zero,
+    /// Uniform in -1..1
+    Random,
+    /// The image given with --image
+    Policy,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sim {
+    /// Task to run
+    #[arg(long, required_unless_present = "robot")]
+    task: Option<String>,
+    /// Robot file (MJCF or URDF) to load, list and let stand for the time given
+    #[arg(long, conflicts_with = "task")]
+    robot: Option<PathBuf>,
+    /// Who acts
+    #[arg(long, value_enum, default_value = "zero")]
+    agent: Agent,
+    /// Image for `--agent policy`
+    #[arg(long, required_if_eq("agent", "policy"))]
+    image: Option<PathBuf>,
+    /// Seed of the episode
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Simulated time, s
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Animated PNG of the run
+    #[arg(long)]
+    png: Option<PathBuf>,
+}
+
+/// Frames per second of animations.
+const FRAMES_PER_S: f64 = 10.0;
+const FRAME_SIZE: [usize; 2] = [320, 240];
+
+impl Sim {
+    pub(super) fn run(self) -> Result<()> {
+        match (&self.task, &self.robot) {
+            (Some(name), _) => self.run_task(tasks::find(name)?),
+            (None, Some(path)) => self.run_robot(&Robot::from_file(path, RobotOptions::default())?),
+            (None, None) => bail!("give --task or --robot"),
+        }
+    }
+
+    fn run_task(&self, task: &'static TaskInfo) -> Result<()> {
+        if self.agent == Agent::Policy {
+            let path = self.image.as_ref().context("--image is missing")?;
+            let image = read_image(path)?;
+            return with_in_process(image.len(), |transport| {
+                let (mut session, _) = Session::open(transport)?;
+                hil_task(&mut session, &image, task, self.seed, self.seconds, None, self.png.as_ref())
+            });
+        }
+        let mut environment = task.make()?;
+        let mut observation = vec![0.0; environment.observation_len()];
+        let mut action = vec![0.0; environment.action_len()];
+        environment.reset(self.seed, &mut observation);
+        let period = environment.contract().control_period_s;
+        let ticks = (self.seconds / period).round() as u64;
+        let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
+        let (mut rng, mut hash, mut total, mut frames) = (Rng::new(self.seed, 9), TrajectoryHash::default(), 0.0, Vec::new());
+        let mut steps = 0;
+        for tick in 0..ticks {
+            if self.agent == Agent::Random {
+                action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0));
+            }
+            let step = environment.step(&action, &mut observation);
+            hash.update(&observation);
+            total += f64::from(step.reward);
+            steps = tick + 1;
+            if self.png.is_some() && tick % every == 0 {
+                frames.push(render(&environment.scene(), &task_camera(task)));
+            }
+            if step.terminated || step.truncated {
+                break;
+            }
+        }
+        println!("{}: {steps} steps, return {total:.2}, success {}, hash {:016x}", task.name, environment.success(), hash.value());
+        for (name, value) in environment.metric_names().iter().zip(environment.physical()) {
+            println!("  {name}: {value:.3}");
+        }
+        save_frames(self.png.as_ref(), &frames)
+    }
+
+    fn run_robot(&self, robot: &std::sync::Arc<Robot>) -> Result<()> {
+        let mut rows = vec![["joint", "kind", "range", "actuator kp, kd, limit"].map(String::from).to_vec()];
+        for joint in &robot.joints {
+            rows.push(vec![
+                joint.name.clone(),
+                format!("{:?}", joint.kind),
+                joint.range.map_or_else(|| "-".into(), |[low, high]| format!("{low:.3} .. {high:.3}")),
+                joint.actuator.map_or_else(|| "passive".into(), |a| format!("{}, {}, {}", a.kp, a.kd, a.torque_limit)),
+            ]);
+        }
+        println!("{}: {} bodies, {} joints, keyframes: {}", robot.name, robot.bodies.len(), robot.joints.len(),
+            robot.keyframes.iter().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", "));
+        print_table(&rows);
+        for item in &robot.unsupported {
+            println!("not represented: {}:{} <{}>: {}", item.file.display(), item.line, item.element, item.effect);
+        }
+        let mut world = World::new(robot.clone());
+        if let Some(keyframe) = robot.keyframes.first() {
+            world.apply_keyframe(keyframe);
+        }
+        let commands = vec![tendon_runtime::JointCommand::default(); robot.joints.len()];
+        let every = ((1.0 / FRAMES_PER_S / f64::from(robot.timestep_s)).round() as usize).max(1);
+        let mut frames = Vec::new();
+        for _ in 0..(self.seconds * FRAMES_PER_S).round() as usize {
+            world.step(&commands, every);
+            let (position, _) = world.base_pose();
+            if self.png.is_some() {
+                frames.push(render(&world.scene(), &Camera::orbit(position, 2.0, -2.2, 0.35, FRAME_SIZE)));
+            }
+        }
+        println!("after {} s without torque: base at {:?}, finite {}", self.seconds, world.base_pose().0, world.is_finite());
+        save_frames(self.png.as_ref(), &frames)
+    }
+}
+
+pub(super) fn task_camera(task: &TaskInfo) -> Camera {
+    let (target, distance, azimuth, elevation) = task.view;
+    Camera::orbit(target, distance, azimuth, elevation, FRAME_SIZE)
+}
+
+fn save_frames(file: Option<&PathBuf>, frames: &[tendon_sim::Image]) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    write_file(file, &frames_png(frames, (1000.0 / FRAMES_PER_S) as u16)?)?;
+    println!("{}: {} frames", file.display(), frames.len());
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Hil {
+    /// The image
+    image: PathBuf,
+    /// Task to run
+    #[arg(long, required_unless_present = "robot")]
+    task: Option<String>,
+    /// Robot file (MJCF) to walk
+    #[arg(long, conflicts_with = "task")]
+    robot: Option<PathBuf>,
+    /// Keyframe of the robot file to start from
+    #[arg(long, default_value = "home")]
+    keyframe: String,
+    /// Site of the robot file where the IMU is
+    #[arg(long, default_value = "imu")]
+    site: String,
+    /// Command, for example 1,0,0
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    command: Vec<f32>,
+    /// Controller to launch
+    #[arg(long, value_enum, default_value = "auto", conflicts_with = "port")]
+    controller: Controller,
+    /// Serial port of a controller that already runs
+    #[arg(long)]
+    port: Option<String>,
+    /// Seed of the episode
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Simulated time, s
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Recording of every tick
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// Animated PNG of the run
+    #[arg(long)]
+    png: Option<PathBuf>,
+}
+
+impl Hil {
+    pub(super) fn run(self) -> Result<()> {
+        let image = read_image(&self.image)?;
+        let launched = if self.port.is_none() { Some(launch(self.controller.kind())?) } else { None };
+        let port = self.port.clone().or_else(|| launched.as_ref().map(|l| l.port().to_owned())).unwrap_or_default();
+        let (mut session, identity) = Session::open(Serial::open(&port)?)?;
+        println!("{port}: {} with firmware {}", identity.board, identity.firmware);
+        let mut recorder = self.record.as_ref().map(|path| Recorder::create(path).with_context(|| path.display().to_string())).transpose()?;
+        match (&self.task, &self.robot) {
+            (Some(name), _) => {
+                let task = tasks::find(name)?;
+                hil_task(&mut session, &image, task, self.seed, self.seconds, recorder.as_mut(), self.png.as_ref())?;
+            }
+            (None, Some(path)) => {
+                let robot = Robot::from_file(path, RobotOptions::default())?;
+                let (contract, schema_hash) = contract_of(&image)?;
+                upload(&mut session, &image)?;
+                let task = walking_task(&contract, &self.keyframe, &self.site, self.seconds);
+                let (metrics, stats) =
+                    walk(&mut session, &robot, &contract, schema_hash, &task, &self.command, recorder.as_mut())?;
+                println!("velocity x {:.3} y {:.3} m/s, yaw rate {:.3} rad/s (mean of the last half)", metrics.mean_velocity[0], metrics.mean_velocity[1], metrics.mean_yaw_rate);
+                println!("lowest height {:.3} m, final position {:.3?} m, hash {:016x}", metrics.lowest_height, metrics.final_position, metrics.hash);
+                print_stats(&stats);
+            }
+            (None, None) => bail!("give --task or --robot"),
+        }
+        if let (Some(recorder), Some(path)) = (recorder, &self.record) {
+            recorder.finish().with_context(|| path.display().to_string())?;
+            println!("{}", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// Contract and schema hash of an image; a bare network is refused here, before any controller does.
+pub(super) fn contract_of(image: &AlignedBytes) -> Result<(ContractSpec, u64)> {
+    let header = *Image::parse(image)?.header();
+    let contract = Manifest::of_image(image)?.contract;
+    let contract = contract.context("the image has no contract: compile it with --contract; a bare network is never armed")?;
+    Ok((contract, header.schema_hash))
+}
+
+/// A velocity-tracking run whose second half is averaged.
+pub(super) fn walking_task(contract: &ContractSpec, keyframe: &str, site: &str, seconds: f64) -> LocomotionTask {
+    LocomotionTask {
+        keyframe: keyframe.into(),
+        site: site.into(),
+        control_period_s: contract.control_period_s as f32,
+        duration_s: seconds as f32,
+        window_s: (seconds / 2.0) as f32,
+    }
+}
+
+/// Sends an image with a progress bar.
+pub(super) fn upload<T: crate::link::Transport>(session: &mut Session<T>, image: &AlignedBytes) -> Result<()> {
+    let bar = ProgressBar::new(image.len() as u64);
+    session.upload(image, |sent| bar.set_position(sent as u64))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn hil_task<T: crate::link::Transport>(
+    session: &mut Session<T>,
+    image: &AlignedBytes,
+    task: &TaskInfo,
+    seed: u64,
+    seconds: f64,
+    recorder: Option<&mut Recorder>,
+    png: Option<&PathBuf>,
+) -> Result<()> {
+    let (_, schema_hash) = contract_of(image)?;
+    let mut environment = task.make()?;
+    upload(session, image)?;
+    let period = environment.contract().control_period_s;
+    let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
+    let mut frames = Vec::new();
+    let ticks = (seconds / period).round() as u64;
+    let run = run_task(session, &mut environment, schema_hash, seed, ticks, recorder, |tick, environment| {
+        if png.is_some() && tick % every == 0 {
+            frames.push(render(&environment.scene(), &task_camera(task)));
+        }
+    })?;
+    println!("{}: return {:.2}, success {}, hash {:016x}", task.name, run.total_reward, run.success, run.hash);
+    print_stats(&run.stats);
+    println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);
+    save_frames(png, &frames)
+}
+
+/// Percentile of a sample; 0 of an empty one.
+pub(super) fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or(0.0)
+}
+
+fn print_stats(stats: &TickStats) {
+    println!(
+        "{} ticks; on the controller p50 {:.0} us, max {:.0} us; round trip p50 {:.0} us; envelope acted in {} ticks",
+        stats.ticks,
+        percentile(&stats.on_controller_us, 0.5),
+        percentile(&stats.on_controller_us, 1.0),
+        percentile(&stats.round_trip_us, 0.5),
+        stats.limited,
+    );
+}

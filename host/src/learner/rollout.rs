@@ -1,0 +1,279 @@
+//! Rollouts: environments driven by the current policy, and generalised advantage estimation.
+
+use tendon_sim::Environment;
+
+use super::checkpoint::Checkpoint;
+use super::network::ActorCritic;
+use super::normaliser::FrozenNormaliser;
+use super::random::{Rng, derive_seed};
+use crate::run_folder::FileError;
+
+/// Makes one environment of the task; learners call it once per environment that they run side by side.
+pub type MakeEnvironment<'a> = &'a (dyn Fn() -> Box<dyn Environment> + Sync);
+
+/// Raw actions are clipped to this range before they reach the environment, in training and in the exported graph.
+pub const ACTION_LIMIT: f32 = 1.0;
+
+/// Streams of random numbers, first element of every place.
+pub(crate) mod stream {
+    pub(crate) const WEIGHTS: u64 = 1;
+    pub(crate) const EPISODE: u64 = 2;
+    pub(crate) const EXPLORATION: u64 = 3;
+    pub(crate) const SHUFFLE: u64 = 4;
+    pub(crate) const EVALUATION: u64 = 5;
+    pub(crate) const REWARD_MODEL: u64 = 6;
+    pub(crate) const QUERY: u64 = 7;
+    pub(crate) const TEACHER: u64 = 8;
+    pub(crate) const BOOTSTRAP: u64 = 9;
+}
+
+/// What a set of environments did in one iteration. Row `e * steps + t` is step `t` of environment `e`.
+#[derive(Clone, Debug, Default)]
+pub struct Rollout {
+    /// Steps per environment.
+    pub steps: usize,
+    /// Observations before each step, as the environment gave them, `[rows, n_obs]`.
+    pub observations: Vec<f32>,
+    /// The same, normalised.
+    pub normalised: Vec<f32>,
+    /// Actions as drawn, `[rows, n_act]`.
+    pub actions: Vec<f32>,
+    /// Actions as applied: drawn, then clipped, `[rows, n_act]`.
+    pub applied: Vec<f32>,
+    /// Log-probabilities of the drawn actions, `[rows]`.
+    pub log_probs: Vec<f32>,
+    /// The task's own rewards, `[rows]`.
+    pub rewards: Vec<f32>,
+    /// Values before each step, `[rows]`.
+    pub values: Vec<f32>,
+    /// Values after each step, in the same episode, `[rows]`; meaningless where `terminated`.
+    pub next_values: Vec<f32>,
+    /// The task ended the episode, `[rows]`.
+    pub terminated: Vec<bool>,
+    /// The episode was cut, `[rows]`.
+    pub truncated: Vec<bool>,
+    /// Environment and episode that a row belongs to, `[rows]`: equal neighbours are one episode.
+    pub episode_seeds: Vec<u64>,
+    /// Return and length of the episodes that ended.
+    pub finished: Vec<(f64, u64)>,
+}
+
+/// One environment and where it stands.
+pub(crate) struct Slot {
+    environment: Box<dyn Environment>,
+    observation: Vec<f32>,
+    /// Of the running episode.
+    seed: u64,
+    episode_return: f64,
+    /// Episodes begun, the running one included.
+    episodes: u64,
+    /// Applied actions of the running episode: replaying them is how a resumed run gets back to the same state.
+    history: Vec<f32>,
+}
+
+impl Slot {
+    /// Starts the first episode of environment `index`.
+    pub(crate) fn start(make: MakeEnvironment, seed: u64, index: usize) -> Self {
+        let environment = make();
+        let observation = vec![0.0; environment.observation_len()];
+        let mut slot = Self { environment, observation, seed: 0, episode_return: 0.0, episodes: 0, history: Vec::new() };
+        slot.next_episode(seed, index);
+        slot
+    }
+
+    fn next_episode(&mut self, seed: u64, index: usize) {
+        self.seed = derive_seed(seed, &[stream::EPISODE, index as u64, self.episodes]);
+        self.episodes += 1;
+        self.episode_return = 0.0;
+        self.history.clear();
+        self.environment.reset(self.seed, &mut self.observation);
+    }
+
+    /// Adds the running episode to a checkpoint: the actions since its start, not the physics.
+    pub(crate) fn save(&self, checkpoint: &mut Checkpoint, index: usize) {
+        checkpoint.put_counter(&format!("environment.{index}.episodes"), self.episodes);
+        checkpoint.put(&format!("environment.{index}.history"), &self.history);
+        checkpoint.put(&format!("environment.{index}.observation"), &self.observation);
+    }
+
+    /// Replays the running episode of a checkpoint.
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint, seed: u64, index: usize) -> Result<(), FileError> {
+        let field = format!("environment.{index}.episodes");
+        self.episodes = checkpoint
+            .counter(&field)?
+            .checked_sub(1)
+            .ok_or_else(|| checkpoint.error(&field, "0, but an episode runs from the start"))?;
+        self.next_episode(seed, index);
+        let field = format!("environment.{index}.history");
+        let history: Vec<f32> = checkpoint.any_array(&field)?.iter().map(|&v| v as f32).collect();
+        for action in history.chunks(self.environment.action_len()) {
+            if action.len() != self.environment.action_len() {
+                return Err(checkpoint.error(&field, format!("{} values, no multiple of the action's length", history.len())));
+            }
+            self.episode_return += f64::from(self.environment.step(action, &mut self.observation).reward);
+        }
+        self.history = history;
+        let field = format!("environment.{index}.observation");
+        if checkpoint.array_f32(&field, self.observation.len())? != self.observation {
+            return Err(checkpoint.error(&field, "replaying the episode led elsewhere: the simulation has changed since"));
+        }
+        Ok(())
+    }
+}
+
+/// Runs every slot for `steps` steps on up to `threads` threads. No bit of the result depends on `threads`: each environment draws
+/// from its own stream and each row of the networks is computed alone.
+pub(crate) fn collect(
+    slots: &mut [Slot],
+    network: &ActorCritic,
+    normaliser: &FrozenNormaliser,
+    steps: usize,
+    place: (u64, u64),
+    threads: usize,
+) -> Rollout {
+    let share = slots.len().div_ceil(threads.max(1)).max(1);
+    let parts: Vec<Rollout> = std::thread::scope(|scope| {
+        let handles: Vec<_> = slots
+            .chunks_mut(share)
+            .enumerate()
+            .map(|(c, chunk)| scope.spawn(move || collect_chunk(chunk, c * share, network, normaliser, steps, place)))
+            .collect();
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    let mut whole = Rollout { steps, ..Rollout::default() };
+    for part in parts {
+        whole.observations.extend(part.observations);
+        whole.normalised.extend(part.normalised);
+        whole.actions.extend(part.actions);
+        whole.applied.extend(part.applied);
+        whole.log_probs.extend(part.log_probs);
+        whole.rewards.extend(part.rewards);
+        whole.values.extend(part.values);
+        whole.next_values.extend(part.next_values);
+        whole.terminated.extend(part.terminated);
+        whole.truncated.extend(part.truncated);
+        whole.episode_seeds.extend(part.episode_seeds);
+        whole.finished.extend(part.finished);
+    }
+    whole
+}
+
+/// Advantages by GAE(lambda) (Schulman et al. 2016, equation 16): `delta = r + discount V(next) - V`, where `V(next)` is 0 after a
+/// termination and the final observation's value after a truncation; the sum stops at both.
+pub fn advantages(rollout: &Rollout, rewards: &[f32], discount: f32, lambda: f32) -> Vec<f32> {
+    let mut advantages = vec![0.0; rewards.len()];
+    for start in (0..rewards.len()).step_by(rollout.steps) {
+        let mut next = 0.0;
+        for i in (start..start + rollout.steps).rev() {
+            let next_value = if rollout.terminated[i] { 0.0 } else { rollout.next_values[i] };
+            let delta = rewards[i] + discount * next_value - rollout.values[i];
+            let goes_on = !rollout.terminated[i] && !rollout.truncated[i];
+            next = delta + if goes_on { discount * lambda * next } else { 0.0 };
+            advantages[i] = next;
+        }
+    }
+    advantages
+}
+
+fn collect_chunk(
+    slots: &mut [Slot],
+    first_index: usize,
+    network: &ActorCritic,
+    normaliser: &FrozenNormaliser,
+    steps: usize,
+    (seed, iteration): (u64, u64),
+) -> Rollout {
+    let (n_obs, n_act) = (slots[0].environment.observation_len(), slots[0].environment.action_len());
+    let rows = slots.len() * steps;
+    let mut out = Rollout {
+        steps,
+        observations: vec![0.0; rows * n_obs],
+        normalised: vec![0.0; rows * n_obs],
+        actions: vec![0.0; rows * n_act],
+        applied: vec![0.0; rows * n_act],
+        log_probs: vec![0.0; rows],
+        rewards: vec![0.0; rows],
+        values: vec![0.0; rows],
+        next_values: vec![0.0; rows],
+        terminated: vec![false; rows],
+        truncated: vec![false; rows],
+        episode_seeds: vec![0; rows],
+        finished: Vec::new(),
+    };
+    let mut noise: Vec<Rng> =
+        (0..slots.len()).map(|e| Rng::at(seed, &[stream::EXPLORATION, iteration, (first_index + e) as u64])).collect();
+    let std: Vec<f32> = network.log_std().iter().map(|s| s.exp()).collect();
+    let (mut batch, mut means, mut values, mut last) = (vec![0.0; slots.len() * n_obs], Vec::new(), Vec::new(), Vec::new());
+    for t in 0..steps {
+        for (slot, normalised) in slots.iter().zip(batch.chunks_exact_mut(n_obs)) {
+            normaliser.apply(&slot.observation, normalised);
+        }
+        network.means(&batch, &mut means);
+        network.values(&batch, &mut values);
+        for (e, slot) in slots.iter_mut().enumerate() {
+            let row = e * steps + t;
+            let mean = &means[e * n_act..(e + 1) * n_act];
+            out.observations[row * n_obs..(row + 1) * n_obs].copy_from_slice(&slot.observation);
+            out.normalised[row * n_obs..(row + 1) * n_obs].copy_from_slice(&batch[e * n_obs..(e + 1) * n_obs]);
+            let action = &mut out.actions[row * n_act..(row + 1) * n_act];
+            for ((a, m), s) in action.iter_mut().zip(mean).zip(&std) {
+                *a = m + s * noise[e].normal() as f32;
+            }
+            out.log_probs[row] = network.log_prob(mean, action);
+            let applied = &mut out.applied[row * n_act..(row + 1) * n_act];
+            for (clipped, a) in applied.iter_mut().zip(action.iter()) {
+                *clipped = a.clamp(-ACTION_LIMIT, ACTION_LIMIT);
+            }
+            out.values[row] = values[e];
+            if t > 0 && !out.truncated[row - 1] {
+                out.next_values[row - 1] = values[e];
+            }
+            out.episode_seeds[row] = slot.seed;
+            slot.history.extend_from_slice(applied);
+            let step = slot.environment.step(applied, &mut slot.observation);
+            slot.episode_return += f64::from(step.reward);
+            out.rewards[row] = step.reward;
+            out.terminated[row] = step.terminated;
+            // Both at once is the task's own end.
+            out.truncated[row] = step.truncated && !step.terminated;
+            if t + 1 == steps || out.truncated[row] {
+                let mut normalised = vec![0.0; n_obs];
+                normaliser.apply(&slot.observation, &mut normalised);
+                network.values(&normalised, &mut last);
+                out.next_values[row] = last[0];
+            }
+            if step.terminated || step.truncated {
+                out.finished.push((slot.episode_return, (slot.history.len() / n_act) as u64));
+                slot.next_episode(seed, first_index + e);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rollout(terminated: [bool; 3], truncated: [bool; 3]) -> Rollout {
+        Rollout {
+            steps: 3,
+            values: vec![1.0, 2.0, 3.0],
+            next_values: vec![2.0, 7.0, 5.0],
+            terminated: terminated.to_vec(),
+            truncated: truncated.to_vec(),
+            ..Rollout::default()
+        }
+    }
+
+    #[test]
+    fn termination_has_no_value_after_it_and_truncation_has_the_final_observations() {
+        let rewards = [1.0, 1.0, 1.0];
+        let ended = advantages(&rollout([false, true, false], [false; 3]), &rewards, 0.9, 0.5);
+        assert!((ended[1] - (1.0 - 2.0)).abs() < 1e-6, "{ended:?}");
+        let cut = advantages(&rollout([false; 3], [false, true, false]), &rewards, 0.9, 0.5);
+        assert!((cut[1] - (1.0 + 0.9 * 7.0 - 2.0)).abs() < 1e-6, "{cut:?}");
+        assert!((cut[0] - (1.0 + 0.9 * 2.0 - 1.0 + 0.45 * cut[1])).abs() < 1e-6, "{cut:?}");
+        assert!((cut[2] - (1.0 + 0.9 * 5.0 - 3.0)).abs() < 1e-6, "{cut:?}");
+    }
+}

@@ -1,0 +1,311 @@
+//! Checks robot XML before any third-party loader sees it.
+//!
+//! The loaders recurse over elements and read every file an `<include>` names. Depth, size, number of files, their
+//! place and the finiteness of numbers are therefore settled here, on the text.
+
+use std::path::{Path, PathBuf};
+
+use roxmltree::{Document, Node};
+
+use super::error::{LoadError, Unsupported};
+
+/// Largest file, and largest sum over a file and what it includes. Menagerie's largest MJCF has 0.3 MB.
+pub(super) const MAX_BYTES: u64 = 16 << 20;
+/// Deepest nesting of elements. Real robots stay below 60; the XML parser recurses, so it must be bounded.
+const MAX_DEPTH: usize = 128;
+/// Most files one robot may consist of.
+const MAX_FILES: usize = 64;
+/// Largest magnitude of a number: beyond it f32 dynamics mean nothing.
+const MAX_NUMBER: f64 = 1e9;
+/// Attributes whose value is text, in which `nan` or `inf` may well be a name.
+const TEXT_ATTRIBUTES: &[&str] = &[
+    "name",
+    "class",
+    "childclass",
+    "file",
+    "joint",
+    "joint1",
+    "joint2",
+    "body",
+    "body1",
+    "body2",
+    "site",
+    "geom",
+    "geom1",
+    "geom2",
+    "mesh",
+    "material",
+    "texture",
+    "hfield",
+    "tendon",
+    "objname",
+    "refname",
+    "model",
+    "prefix",
+    "target",
+    "link",
+    "filename",
+    "actuator",
+    "plugin",
+    "meshdir",
+    "texturedir",
+    "assetdir",
+    "key",
+    "data",
+];
+
+/// One robot's text as checked: the main file's content and what the loader cannot represent in any of its files.
+pub(super) struct Checked {
+    pub(super) text: String,
+    pub(super) unsupported: Vec<Unsupported>,
+}
+
+/// Reads `path` and everything it includes, refusing what could hurt the loader.
+pub(super) fn check_file(path: &Path, root_tag: &str) -> Result<Checked, LoadError> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder
+        .canonicalize()
+        .map_err(|e| LoadError::new(path, "folder", folder.display(), e.to_string(), "check the path"))?;
+    let mut walk =
+        Walk { folder: Some(folder), stack: Vec::new(), bytes: 0, files: 0, unsupported: Vec::new() };
+    let text = walk.read(path)?;
+    walk.stack.extend(path.canonicalize().ok());
+    walk.document(path, &text, root_tag)?;
+    Ok(Checked { text, unsupported: walk.unsupported })
+}
+
+/// Checks a robot given as text, called `name` in errors. It may not include files.
+pub(super) fn check_text(name: &str, text: &str, root_tag: &str) -> Result<Checked, LoadError> {
+    let path = Path::new(name);
+    let mut walk = Walk { folder: None, stack: Vec::new(), bytes: 0, files: 0, unsupported: Vec::new() };
+    walk.count(path, text.len() as u64)?;
+    walk.document(path, text, root_tag)?;
+    Ok(Checked { text: text.to_owned(), unsupported: walk.unsupported })
+}
+
+struct Walk {
+    /// Includes must lie inside; none are allowed for text without a folder.
+    folder: Option<PathBuf>,
+    stack: Vec<PathBuf>,
+    bytes: u64,
+    files: usize,
+    unsupported: Vec<Unsupported>,
+}
+
+impl Walk {
+    fn count(&mut self, path: &Path, bytes: u64) -> Result<(), LoadError> {
+        self.bytes += bytes;
+        self.files += 1;
+        if self.bytes > MAX_BYTES {
+            return Err(LoadError::new(
+                path,
+                "file size",
+                self.bytes,
+                format!("more than {MAX_BYTES} bytes with its includes"),
+                "remove inline mesh data",
+            ));
+        }
+        if self.files > MAX_FILES {
+            return Err(LoadError::new(
+                path,
+                "<include>",
+                self.files,
+                format!("more than {MAX_FILES} files"),
+                "merge the includes into fewer files",
+            ));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, path: &Path) -> Result<String, LoadError> {
+        let io = |e: std::io::Error| {
+            LoadError::new(path, "file", "", e.to_string(), "check the path and that it is UTF-8 text")
+        };
+        let meta = std::fs::metadata(path).map_err(io)?;
+        if !meta.is_file() {
+            return Err(LoadError::new(
+                path,
+                "file",
+                "",
+                "not a regular file",
+                "give the path of an XML file",
+            ));
+        }
+        // Before reading: a size that is wrong must not cost the memory.
+        self.count(path, meta.len())?;
+        std::fs::read_to_string(path).map_err(io)
+    }
+
+    fn document(&mut self, path: &Path, text: &str, root_tag: &str) -> Result<(), LoadError> {
+        bound_depth(path, text)?;
+        let document = Document::parse(text).map_err(|e| {
+            LoadError::new(path, "XML", "", e.to_string(), "correct the XML there").at_line(e.pos().row)
+        })?;
+        let root = document.root_element();
+        if root.tag_name().name() != root_tag {
+            return Err(LoadError::new(
+                path,
+                "root element",
+                root.tag_name().name(),
+                format!("expected <{root_tag}>"),
+                "give an MJCF (<mujoco>) or URDF (<robot>) file",
+            ));
+        }
+        for node in root.descendants().filter(Node::is_element) {
+            let line = document.text_pos_at(node.range().start).row;
+            numbers_are_finite(path, node, line)?;
+            if let Some(effect) = left_out(node, root_tag) {
+                let element = describe(node);
+                self.unsupported.push(Unsupported { file: path.to_path_buf(), line, element, effect });
+            }
+            let includes =
+                node.has_tag_name("include") || (node.has_tag_name("model") && root_tag == "mujoco");
+            if let Some(file) = node.attribute("file").filter(|_| includes) {
+                self.include(path, file, root_tag)
+                    .map_err(|e| if e.line.is_none() && e.file == path { e.at_line(line) } else { e })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn include(&mut self, from: &Path, file: &str, root_tag: &str) -> Result<(), LoadError> {
+        let refuse = |problem: String| {
+            LoadError::new(from, "<include> file", file, problem, "keep included files beside the main file")
+        };
+        let Some(folder) = &self.folder else {
+            return Err(refuse("text without a folder cannot include files".into()));
+        };
+        let target = from.parent().unwrap_or(Path::new(".")).join(file);
+        let target = target.canonicalize().map_err(|e| refuse(e.to_string()))?;
+        if !target.starts_with(folder) {
+            return Err(refuse(format!("lies outside {}", folder.display())));
+        }
+        if self.stack.contains(&target) {
+            return Err(refuse("includes itself".into()));
+        }
+        let text = self.read(&target)?;
+        self.stack.push(target.clone());
+        self.document(&target, &text, root_tag)?;
+        self.stack.pop();
+        Ok(())
+    }
+}
+
+/// Refuses nesting that would exhaust the stack of a recursive parser, and document types (entity bombs).
+fn bound_depth(path: &Path, text: &str) -> Result<(), LoadError> {
+    let mut depth = 0usize;
+    let mut rest = text;
+    while let Some(open) = rest.find('<') {
+        rest = &rest[open..];
+        let skip_to = |end: &str| rest.find(end).map_or(rest.len(), |i| i + end.len());
+        let length = if rest.starts_with("<!--") {
+            skip_to("-->")
+        } else if rest.starts_with("<![CDATA[") {
+            skip_to("]]>")
+        } else if rest.starts_with("<!") {
+            return Err(LoadError::new(
+                path,
+                "<!DOCTYPE>",
+                "",
+                "document types and entities are not allowed",
+                "remove it and write the entities out",
+            ));
+        } else if rest.starts_with("<?") {
+            skip_to("?>")
+        } else {
+            let length = tag_length(rest);
+            let tag = &rest[..length];
+            if tag.starts_with("</") {
+                depth = depth.saturating_sub(1);
+            } else if !tag.ends_with("/>") {
+                depth += 1;
+            }
+            length
+        };
+        if depth > MAX_DEPTH {
+            return Err(LoadError::new(
+                path,
+                "XML",
+                "",
+                format!("elements nest deeper than {MAX_DEPTH}"),
+                "flatten the body tree",
+            ));
+        }
+        rest = &rest[length..];
+    }
+    Ok(())
+}
+
+/// Length of the tag that `text` begins with; a `>` inside quotes does not end it.
+fn tag_length(text: &str) -> usize {
+    let mut quote = None;
+    for (i, byte) in text.bytes().enumerate() {
+        match (quote, byte) {
+            (None, b'>') => return i + 1,
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(q), b) if q == b => quote = None,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn numbers_are_finite(path: &Path, node: Node<'_, '_>, line: u32) -> Result<(), LoadError> {
+    for attribute in node.attributes().filter(|a| !TEXT_ATTRIBUTES.contains(&a.name())) {
+        for token in attribute.value().split_ascii_whitespace() {
+            if token.parse::<f64>().is_ok_and(|v| v.is_nan() || v.abs() > MAX_NUMBER) {
+                return Err(LoadError::new(
+                    path,
+                    format!("<{}> {}", node.tag_name().name(), attribute.name()),
+                    token,
+                    format!("not a finite number below {MAX_NUMBER:e}"),
+                    "write a finite value",
+                )
+                .at_line(line));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why the simulation leaves this element out, if it does.
+fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
+    let has = |attribute| node.has_attribute(attribute);
+    let parent = node.parent_element().map_or("", |p| p.tag_name().name());
+    match (root_tag, node.tag_name().name()) {
+        ("mujoco", "geom") => match node.attribute("type") {
+            Some("mesh") => Some("meshes are not loaded: neither collision nor picture"),
+            Some("sdf") => Some("signed distance fields are skipped"),
+            Some("ellipsoid") => Some("approximated by a convex hull of 12 points"),
+            _ if has("solref") || has("solimp") || has("priority") => {
+                Some("contact softness and priority are not read: one softness, friction rule Min")
+            }
+            _ => None,
+        },
+        ("mujoco", "joint") if node.attribute("type") == Some("ball") => {
+            Some("moves freely, without damping, and has no place among the robot's joints")
+        }
+        ("mujoco", "position" | "general") if has("inheritrange") => {
+            Some("not read: the contract's position limits clamp targets")
+        }
+        ("mujoco", "hfield") if has("file") => Some("height fields from files are skipped"),
+        ("mujoco", "composite" | "flexcomp" | "flex" | "skin" | "plugin" | "replicate") => Some("skipped"),
+        ("mujoco", "spatial") => Some("spatial tendons are skipped"),
+        ("mujoco", "tendon") if parent == "equality" => Some("tendon equalities are skipped"),
+        ("mujoco", "muscle" | "cylinder" | "adhesion" | "intvelocity") if parent == "actuator" => {
+            Some("this actuator is not driven")
+        }
+        ("robot", "mesh") => Some("meshes are not loaded: neither collision nor picture"),
+        ("robot", "mimic") => Some("mimic joints move freely"),
+        ("robot", "safety_controller" | "transmission" | "gazebo") => Some("not read"),
+        _ => None,
+    }
+}
+
+fn describe(node: Node<'_, '_>) -> String {
+    let tag = node.tag_name().name();
+    match node.attribute("name").or_else(|| node.attribute("class")) {
+        Some(name) => format!("<{tag} {name}>"),
+        None => format!("<{tag}>"),
+    }
+}

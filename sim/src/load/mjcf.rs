@@ -1,0 +1,338 @@
+//! MJCF through rapier3d-mjcf, with the settings measured on a walking Go1 (docs/sim.md).
+
+use std::path::Path;
+
+use rapier3d::dynamics::{CoefficientCombineRule, RigidBodyBuilder};
+use rapier3d::geometry::ColliderBuilder;
+use rapier3d::math::{Pose, Vector};
+use rapier3d_mjcf::mjcf_rs::body::{Geom, GeomType, Joint as MjcfJointDef, JointType};
+use rapier3d_mjcf::mjcf_rs::extras::{Actuator as MjcfActuator, ActuatorKind};
+use rapier3d_mjcf::mjcf_rs::{Model, Tristate};
+use rapier3d_mjcf::{MjcfDofKind, MjcfLoaderOptions, MjcfMultibodyOptions, MjcfRobot};
+
+use super::check::Checked;
+use super::error::LoadError;
+use super::finish::{self, JointSpec, Parts};
+use crate::robot::{Actuator, Body, JointKind, Keyframe, Robot, RobotOptions, Site};
+use crate::scene::{self, Visual};
+use crate::state::PhysicsState;
+
+/// Most bodies: the multibody solver's dense mass matrix grows with their square.
+const MAX_BODIES: usize = 1000;
+
+pub(super) fn load(
+    path: &Path,
+    folder: &Path,
+    checked: Checked,
+    options: RobotOptions,
+) -> Result<Robot, LoadError> {
+    let model = Model::from_str(&checked.text, folder)
+        .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
+    validate(path, &model)?;
+
+    let loader = MjcfLoaderOptions {
+        skip_plane_geoms: false,
+        collider_blueprint: ColliderBuilder::default()
+            .density(0.0)
+            .friction_combine_rule(CoefficientCombineRule::Min),
+        rigid_body_blueprint: RigidBodyBuilder::dynamic().can_sleep(false),
+        ..MjcfLoaderOptions::default()
+    };
+    let mut robot = MjcfRobot::from_model(&model, loader, folder);
+    // A robot jointed to the world makes the world's body a link of its multibody, and then disabled self contacts
+    // would let it fall through the floor: the world's geoms become colliders without a body.
+    let surroundings = std::mem::take(&mut robot.bodies[0].colliders);
+    let timestep = options.timestep_s.unwrap_or(model.option.timestep as f32);
+    let mut state = PhysicsState::new(robot.gravity, timestep);
+    let handles = robot.clone().insert_using_multibody_joints(
+        &mut state.bodies,
+        &mut state.colliders,
+        &mut state.multibody_joints,
+        &mut state.impulse_joints,
+        MjcfMultibodyOptions::DISABLE_SELF_CONTACTS,
+    );
+    for collider in surroundings {
+        state.colliders.insert(collider);
+    }
+    let handle_of = |mjcf_id: usize| {
+        let index = robot.bodies.iter().position(|b| b.mjcf_body_id == mjcf_id && !b.is_intermediate)?;
+        handles.bodies.get(index)?.as_ref().map(|h| h.body)
+    };
+
+    let mut joints = Vec::new();
+    for dof in &robot.qpos_dofs {
+        let (Some(index), MjcfDofKind::Hinge | MjcfDofKind::Slide) = (dof.joint, dof.kind) else { continue };
+        let Some(handle) = handles.joints[index].joint else {
+            return Err(LoadError::new(
+                path,
+                "<joint>",
+                "",
+                "closes a kinematic loop",
+                "use <equality><connect>",
+            ));
+        };
+        let name = robot.joints[index].name.clone();
+        let definition = joint_definition(&model, index, &robot);
+        joints.push(JointSpec {
+            actuator: name.as_deref().and_then(|n| actuator(&model, n)),
+            name,
+            kind: if dof.kind == MjcfDofKind::Hinge { JointKind::Hinge } else { JointKind::Slide },
+            range: definition.and_then(|d| limits(d, model.compiler.autolimits)),
+            damping: robot.joints[index].damping_per_dof,
+            armature: robot.joints[index].armature_per_dof,
+            friction_loss: robot.joints[index].frictionloss_per_dof,
+            reference: dof.reference,
+            handle,
+            parent: handles.joints[index].link1,
+            child: handles.joints[index].link2,
+        });
+    }
+    let base = robot
+        .qpos_dofs
+        .iter()
+        .find(|d| d.kind == MjcfDofKind::Free)
+        .and_then(|d| handles.bodies[d.body].as_ref())
+        .map(|h| h.body);
+    let bodies = model
+        .bodies_iter()
+        .filter_map(|(id, entry)| {
+            let name = entry.body.name.clone().unwrap_or_else(|| format!("body{id}"));
+            Some(Body { name, handle: handle_of(id)? })
+        })
+        .collect();
+    let sites = model
+        .bodies
+        .iter()
+        .enumerate()
+        .flat_map(|(id, entry)| entry.body.sites.iter().map(move |site| (id, site)))
+        .filter_map(|(id, site)| {
+            Some(Site {
+                name: site.name.clone()?,
+                body: handle_of(id)?,
+                body_from_site: Pose::from(site.pose),
+            })
+        })
+        .collect();
+    finish::finish(
+        path,
+        options,
+        Parts {
+            name: model.name.clone().unwrap_or_else(|| path.display().to_string()),
+            joints,
+            bodies,
+            sites,
+            keyframes: keyframes(&model, &robot),
+            unsupported: checked.unsupported,
+            base,
+            visuals: visuals(&model, handle_of),
+            state,
+        },
+    )
+}
+
+/// Refuses what parses but has no physical meaning, before rapier divides by it.
+fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
+    let timestep = model.option.timestep;
+    if !(1e-5..=0.1).contains(&timestep) {
+        return Err(LoadError::new(
+            path,
+            "<option> timestep",
+            timestep,
+            "outside 1e-5..0.1 s",
+            "use 0.002 to 0.005",
+        ));
+    }
+    if model.bodies.len() > MAX_BODIES {
+        return Err(LoadError::new(
+            path,
+            "<body>",
+            model.bodies.len(),
+            format!("more than {MAX_BODIES} bodies"),
+            "split the scene",
+        ));
+    }
+    for (id, entry) in model.bodies.iter().enumerate() {
+        let body = &entry.body;
+        let element = format!("<body {}>", body.name.as_deref().unwrap_or("without a name"));
+        if let Some(inertial) = &body.inertial
+            && inertial.mass <= 0.0
+        {
+            return Err(LoadError::new(
+                path,
+                format!("{element} <inertial> mass"),
+                inertial.mass,
+                "not above zero",
+                "give the body its mass in kg, or remove <inertial> to derive it from its geoms",
+            ));
+        }
+        for geom in &body.geoms {
+            validate_geom(path, &element, geom, id == 0)?;
+        }
+        for joint in &body.joints {
+            let moves = matches!(joint.type_, JointType::Hinge | JointType::Slide);
+            let length: f64 = joint.axis.iter().map(|a| a * a).sum();
+            if moves && length < 1e-12 {
+                return Err(LoadError::new(
+                    path,
+                    format!("{element} <joint> axis"),
+                    format!("{:?}", joint.axis),
+                    "has no direction",
+                    "give a non-zero axis",
+                ));
+            }
+            if joint.damping < 0.0 || joint.armature < 0.0 || joint.frictionloss < 0.0 {
+                return Err(LoadError::new(
+                    path,
+                    format!("{element} <joint {}>", joint.name.as_deref().unwrap_or("")),
+                    "",
+                    "negative damping, armature or frictionloss",
+                    "these take energy away: give values of at least 0",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Result<(), LoadError> {
+    let field = format!("{element} <geom {}>", geom.name.as_deref().unwrap_or("without a name"));
+    if geom.type_ == GeomType::Plane {
+        return match on_world {
+            true => Ok(()),
+            false => {
+                Err(LoadError::new(path, field, "plane", "a plane cannot move", "attach it to <worldbody>"))
+            }
+        };
+    }
+    let needed = match geom.type_ {
+        GeomType::Sphere => 1,
+        GeomType::Capsule | GeomType::Cylinder if geom.fromto.is_some() => 1,
+        GeomType::Capsule | GeomType::Cylinder => 2,
+        GeomType::Box if geom.fromto.is_some() => 2,
+        GeomType::Box | GeomType::Ellipsoid => 3,
+        GeomType::Plane | GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => 0,
+    };
+    match geom.size[..needed].iter().find(|s| **s <= 0.0) {
+        Some(size) => {
+            Err(LoadError::new(path, field + " size", size, "not above zero", "give half sizes in m"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The definition behind the rapier joint `index`: names may be missing, so it is found by counting.
+fn joint_definition<'a>(model: &'a Model, index: usize, robot: &MjcfRobot) -> Option<&'a MjcfJointDef> {
+    let joint = &robot.joints[index];
+    let mjcf_id = robot.bodies[joint.link2].mjcf_body_id;
+    let before =
+        robot.joints[..index].iter().filter(|j| robot.bodies[j.link2].mjcf_body_id == mjcf_id).count();
+    model.bodies[mjcf_id].body.joints.iter().filter(|j| j.type_ != JointType::Free).nth(before)
+}
+
+fn limits(joint: &MjcfJointDef, autolimits: bool) -> Option<[f32; 2]> {
+    let limited = match joint.limited {
+        Tristate::True => true,
+        Tristate::False => false,
+        Tristate::Auto => autolimits,
+    };
+    joint.range.filter(|_| limited).map(|r| r.map(|v| v as f32))
+}
+
+fn actuator(model: &Model, joint: &str) -> Option<Actuator> {
+    let actuator: &MjcfActuator = model.actuators.iter().find(|a| a.joint.as_deref() == Some(joint))?;
+    let gear = actuator.gear[0].abs();
+    let torque_limit = match (actuator.force_range, actuator.ctrl_range, actuator.kind) {
+        (Some(force), _, _) => force[0].abs().max(force[1].abs()),
+        // A motor's control is its torque before the gear.
+        (None, Some(ctrl), ActuatorKind::Motor) => ctrl[0].abs().max(ctrl[1].abs()) * gear,
+        _ => f64::from(f32::MAX),
+    };
+    let (kp, kd) = match actuator.kind {
+        ActuatorKind::Position => (actuator.kp.unwrap_or(1.0), actuator.kv.unwrap_or(0.0)),
+        ActuatorKind::Velocity => (0.0, actuator.kv.unwrap_or(1.0)),
+        _ => (0.0, 0.0),
+    };
+    Some(Actuator { kp: kp as f32, kd: kd as f32, torque_limit: torque_limit as f32 })
+}
+
+fn keyframes(model: &Model, robot: &MjcfRobot) -> Vec<Keyframe> {
+    let mut keyframes = Vec::new();
+    for (index, key) in model.keyframes.iter().enumerate() {
+        let mut base = None;
+        let mut joint_position = Vec::new();
+        let mut offset = 0;
+        for dof in &robot.qpos_dofs {
+            let width = dof.kind.qpos_width();
+            // A short qpos leaves the rest at zero, as MuJoCo's does.
+            let mut q = [0.0f32; 7];
+            for (to, from) in q.iter_mut().zip(key.qpos.iter().skip(offset).take(width)) {
+                *to = *from as f32;
+            }
+            offset += width;
+            match dof.kind {
+                MjcfDofKind::Free if base.is_none() => {
+                    base = Some(([q[0], q[1], q[2]], [q[3], q[4], q[5], q[6]]))
+                }
+                MjcfDofKind::Hinge | MjcfDofKind::Slide => joint_position.push(q[0]),
+                MjcfDofKind::Free | MjcfDofKind::Ball => {}
+            }
+        }
+        let name = key.name.clone().unwrap_or_else(|| format!("key{index}"));
+        keyframes.push(Keyframe { name, base, joint_position });
+    }
+    keyframes
+}
+
+fn visuals(
+    model: &Model,
+    handle_of: impl Fn(usize) -> Option<rapier3d::dynamics::RigidBodyHandle>,
+) -> Vec<Visual> {
+    let mut visuals = Vec::new();
+    for (id, entry) in model.bodies.iter().enumerate() {
+        for geom in &entry.body.geoms {
+            let Some((shape, pose)) = primitive(geom) else { continue };
+            let material =
+                geom.material.as_deref().and_then(|m| model.assets.material(m)).and_then(|m| m.rgba);
+            let plain = if shape == scene::Shape::Plane { 0.74 } else { 0.45 };
+            let rgba = geom.rgba.or(material).unwrap_or([plain, plain, plain, 1.0]);
+            if rgba[3] == 0.0 {
+                continue;
+            }
+            // World geoms have no body when nothing is attached to the world: they stay where they are.
+            visuals.push(Visual {
+                body: handle_of(id),
+                body_from_shape: pose,
+                shape,
+                color: [rgba[0] as f32, rgba[1] as f32, rgba[2] as f32],
+            });
+        }
+    }
+    visuals
+}
+
+fn primitive(geom: &Geom) -> Option<(scene::Shape, Pose)> {
+    let size = geom.size.map(|s| s as f32);
+    let (pose, half_length) = match geom.fromto {
+        None => (Pose::from(geom.pose), size[1]),
+        Some(ends) => {
+            let [ax, ay, az, bx, by, bz] = ends.map(|v| v as f32);
+            let (a, b) = (Vector::new(ax, ay, az), Vector::new(bx, by, bz));
+            let rotation = (b - a).try_normalize().map_or(rapier3d::math::Rotation::IDENTITY, |d| {
+                rapier3d::math::Rotation::from_rotation_arc(Vector::Z, d)
+            });
+            (Pose::from_parts((a + b) * 0.5, rotation), (b - a).length() * 0.5)
+        }
+    };
+    let shape = match geom.type_ {
+        GeomType::Plane => scene::Shape::Plane,
+        GeomType::Sphere => scene::Shape::Sphere { radius: size[0] },
+        GeomType::Capsule => scene::Shape::Capsule { radius: size[0], half_length },
+        GeomType::Cylinder => scene::Shape::Cylinder { radius: size[0], half_length },
+        GeomType::Box => {
+            let depth = if geom.fromto.is_some() { half_length } else { size[2] };
+            scene::Shape::Box { half_extents: [size[0], size[1], depth] }
+        }
+        GeomType::Ellipsoid | GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => return None,
+    };
+    Some((shape, pose))
+}

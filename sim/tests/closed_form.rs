@@ -1,0 +1,156 @@
+//! Physics against closed forms: energy, period, servo step response, free fall, dry friction.
+
+use std::f32::consts::TAU;
+
+use tendon_sim::{JointCommand, Robot, RobotOptions, World};
+
+fn world(text: &str) -> World {
+    let robot = Robot::from_mjcf("test.xml", text, RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    World::new(robot)
+}
+
+/// A point-like mass on a rod of 0.5 m.
+const PENDULUM: &str = r#"<mujoco model="pendulum"><compiler angle="radian"/><option timestep="0.002"/><worldbody>
+  <body name="bob"><joint name="pin" axis="0 1 0"/>
+    <inertial pos="0 0 -0.5" mass="1" diaginertia="1e-6 1e-6 1e-6"/></body></worldbody></mujoco>"#;
+
+#[test]
+fn free_pendulum_keeps_its_energy() {
+    let mut world = world(PENDULUM);
+    world.set_joint_state(&[2.0], &[0.0]);
+    let swing = 9.81 * 0.5 * (1.0 - 2.0f32.cos());
+    let mut drift = 0.0f32;
+    let start = world.energy();
+    for _ in 0..5000 {
+        world.step(&[], 1);
+        drift = drift.max((world.energy() - start).abs() / swing);
+    }
+    println!("energy drift {drift}");
+    assert!(drift < 0.02, "energy drifts by {drift} of the swing's energy in 10 s");
+}
+
+#[test]
+fn small_swings_have_the_period_of_the_formula() {
+    let mut world = world(PENDULUM);
+    world.set_joint_state(&[0.05], &[0.0]);
+    let mut crossings = Vec::new();
+    let mut last = world.joint_position(0);
+    for step in 1..5000 {
+        world.step(&[], 1);
+        let now = world.joint_position(0);
+        if last < 0.0 && now >= 0.0 {
+            crossings.push(step as f32 * 0.002);
+        }
+        last = now;
+    }
+    let period = (crossings[crossings.len() - 1] - crossings[0]) / (crossings.len() - 1) as f32;
+    let expected = TAU * (0.5f32 / 9.81).sqrt();
+    assert!((period - expected).abs() / expected < 0.003, "period {period} s, formula {expected} s");
+}
+
+/// Inertia 0.1 kg m^2 about a vertical axis: gravity does nothing.
+const FLYWHEEL: &str = r#"<mujoco model="flywheel"><compiler angle="radian"/><option timestep="0.002"/><worldbody>
+  <body name="disc"><joint name="axle" axis="0 0 1" DAMPING/>
+    <inertial pos="0 0 0" mass="1" diaginertia="0.05 0.05 0.09"/></body></worldbody></mujoco>"#;
+
+fn flywheel(joint: &str) -> World {
+    world(&FLYWHEEL.replace("DAMPING", joint))
+}
+
+#[test]
+fn servo_step_response_follows_the_second_order_formula() {
+    let mut world = flywheel(r#"armature="0.01""#);
+    let (kp, kd, inertia) = (10.0f32, 0.8f32, 0.1f32);
+    let command = JointCommand { position: 1.0, kp, kd, torque_limit: 1e3, ..JointCommand::default() };
+    let (frequency, damping) = ((kp / inertia).sqrt(), kd / (2.0 * (kp * inertia).sqrt()));
+    let damped = frequency * (1.0 - damping * damping).sqrt();
+    let mut worst = 0.0f32;
+    for step in 1..=1000 {
+        world.step(&[command], 1);
+        let t = step as f32 * 0.002;
+        let envelope = (-damping * frequency * t).exp();
+        let expected =
+            1.0 - envelope * ((damped * t).cos() + damping * frequency / damped * (damped * t).sin());
+        worst = worst.max((world.joint_position(0) - expected).abs());
+    }
+    assert!(worst < 0.02, "differs from the formula by {worst} rad");
+}
+
+#[test]
+fn viscous_damping_decays_with_its_time_constant() {
+    let mut world = flywheel(r#"damping="0.18""#);
+    world.set_joint_state(&[0.0], &[3.0]);
+    world.step(&[JointCommand::default()], 250);
+    let expected = 3.0 * (-0.18f32 / 0.09 * 0.5).exp();
+    assert!(
+        (world.joint_velocity(0) - expected).abs() < 0.01,
+        "{} rad/s, not {expected}",
+        world.joint_velocity(0)
+    );
+}
+
+#[test]
+fn a_joint_without_damping_is_not_damped() {
+    let mut world = flywheel("");
+    world.set_joint_state(&[0.0], &[3.0]);
+    world.step(&[JointCommand::default()], 1000);
+    assert!((world.joint_velocity(0) - 3.0).abs() < 1e-3, "{} rad/s", world.joint_velocity(0));
+}
+
+#[test]
+fn dry_friction_holds_below_its_bound_and_slips_above() {
+    let mut world = flywheel(r#"frictionloss="0.5""#);
+    let push = |torque| JointCommand { torque, torque_limit: 10.0, ..JointCommand::default() };
+    world.step(&[push(0.45)], 500);
+    assert!(world.joint_velocity(0).abs() < 1e-3, "slips at {} rad/s", world.joint_velocity(0));
+    world.step(&[push(0.68)], 500);
+    let expected = (0.68 - 0.5) / 0.09;
+    assert!(
+        (world.joint_velocity(0) - expected).abs() < 0.1,
+        "{} rad/s, not {expected}",
+        world.joint_velocity(0)
+    );
+}
+
+#[test]
+fn free_body_falls_as_it_should_and_turns_undamped() {
+    let mut world = world(
+        r#"<mujoco><option timestep="0.002"/><worldbody><body name="box" pos="0 0 10"><freejoint/>
+           <inertial pos="0 0 0" mass="2" diaginertia="0.1 0.1 0.1"/>
+           <body pos="0 0 0"><joint name="j" axis="0 0 1"/><inertial pos="0 0 0" mass="1e-3" diaginertia="1e-5 1e-5 1e-5"/></body>
+           </body></worldbody></mujoco>"#,
+    );
+    world.step(&[JointCommand::default()], 500);
+    let fallen = 10.0 - world.base_pose().0[2];
+    assert!((fallen - 4.905).abs() < 0.02, "fell {fallen} m in 1 s");
+    let velocity = world.base_motion().linear_velocity[2];
+    assert!((velocity + 9.81).abs() < 0.01, "falls at {velocity} m/s after 1 s");
+}
+
+#[test]
+fn reaction_of_a_motor_keeps_angular_momentum() {
+    let mut world = world(
+        r#"<mujoco><option timestep="0.002" gravity="0 0 0"/><worldbody><body name="hull"><freejoint/>
+           <inertial pos="0 0 0" mass="2" diaginertia="0.1 0.1 0.1"/>
+           <body pos="0 0 0"><joint name="wheel" axis="0 0 1"/><inertial pos="0 0 0" mass="1" diaginertia="0.02 0.02 0.05"/></body>
+           </body></worldbody></mujoco>"#,
+    );
+    world.step(&[JointCommand { torque: 0.2, torque_limit: 1.0, ..JointCommand::default() }], 500);
+    let hull = world.base_motion().angular_velocity[2];
+    let wheel = hull + world.joint_velocity(0);
+    // rapier's multibody loses 0.3 % of the momentum exchanged.
+    assert!((0.1 * hull + 0.05 * wheel).abs() < 2e-3, "hull {hull} rad/s, wheel {wheel} rad/s");
+    assert!((0.1 * hull + 0.2).abs() < 2e-3, "0.2 N m for 1 s, hull {hull} rad/s");
+}
+
+#[test]
+fn a_reset_world_repeats_itself_bit_for_bit() {
+    let mut world = world(PENDULUM);
+    let mut run = || {
+        world.reset();
+        world.set_joint_state(&[2.0], &[0.3]);
+        world.step(&[], 700);
+        (world.joint_position(0).to_bits(), world.joint_velocity(0).to_bits())
+    };
+    assert_eq!(run(), run());
+}
