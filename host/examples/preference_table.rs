@@ -21,7 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => PreferenceConfig::default(),
     };
     let make = || -> Box<dyn Environment> { Box::new(task.make().expect("the task has been made above")) };
-    println!("seed  random  true (95%)             learned (95%)          improvement  success  true s  learned s");
+    println!(
+        "seed  random  true (95%)             learned (95%)          improvement  success  true s  learned s"
+    );
     for seed in first.parse::<u64>()?..=last.parse()? {
         let mut stage = (Stage::RandomBaseline, Instant::now());
         let mut seconds = Vec::new();
@@ -33,8 +35,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if let Some(row) = progress.row.as_ref().filter(|row| row.iteration % 10 == 9) {
                 eprintln!(
                     "  {:?} {:>7} steps: return {:?} length {:?} reward {:.3} kl {:.4} entropy {:.2} rate {:.1e} labels {} accuracy {:?} {:.0} steps/s",
-                    progress.stage, row.steps, row.episode_return, row.episode_length, row.reward_mean, row.kl, row.entropy,
-                    row.learning_rate, row.labels, row.label_accuracy, row.steps_per_s
+                    progress.stage,
+                    row.steps,
+                    row.episode_return,
+                    row.episode_length,
+                    row.reward_mean,
+                    row.kl,
+                    row.entropy,
+                    row.learning_rate,
+                    row.labels,
+                    row.label_accuracy,
+                    row.steps_per_s
                 );
             }
             ControlFlow::Continue(())

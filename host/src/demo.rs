@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use crate::learner::{
-    CurveRow, Episode, Interval, LearnError, MakeEnvironment, OnProgress, Policy, Progress, Stage, bootstrap, evaluate, train,
+    CurveRow, Episode, Interval, LearnError, MakeEnvironment, OnProgress, Policy, Progress, Stage, bootstrap,
+    evaluate, train,
 };
 use crate::preference::{PreferenceConfig, PreferenceStore, RewardModel, train_from_preferences};
 use crate::run_folder::RunFolder;
@@ -81,7 +82,8 @@ pub fn demo_learning(
 
     let trained = train(&config.ppo, make, seed, true_run.as_ref(), on_progress)?;
     interrupted |= trained.interrupted;
-    let mut stop_if_interrupted = |progress: &Progress| if interrupted { ControlFlow::Break(()) } else { on_progress(progress) };
+    let mut stop_if_interrupted =
+        |progress: &Progress| if interrupted { ControlFlow::Break(()) } else { on_progress(progress) };
     let learned = train_from_preferences(config, make, seed, learned_run.as_ref(), &mut stop_if_interrupted)?;
     interrupted |= learned.trained.interrupted;
 
@@ -94,7 +96,8 @@ pub fn demo_learning(
     }
     let mean = |evaluation: &Evaluation| evaluation.interval.map_or(f64::NAN, |interval| interval.mean);
     Ok(DemoOutcome {
-        normalised_improvement: (mean(&learned_reward) - mean(&random)) / (mean(&true_reward) - mean(&random)),
+        normalised_improvement: (mean(&learned_reward) - mean(&random))
+            / (mean(&true_reward) - mean(&random)),
         random,
         true_reward,
         learned_reward,
@@ -114,7 +117,8 @@ impl Evaluation {
         let returns: Vec<f64> = episodes.iter().map(|e| e.episode_return).collect();
         let count = episodes.len().max(1) as f64;
         let metric = |(i, name): (usize, &&str)| {
-            let sum: f64 = episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v).abs()).sum();
+            let sum: f64 =
+                episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v).abs()).sum();
             (name.to_string(), sum / count)
         };
         Self {
@@ -123,5 +127,54 @@ impl Evaluation {
             metrics: metric_names.iter().enumerate().map(metric).collect(),
             returns,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::PpoConfig;
+    use crate::learner::pendulum::pendulum;
+    use crate::run_folder::tests::scratch;
+
+    fn short() -> PreferenceConfig {
+        let ppo =
+            PpoConfig { total_steps: 8 * 4096, environments: 8, discount: 0.95, ..PpoConfig::default() };
+        PreferenceConfig { labels: 60, first_queries: 30, ppo, ..PreferenceConfig::default() }
+    }
+
+    #[test]
+    fn passes_all_stages_in_order_and_leaves_both_run_folders() {
+        let run = RunFolder::create(scratch("demo")).unwrap();
+        let mut stages = Vec::new();
+        let mut on_progress = |progress: &Progress| {
+            stages.push(progress.stage);
+            ControlFlow::Continue(())
+        };
+        let outcome = demo_learning(&short(), &pendulum, 10, 1, Some(&run), &mut on_progress).unwrap();
+        stages.dedup();
+        assert_eq!(
+            stages,
+            [Stage::RandomBaseline, Stage::TrueReward, Stage::LearnedReward, Stage::Evaluation]
+        );
+        assert!(outcome.normalised_improvement.is_finite() && !outcome.interrupted);
+        assert_eq!(outcome.learned_reward.returns.len(), 10);
+        for file in ["config.toml", "curves.csv", "checkpoints/last/state.json"] {
+            assert!(run.path().join("true-reward").join(file).exists(), "{file}");
+            assert!(run.path().join("learned-reward").join(file).exists(), "{file}");
+        }
+        assert!(run.path().join("learned-reward/preferences.jsonl").exists());
+    }
+
+    #[test]
+    fn an_interruption_ends_all_stages() {
+        let mut reports = 0;
+        let mut on_progress = |_: &Progress| {
+            reports += 1;
+            if reports < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let outcome = demo_learning(&short(), &pendulum, 2, 1, None, &mut on_progress).unwrap();
+        assert!(outcome.interrupted && outcome.learned_reward.interval.is_none());
+        assert_eq!(outcome.true_curves.len(), 2);
     }
 }

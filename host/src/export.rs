@@ -19,7 +19,12 @@ pub const CONTRACT_KEY: &str = "tendon.contract";
 ///
 /// # Errors
 /// When the disk refuses; an older file is then intact.
-pub fn export_onnx(policy: &Policy, contract: &str, keys: &[(String, String)], file: &Path) -> Result<(), FileError> {
+pub fn export_onnx(
+    policy: &Policy,
+    contract: &str,
+    keys: &[(String, String)],
+    file: &Path,
+) -> Result<(), FileError> {
     write_atomically(file, &policy_onnx(policy, contract, keys))
 }
 
@@ -69,7 +74,8 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
     graph.constant("action.high", &[], &[ACTION_LIMIT]);
     graph.node("Clip", &[&input, "action.low", "action.high"], "actions");
 
-    let metadata = std::iter::once((CONTRACT_KEY, contract)).chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    let metadata =
+        std::iter::once((CONTRACT_KEY, contract)).chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     let model = pb::ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: OPSET }],
@@ -83,7 +89,9 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
             output: vec![value("actions", n_act)],
             ..Default::default()
         }),
-        metadata_props: metadata.map(|(key, value)| pb::StringStringEntryProto { key: key.into(), value: value.into() }).collect(),
+        metadata_props: metadata
+            .map(|(key, value)| pb::StringStringEntryProto { key: key.into(), value: value.into() })
+            .collect(),
         ..Default::default()
     };
     model.encode_to_vec()
@@ -124,14 +132,18 @@ impl Graph {
 
 /// A matrix `[1, width]` at the graph's edge.
 fn value(name: &str, width: usize) -> pb::ValueInfoProto {
-    let dim = |d: usize| Dimension { value: Some(dimension::Value::DimValue(d as i64)), ..Default::default() };
+    let dim =
+        |d: usize| Dimension { value: Some(dimension::Value::DimValue(d as i64)), ..Default::default() };
     let tensor = pb::type_proto::Tensor {
         elem_type: DataType::Float as i32,
         shape: Some(pb::TensorShapeProto { dim: vec![dim(1), dim(width)] }),
     };
     pb::ValueInfoProto {
         name: name.into(),
-        r#type: Some(pb::TypeProto { value: Some(pb::type_proto::Value::TensorType(tensor)), ..Default::default() }),
+        r#type: Some(pb::TypeProto {
+            value: Some(pb::type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -149,7 +161,8 @@ mod tests {
         let mut normaliser = Normaliser::new(6);
         normaliser.update(&rows);
         let mlp = Mlp::new(6, &[32, 24], 2);
-        let parameters = mlp.initialise(1.0, &mut rng).iter().map(|p| p + 0.05 * rng.normal() as f32).collect();
+        let parameters =
+            mlp.initialise(1.0, &mut rng).iter().map(|p| p + 0.05 * rng.normal() as f32).collect();
         Policy { normaliser: normaliser.freeze(), mlp, parameters }
     }
 
@@ -157,7 +170,13 @@ mod tests {
     fn tract_computes_the_same_actions() {
         let policy = policy();
         let bytes = policy_onnx(&policy, "{}", &[]);
-        let model = tract_onnx::onnx().model_for_read(&mut &bytes[..]).unwrap().into_optimized().unwrap().into_runnable().unwrap();
+        let model = tract_onnx::onnx()
+            .model_for_read(&mut &bytes[..])
+            .unwrap()
+            .into_optimized()
+            .unwrap()
+            .into_runnable()
+            .unwrap();
         let mut rng = Rng::at(5, &[]);
         let mut worst = 0.0f32;
         for _ in 0..200 {

@@ -24,13 +24,23 @@ pub struct FileError {
 
 impl FileError {
     /// An error about `field` of `file`.
-    pub fn new(file: impl Into<PathBuf>, field: impl Into<String>, problem: impl ToString, next_step: &'static str) -> Self {
+    pub fn new(
+        file: impl Into<PathBuf>,
+        field: impl Into<String>,
+        problem: impl ToString,
+        next_step: &'static str,
+    ) -> Self {
         Self { file: file.into(), field: field.into(), problem: problem.to_string(), next_step }
     }
 
     /// The operating system refused to write.
     pub fn write(file: impl Into<PathBuf>, error: &io::Error) -> Self {
-        Self::new(file, "write", error, "free space or choose another folder with write permission; what was there before is intact")
+        Self::new(
+            file,
+            "write",
+            error,
+            "free space or choose another folder with write permission; what was there before is intact",
+        )
     }
 
     /// The operating system refused to read.
@@ -85,8 +95,9 @@ impl RunFolder {
     /// When the file cannot be written or the configuration has no TOML form.
     pub fn write_config<C: Serialize>(&self, config: &C) -> Result<(), FileError> {
         let file = self.path.join("config.toml");
-        let text = toml::to_string_pretty(config)
-            .map_err(|e| FileError::new(&file, "config", e, "report this: the configuration should have a TOML form"))?;
+        let text = toml::to_string_pretty(config).map_err(|e| {
+            FileError::new(&file, "config", e, "report this: the configuration should have a TOML form")
+        })?;
         write_atomically(&file, text.as_bytes())
     }
 
@@ -96,7 +107,9 @@ impl RunFolder {
     /// When a file cannot be written.
     pub fn write_curves<R: Serialize>(&self, rows: &[R]) -> Result<(), FileError> {
         let file = self.path.join("curves.csv");
-        let bug = |e: serde_json::Error| FileError::new(&file, "row", e, "report this: a curve row should have a JSON form");
+        let bug = |e: serde_json::Error| {
+            FileError::new(&file, "row", e, "report this: a curve row should have a JSON form")
+        };
         let objects = rows.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(bug)?;
         let mut text = String::new();
         for (i, row) in objects.iter().filter_map(serde_json::Value::as_object).enumerate() {
@@ -104,7 +117,8 @@ impl RunFolder {
                 text += &row.keys().map(String::as_str).collect::<Vec<_>>().join(",");
                 text.push('\n');
             }
-            let cells: Vec<String> = row.values().map(|v| if v.is_null() { String::new() } else { v.to_string() }).collect();
+            let cells: Vec<String> =
+                row.values().map(|v| if v.is_null() { String::new() } else { v.to_string() }).collect();
             text += &cells.join(",");
             text.push('\n');
         }
@@ -120,7 +134,8 @@ impl RunFolder {
     pub fn read_curves<R: DeserializeOwned>(&self) -> Result<Vec<R>, FileError> {
         let file = self.path.join("curves.json");
         let bytes = fs::read(&file).map_err(|e| FileError::read(&file, &e))?;
-        serde_json::from_slice(&bytes).map_err(|e| FileError::new(&file, "json", e, "delete the run folder and train anew"))
+        serde_json::from_slice(&bytes)
+            .map_err(|e| FileError::new(&file, "json", e, "delete the run folder and train anew"))
     }
 }
 
@@ -130,7 +145,9 @@ impl RunFolder {
 /// When the disk refuses; the old file is then intact.
 pub fn write_atomically(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let temporary = temporary_beside(file);
-    let result = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, file)).and_then(|()| sync_parent(file));
+    let result = write_synced(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, file))
+        .and_then(|()| sync_parent(file));
     result.map_err(|e| {
         // The reason to report is `e`; the leftover is overwritten by the next attempt.
         let _ = fs::remove_file(&temporary);
@@ -160,7 +177,11 @@ pub fn replace_link(link: &Path, target: &str) -> Result<(), FileError> {
         .map_err(|e| FileError::write(link, &e))
 }
 
-fn write_folder_with(folder: &Path, files: &[(&str, &[u8])], write: impl Fn(&Path, &[u8]) -> io::Result<()>) -> Result<(), FileError> {
+fn write_folder_with(
+    folder: &Path,
+    files: &[(&str, &[u8])],
+    write: impl Fn(&Path, &[u8]) -> io::Result<()>,
+) -> Result<(), FileError> {
     let temporary = temporary_beside(folder);
     let replaced = folder.with_extension("old");
     let attempt = || -> io::Result<()> {
@@ -227,7 +248,11 @@ pub(crate) mod tests {
         let folder = parent.join("7");
         write_folder_atomically(&folder, &[("a", b"old"), ("b", b"old")]).unwrap();
         let error = write_folder_with(&folder, &[("a", b"new"), ("b", b"new")], |file, bytes| {
-            if file.ends_with("b") { Err(io::ErrorKind::StorageFull.into()) } else { write_synced(file, bytes) }
+            if file.ends_with("b") {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                write_synced(file, bytes)
+            }
         })
         .unwrap_err();
         assert!(error.to_string().contains("free space"), "{error}");
@@ -237,7 +262,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_full_device_is_an_error_of_the_file() {
-        assert_eq!(write_synced(Path::new("/dev/full"), b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            write_synced(Path::new("/dev/full"), b"x").unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
     }
 
     #[test]
@@ -258,7 +286,14 @@ pub(crate) mod tests {
             episode_return: Option<f32>,
         }
         let run = RunFolder::create(scratch("curves")).unwrap();
-        run.write_curves(&[Row { iteration: 0, episode_return: None }, Row { iteration: 1, episode_return: Some(2.5) }]).unwrap();
-        assert_eq!(fs::read_to_string(run.path().join("curves.csv")).unwrap(), "iteration,episode_return\n0,\n1,2.5\n");
+        run.write_curves(&[
+            Row { iteration: 0, episode_return: None },
+            Row { iteration: 1, episode_return: Some(2.5) },
+        ])
+        .unwrap();
+        assert_eq!(
+            fs::read_to_string(run.path().join("curves.csv")).unwrap(),
+            "iteration,episode_return\n0,\n1,2.5\n"
+        );
     }
 }

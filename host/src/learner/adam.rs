@@ -20,7 +20,13 @@ impl Adam {
     }
 
     /// Moves `parameters` against `gradient`, whose norm is clipped to `max_norm`.
-    pub(crate) fn step(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f32, max_norm: f32) {
+    pub(crate) fn step(
+        &mut self,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        learning_rate: f32,
+        max_norm: f32,
+    ) {
         self.time += 1;
         let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt() as f32;
         let scale = if norm > max_norm { max_norm / norm } else { 1.0 };
@@ -32,7 +38,8 @@ impl Adam {
             let gradient = gradient * scale;
             *first = BETA_1 * *first + (1.0 - BETA_1) * gradient;
             *second = BETA_2 * *second + (1.0 - BETA_2) * gradient * gradient;
-            *parameter -= learning_rate * (*first / correction_1) / ((*second / correction_2).sqrt() + EPSILON);
+            *parameter -=
+                learning_rate * (*first / correction_1) / ((*second / correction_2).sqrt() + EPSILON);
         }
     }
 }

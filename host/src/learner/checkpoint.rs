@@ -28,7 +28,8 @@ pub struct Checkpoint {
 const FORMAT: &str = "tendon-checkpoint";
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 4] = b"TNDC";
-const NEXT_STEP: &str = "start from an older folder in checkpoints/ (point the link `last` at it), or train anew";
+const NEXT_STEP: &str =
+    "start from an older folder in checkpoints/ (point the link `last` at it), or train anew";
 /// Largest file read; a policy of this project has a few MB.
 const SIZE_LIMIT: u64 = 1 << 30;
 
@@ -119,7 +120,8 @@ impl Checkpoint {
             arrays: self.arrays.iter().map(|(name, values)| (name.clone(), values.len())).collect(),
         };
         let folder = checkpoints.join(step.to_string());
-        let json = serde_json::to_vec_pretty(&header).map_err(|e| FileError::new(&folder, "state", e, NEXT_STEP))?;
+        let json =
+            serde_json::to_vec_pretty(&header).map_err(|e| FileError::new(&folder, "state", e, NEXT_STEP))?;
         let body: Vec<u8> = self.arrays.values().flatten().flat_map(|v| v.to_le_bytes()).collect();
         let mut binary = MAGIC.to_vec();
         binary.extend(crc32c(&json).to_le_bytes());
@@ -145,25 +147,44 @@ impl Checkpoint {
         if &prefix[..4] != MAGIC {
             return Err(broken("magic", format!("{:02x?} instead of {MAGIC:02x?}", &prefix[..4])));
         }
-        let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
-        let header: Header = serde_json::from_slice(&json).map_err(|e| FileError::new(&json_file, "json", e, NEXT_STEP))?;
+        let word =
+            |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
+        let header: Header =
+            serde_json::from_slice(&json).map_err(|e| FileError::new(&json_file, "json", e, NEXT_STEP))?;
         let wrong = |field: &str, problem: String| FileError::new(&json_file, field, problem, NEXT_STEP);
         if header.format != FORMAT || header.version != VERSION {
-            return Err(wrong("version", format!("{} {} instead of {FORMAT} {VERSION}", header.format, header.version)));
+            return Err(wrong(
+                "version",
+                format!("{} {} instead of {FORMAT} {VERSION}", header.format, header.version),
+            ));
         }
         if word(4) != crc32c(&json) {
             return Err(wrong("crc", format!("{:08x} instead of {:08x}", crc32c(&json), word(4))));
         }
-        let expected = header.arrays.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(length.checked_mul(8)?));
+        let expected =
+            header.arrays.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(length.checked_mul(8)?));
         if expected != Some(body.len()) {
-            return Err(broken("length", format!("{} bytes of arrays, state.json lists {expected:?}", body.len())));
+            return Err(broken(
+                "length",
+                format!("{} bytes of arrays, state.json lists {expected:?}", body.len()),
+            ));
         }
         if word(8) != crc32c(body) {
             return Err(broken("crc", format!("{:08x} instead of {:08x}", crc32c(body), word(8))));
         }
         let mut values = body.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-        let arrays = header.arrays.iter().map(|(name, length)| (name.clone(), values.by_ref().take(*length).collect())).collect();
-        Ok(Self { kind: header.kind, config: header.config, counters: header.counters, arrays, file: folder.into() })
+        let arrays = header
+            .arrays
+            .iter()
+            .map(|(name, length)| (name.clone(), values.by_ref().take(*length).collect()))
+            .collect();
+        Ok(Self {
+            kind: header.kind,
+            config: header.config,
+            counters: header.counters,
+            arrays,
+            file: folder.into(),
+        })
     }
 
     /// The checkpoint that `checkpoints/last` points at; `None` when there is none yet.
@@ -188,7 +209,12 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
 fn read_limited(file: &Path) -> Result<Vec<u8>, FileError> {
     let length = fs::metadata(file).map_err(|e| FileError::read(file, &e))?.len();
     if length > SIZE_LIMIT {
-        return Err(FileError::new(file, "length", format!("{length} bytes, at most {SIZE_LIMIT} are read"), NEXT_STEP));
+        return Err(FileError::new(
+            file,
+            "length",
+            format!("{length} bytes, at most {SIZE_LIMIT} are read"),
+            NEXT_STEP,
+        ));
     }
     fs::read(file).map_err(|e| FileError::read(file, &e))
 }

@@ -21,7 +21,13 @@ const SHARDS: usize = 2;
 ///
 /// `shapes` cuts `parameters` into matrices; `loss` gets them as tracked tensors with its share of the rows and returns a **sum** over
 /// these rows (so that shards add up to the whole), already divided by the size of the full batch, and scalars to report.
-pub(crate) fn sharded_gradient<L>(shapes: &[[usize; 2]], parameters: &[f32], rows: &[usize], threads: usize, loss: L) -> Gradient
+pub(crate) fn sharded_gradient<L>(
+    shapes: &[[usize; 2]],
+    parameters: &[f32],
+    rows: &[usize],
+    threads: usize,
+    loss: L,
+) -> Gradient
 where
     L: Fn(&[Tensor<2>], &[usize]) -> (Tensor<1>, Vec<Tensor<1>>) + Sync,
 {
@@ -38,7 +44,11 @@ where
 }
 
 /// Applies `work` to every item on at most `threads` threads; results come in the order of the items.
-pub(crate) fn parallel_map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+pub(crate) fn parallel_map<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(usize, &T) -> R + Sync,
+) -> Vec<R> {
     let share = items.len().div_ceil(threads.max(1)).max(1);
     if items.len() <= share {
         return items.iter().enumerate().map(|(i, item)| work(i, item)).collect();
@@ -49,7 +59,9 @@ pub(crate) fn parallel_map<T: Sync, R: Send>(items: &[T], threads: usize, work: 
             .chunks(share)
             .enumerate()
             .map(|(c, chunk)| {
-                scope.spawn(move || chunk.iter().enumerate().map(|(i, item)| work(c * share + i, item)).collect::<Vec<R>>())
+                scope.spawn(move || {
+                    chunk.iter().enumerate().map(|(i, item)| work(c * share + i, item)).collect::<Vec<R>>()
+                })
             })
             .collect();
         handles
@@ -120,7 +132,9 @@ fn gradient(
     let mut values = Vec::with_capacity(parameters.len());
     for (tensor, shape) in tensors.iter().zip(shapes) {
         match tensor.grad_remove(&mut gradients) {
-            Some(gradient) => values.extend(gradient.into_data().try_to_vec::<f32>().expect("every tensor here is f32")),
+            Some(gradient) => {
+                values.extend(gradient.into_data().try_to_vec::<f32>().expect("every tensor here is f32"))
+            }
             // The loss does not depend on this matrix.
             None => values.extend(std::iter::repeat_n(0.0, shape[0] * shape[1])),
         }
@@ -143,10 +157,13 @@ mod tests {
         let mut plain = Vec::new();
         mlp.infer(&parameters, &input, &mut plain);
         let exact = {
-            let tensor = |range: std::ops::Range<usize>, shape| Tensor::<2>::from_data(TensorData::new(parameters[range].to_vec(), shape), &Device::flex());
+            let tensor = |range: std::ops::Range<usize>, shape| {
+                Tensor::<2>::from_data(TensorData::new(parameters[range].to_vec(), shape), &Device::flex())
+            };
             let layers: Vec<_> = mlp.layers().collect();
             layers.iter().fold(matrix(input, 7).without_autodiff(), |x, l| {
-                let y = x.matmul(tensor(l.weight..l.bias, [l.inputs, l.outputs])) + tensor(l.bias..l.bias + l.outputs, [1, l.outputs]);
+                let y = x.matmul(tensor(l.weight..l.bias, [l.inputs, l.outputs]))
+                    + tensor(l.bias..l.bias + l.outputs, [1, l.outputs]);
                 if l.last { y } else { y.tanh() }
             })
         };
@@ -183,7 +200,11 @@ mod tests {
             let below = value(&parameters);
             parameters[i] = kept;
             let numeric = (above - below) / 2e-2;
-            assert!((numeric - f64::from(one.values[i])).abs() < 1e-2 * (1.0 + numeric.abs()), "{i}: {numeric} {}", one.values[i]);
+            assert!(
+                (numeric - f64::from(one.values[i])).abs() < 1e-2 * (1.0 + numeric.abs()),
+                "{i}: {numeric} {}",
+                one.values[i]
+            );
         }
     }
 }

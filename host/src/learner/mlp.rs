@@ -55,7 +55,8 @@ impl Mlp {
         let last = self.sizes.len() - 2;
         self.sizes.windows(2).enumerate().map(move |(i, pair)| {
             let (inputs, outputs) = (pair[0], pair[1]);
-            let layer = Layer { inputs, outputs, weight: offset, bias: offset + inputs * outputs, last: i == last };
+            let layer =
+                Layer { inputs, outputs, weight: offset, bias: offset + inputs * outputs, last: i == last };
             offset = layer.bias + outputs;
             layer
         })

@@ -5,6 +5,7 @@
 
 mod adam;
 mod checkpoint;
+mod config;
 pub(crate) mod gradient;
 mod mlp;
 mod network;
@@ -18,11 +19,12 @@ mod random;
 mod rollout;
 
 pub use checkpoint::Checkpoint;
+pub use config::{PpoConfig, Schedule};
 pub use mlp::{Layer, Mlp};
 pub use network::{ActorCritic, Batch, Losses, StepSettings};
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
 pub use policy::{EPISODE_LIMIT, Episode, Interval, Policy, bootstrap, evaluate};
-pub use ppo::{LearnError, PpoConfig, Schedule, Trained, restore_policy, train};
+pub use ppo::{LearnError, Trained, restore_policy, train};
 pub use progress::{CurveRow, OnProgress, Progress, Stage};
 pub use random::{Rng, derive_seed};
 pub use rollout::{ACTION_LIMIT, MakeEnvironment, Rollout, advantages};

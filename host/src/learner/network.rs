@@ -77,7 +77,13 @@ const ACTOR_GAIN: f32 = 0.01;
 
 impl ActorCritic {
     /// Fresh networks with the same hidden layers for both.
-    pub fn new(observations: usize, actions: usize, hidden: &[usize], initial_std: f32, rng: &mut Rng) -> Self {
+    pub fn new(
+        observations: usize,
+        actions: usize,
+        hidden: &[usize],
+        initial_std: f32,
+        rng: &mut Rng,
+    ) -> Self {
         let (actor, critic) = (Mlp::new(observations, hidden, actions), Mlp::new(observations, hidden, 1));
         let mut parameters = actor.initialise(ACTOR_GAIN, rng);
         parameters.extend(std::iter::repeat_n(initial_std.ln(), actions));
@@ -124,12 +130,24 @@ impl ActorCritic {
     pub fn step(&mut self, batch: &Batch, rows: &[usize], settings: &StepSettings) -> Losses {
         let matrices = [shapes(&self.actor), vec![[1, self.actor.outputs()]], shapes(&self.critic)].concat();
         let normalisation = moments(rows.iter().map(|&r| batch.advantages[r]));
-        let gradient = sharded_gradient(&matrices, &self.parameters, rows, settings.threads, |tensors, shard| {
-            self.loss(tensors, batch, shard, rows.len(), normalisation, settings)
-        });
-        self.adam.step(&mut self.parameters, &gradient.values, settings.learning_rate, settings.max_gradient_norm);
+        let gradient =
+            sharded_gradient(&matrices, &self.parameters, rows, settings.threads, |tensors, shard| {
+                self.loss(tensors, batch, shard, rows.len(), normalisation, settings)
+            });
+        self.adam.step(
+            &mut self.parameters,
+            &gradient.values,
+            settings.learning_rate,
+            settings.max_gradient_norm,
+        );
         let report = gradient.report;
-        Losses { policy: report[0], value: report[1], entropy: report[2], kl: report[3], clip_fraction: report[4] }
+        Losses {
+            policy: report[0],
+            value: report[1],
+            entropy: report[2],
+            kl: report[3],
+            clip_fraction: report[4],
+        }
     }
 
     /// Loss of the samples `shard`, which are part of a minibatch of `total`.
@@ -152,7 +170,8 @@ impl ActorCritic {
         let (log_std, critic) = (&rest[0], &rest[1..]);
 
         let observations = table(batch.observations, n_obs);
-        let distance = (table(batch.actions, n_act) - forward(actor, observations.clone())) / log_std.clone().exp();
+        let distance =
+            (table(batch.actions, n_act) - forward(actor, observations.clone())) / log_std.clone().exp();
         let log_prob = (distance.square() * -0.5 - log_std.clone() - HALF_LOG_TAU).sum_dim(1);
         let log_ratio = log_prob - column(batch.log_probs);
         let ratio = log_ratio.clone().exp();
@@ -172,7 +191,8 @@ impl ActorCritic {
 
         let weight = shard.len() as f32 * share;
         let entropy = (log_std.clone() + (HALF_LOG_TAU + 0.5)).sum() * weight;
-        let loss = policy.clone() + value.clone() * settings.value_weight - entropy.clone() * settings.entropy_weight;
+        let loss = policy.clone() + value.clone() * settings.value_weight
+            - entropy.clone() * settings.entropy_weight;
 
         let (ratio, log_ratio) = (ratio.without_autodiff(), log_ratio.without_autodiff());
         let kl = (ratio.clone() - 1.0 - log_ratio).sum() * share;
@@ -223,7 +243,8 @@ mod tests {
         let (mut means, mut values) = (Vec::new(), Vec::new());
         network.means(&observations, &mut means);
         network.values(&observations, &mut values);
-        let log_probs: Vec<f32> = (0..100).map(|i| network.log_prob(&means[i..=i], &actions[i..=i])).collect();
+        let log_probs: Vec<f32> =
+            (0..100).map(|i| network.log_prob(&means[i..=i], &actions[i..=i])).collect();
         let batch = Batch {
             observations: &observations,
             actions: &actions,
@@ -243,7 +264,10 @@ mod tests {
         };
         let rows: Vec<usize> = (0..100).collect();
         let first = network.step(&batch, &rows, &settings);
-        assert!(first.kl.abs() < 1e-6 && first.clip_fraction == 0.0, "the first step starts at ratio 1: {first:?}");
+        assert!(
+            first.kl.abs() < 1e-6 && first.clip_fraction == 0.0,
+            "the first step starts at ratio 1: {first:?}"
+        );
         let last = (0..20).map(|_| network.step(&batch, &rows, &settings)).last().unwrap();
         assert!(last.value < 0.5 * first.value && last.policy < first.policy - 0.05, "{first:?} {last:?}");
     }

@@ -75,7 +75,8 @@ impl FrozenNormaliser {
         let width = self.offset.len();
         for (source, target) in rows.chunks_exact(width).zip(normalised.chunks_exact_mut(width)) {
             for j in 0..width {
-                target[j] = ((source[j] - self.offset[j]) * self.scale[j]).clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT);
+                target[j] =
+                    ((source[j] - self.offset[j]) * self.scale[j]).clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT);
             }
         }
     }
@@ -89,7 +90,9 @@ mod tests {
     #[test]
     fn batches_give_the_mean_and_variance_of_the_whole() {
         let mut rng = Rng::at(0, &[]);
-        let rows: Vec<f32> = (0..3000).map(|i| if i % 2 == 0 { 100.0 + rng.normal() as f32 } else { 0.01 * rng.normal() as f32 }).collect();
+        let rows: Vec<f32> = (0..3000)
+            .map(|i| if i % 2 == 0 { 100.0 + rng.normal() as f32 } else { 0.01 * rng.normal() as f32 })
+            .collect();
         let mut batches = Normaliser::new(2);
         rows.chunks(300).for_each(|batch| batches.update(batch));
         let mut whole = Normaliser::new(2);

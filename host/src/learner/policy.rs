@@ -44,7 +44,13 @@ pub struct Episode {
 
 /// Runs `episodes` seeded episodes of `policy` under the task's own reward; `None` acts uniformly at random in the action range.
 /// An episode that neither terminates nor is truncated is cut after [`EPISODE_LIMIT`] steps.
-pub fn evaluate(policy: Option<&Policy>, make: MakeEnvironment, episodes: u64, seed: u64, threads: usize) -> Vec<Episode> {
+pub fn evaluate(
+    policy: Option<&Policy>,
+    make: MakeEnvironment,
+    episodes: u64,
+    seed: u64,
+    threads: usize,
+) -> Vec<Episode> {
     let seeds: Vec<u64> = (0..episodes).map(|i| derive_seed(seed, &[stream::EVALUATION, i])).collect();
     parallel_map(&seeds, threads, |_, &seed| {
         let mut environment = make();
@@ -52,11 +58,19 @@ pub fn evaluate(policy: Option<&Policy>, make: MakeEnvironment, episodes: u64, s
         let mut observation = vec![0.0; environment.observation_len()];
         let mut action = vec![0.0; environment.action_len()];
         environment.reset(seed, &mut observation);
-        let mut episode = Episode { episode_return: 0.0, length: 0, terminated: false, success: false, metrics: Vec::new() };
+        let mut episode = Episode {
+            episode_return: 0.0,
+            length: 0,
+            terminated: false,
+            success: false,
+            metrics: Vec::new(),
+        };
         while episode.length < EPISODE_LIMIT {
             match policy {
                 Some(policy) => policy.act(&observation, &mut action),
-                None => action.iter_mut().for_each(|a| *a = (2.0 * rng.uniform() - 1.0) as f32 * ACTION_LIMIT),
+                None => {
+                    action.iter_mut().for_each(|a| *a = (2.0 * rng.uniform() - 1.0) as f32 * ACTION_LIMIT)
+                }
             }
             let step = environment.step(&action, &mut observation);
             episode.episode_return += f64::from(step.reward);

@@ -61,9 +61,9 @@ impl Rng {
 
 /// A seed for `place` under `seed`; different places give unrelated seeds.
 pub fn derive_seed(seed: u64, place: &[u64]) -> u64 {
-    place
-        .iter()
-        .fold(mix(seed.wrapping_add(GOLDEN)), |hash, &part| mix(hash.wrapping_add(GOLDEN) ^ mix(part.wrapping_add(GOLDEN))))
+    place.iter().fold(mix(seed.wrapping_add(GOLDEN)), |hash, &part| {
+        mix(hash.wrapping_add(GOLDEN) ^ mix(part.wrapping_add(GOLDEN)))
+    })
 }
 
 /// 2^64 divided by the golden ratio: SplitMix64's increment.

@@ -69,14 +69,24 @@ pub(crate) struct Slot {
     episodes: u64,
     /// Applied actions of the running episode: replaying them is how a resumed run gets back to the same state.
     history: Vec<f32>,
+    /// Length at which the very first episode is cut; 0 is never.
+    first_cut: usize,
 }
 
 impl Slot {
-    /// Starts the first episode of environment `index`.
-    pub(crate) fn start(make: MakeEnvironment, seed: u64, index: usize) -> Self {
+    /// Starts the first episode of environment `index`, which is cut after `first_cut` steps (0: never).
+    pub(crate) fn start(make: MakeEnvironment, seed: u64, index: usize, first_cut: usize) -> Self {
         let environment = make();
         let observation = vec![0.0; environment.observation_len()];
-        let mut slot = Self { environment, observation, seed: 0, episode_return: 0.0, episodes: 0, history: Vec::new() };
+        let mut slot = Self {
+            environment,
+            observation,
+            seed: 0,
+            episode_return: 0.0,
+            episodes: 0,
+            history: Vec::new(),
+            first_cut,
+        };
         slot.next_episode(seed, index);
         slot
     }
@@ -97,7 +107,12 @@ impl Slot {
     }
 
     /// Replays the running episode of a checkpoint.
-    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint, seed: u64, index: usize) -> Result<(), FileError> {
+    pub(crate) fn restore(
+        &mut self,
+        checkpoint: &Checkpoint,
+        seed: u64,
+        index: usize,
+    ) -> Result<(), FileError> {
         let field = format!("environment.{index}.episodes");
         self.episodes = checkpoint
             .counter(&field)?
@@ -108,14 +123,16 @@ impl Slot {
         let history: Vec<f32> = checkpoint.any_array(&field)?.iter().map(|&v| v as f32).collect();
         for action in history.chunks(self.environment.action_len()) {
             if action.len() != self.environment.action_len() {
-                return Err(checkpoint.error(&field, format!("{} values, no multiple of the action's length", history.len())));
+                return Err(checkpoint
+                    .error(&field, format!("{} values, no multiple of the action's length", history.len())));
             }
             self.episode_return += f64::from(self.environment.step(action, &mut self.observation).reward);
         }
         self.history = history;
         let field = format!("environment.{index}.observation");
         if checkpoint.array_f32(&field, self.observation.len())? != self.observation {
-            return Err(checkpoint.error(&field, "replaying the episode led elsewhere: the simulation has changed since"));
+            return Err(checkpoint
+                .error(&field, "replaying the episode led elsewhere: the simulation has changed since"));
         }
         Ok(())
     }
@@ -136,9 +153,14 @@ pub(crate) fn collect(
         let handles: Vec<_> = slots
             .chunks_mut(share)
             .enumerate()
-            .map(|(c, chunk)| scope.spawn(move || collect_chunk(chunk, c * share, network, normaliser, steps, place)))
+            .map(|(c, chunk)| {
+                scope.spawn(move || collect_chunk(chunk, c * share, network, normaliser, steps, place))
+            })
             .collect();
-        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     let mut whole = Rollout { steps, ..Rollout::default() };
     for part in parts {
@@ -200,10 +222,12 @@ fn collect_chunk(
         episode_seeds: vec![0; rows],
         finished: Vec::new(),
     };
-    let mut noise: Vec<Rng> =
-        (0..slots.len()).map(|e| Rng::at(seed, &[stream::EXPLORATION, iteration, (first_index + e) as u64])).collect();
+    let mut noise: Vec<Rng> = (0..slots.len())
+        .map(|e| Rng::at(seed, &[stream::EXPLORATION, iteration, (first_index + e) as u64]))
+        .collect();
     let std: Vec<f32> = network.log_std().iter().map(|s| s.exp()).collect();
-    let (mut batch, mut means, mut values, mut last) = (vec![0.0; slots.len() * n_obs], Vec::new(), Vec::new(), Vec::new());
+    let (mut batch, mut means, mut values, mut last) =
+        (vec![0.0; slots.len() * n_obs], Vec::new(), Vec::new(), Vec::new());
     for t in 0..steps {
         for (slot, normalised) in slots.iter().zip(batch.chunks_exact_mut(n_obs)) {
             normaliser.apply(&slot.observation, normalised);
@@ -214,7 +238,8 @@ fn collect_chunk(
             let row = e * steps + t;
             let mean = &means[e * n_act..(e + 1) * n_act];
             out.observations[row * n_obs..(row + 1) * n_obs].copy_from_slice(&slot.observation);
-            out.normalised[row * n_obs..(row + 1) * n_obs].copy_from_slice(&batch[e * n_obs..(e + 1) * n_obs]);
+            out.normalised[row * n_obs..(row + 1) * n_obs]
+                .copy_from_slice(&batch[e * n_obs..(e + 1) * n_obs]);
             let action = &mut out.actions[row * n_act..(row + 1) * n_act];
             for ((a, m), s) in action.iter_mut().zip(mean).zip(&std) {
                 *a = m + s * noise[e].normal() as f32;
@@ -230,7 +255,9 @@ fn collect_chunk(
             }
             out.episode_seeds[row] = slot.seed;
             slot.history.extend_from_slice(applied);
-            let step = slot.environment.step(applied, &mut slot.observation);
+            let mut step = slot.environment.step(applied, &mut slot.observation);
+            let staggered = slot.episodes == 1 && slot.history.len() == slot.first_cut * n_act;
+            step.truncated |= staggered;
             slot.episode_return += f64::from(step.reward);
             out.rewards[row] = step.reward;
             out.terminated[row] = step.terminated;
@@ -243,7 +270,9 @@ fn collect_chunk(
                 out.next_values[row] = last[0];
             }
             if step.terminated || step.truncated {
-                out.finished.push((slot.episode_return, (slot.history.len() / n_act) as u64));
+                if !staggered {
+                    out.finished.push((slot.episode_return, (slot.history.len() / n_act) as u64));
+                }
                 slot.next_episode(seed, first_index + e);
             }
         }

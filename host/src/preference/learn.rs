@@ -11,7 +11,8 @@ use super::reward_model::{RewardConfig, RewardModel};
 use super::store::PreferenceStore;
 use super::teacher::TeacherConfig;
 use crate::learner::{
-    Checkpoint, CurveRow, LearnError, MakeEnvironment, OnProgress, Ppo, PpoConfig, Progress, Rng, Rollout, Stage, Trained, same_config, stream,
+    Checkpoint, CurveRow, LearnError, MakeEnvironment, OnProgress, Ppo, PpoConfig, Progress, Rng, Rollout,
+    Stage, Trained, same_config, stream,
 };
 use crate::run_folder::RunFolder;
 
@@ -44,13 +45,13 @@ pub struct PreferenceConfig {
 impl Default for PreferenceConfig {
     fn default() -> Self {
         Self {
-            labels: 300,
+            labels: 600,
             first_queries: 60,
-            queries: 24,
-            query_interval: 4,
+            queries: 30,
+            query_interval: 10,
             candidates: 8,
             sampling: Sampling::Disagreement,
-            segment_steps: 32,
+            segment_steps: 24,
             teacher: TeacherConfig::default(),
             reward: RewardConfig::default(),
             ppo: PpoConfig::default(),
@@ -91,7 +92,10 @@ impl PreferenceConfig {
             return Err(LearnError::Config { field, problem: "0 is not above 0".into() });
         }
         if self.segment_steps > self.ppo.rollout_steps {
-            let problem = format!("{} is longer than ppo.rollout_steps, {}", self.segment_steps, self.ppo.rollout_steps);
+            let problem = format!(
+                "{} is longer than ppo.rollout_steps, {}",
+                self.segment_steps, self.ppo.rollout_steps
+            );
             return Err(LearnError::Config { field: "segment_steps", problem });
         }
         Ok(())
@@ -114,7 +118,8 @@ pub fn train_from_preferences(
     let mut ppo = Ppo::new(&config.ppo, make, seed)?;
     let (n_obs, n_act) = ppo.widths();
     let mut model = RewardModel::new(&config.reward, n_obs, n_act, seed);
-    let mut store = run.map_or_else(|| Ok(PreferenceStore::in_memory()), |run| PreferenceStore::open(&run.preferences()))?;
+    let mut store = run
+        .map_or_else(|| Ok(PreferenceStore::in_memory()), |run| PreferenceStore::open(&run.preferences()))?;
     let kind = "preference-ppo";
     let value = serde_json::to_value(config).unwrap_or_default();
     let mut curves = Vec::new();
@@ -123,7 +128,10 @@ pub fn train_from_preferences(
             same_config(&checkpoint, kind, &value)?;
             ppo.restore(&checkpoint)?;
             model.restore(&checkpoint)?;
-            store.truncate(checkpoint.counter("segments")? as usize, checkpoint.counter("preferences")? as usize)?;
+            store.truncate(
+                checkpoint.counter("segments")? as usize,
+                checkpoint.counter("preferences")? as usize,
+            )?;
             curves = ppo.earlier_curves(run)?;
         }
         None => store.truncate(0, 0)?,
@@ -142,8 +150,17 @@ pub fn train_from_preferences(
         }
         let rewards = model.rewards(&rollout.observations, &rollout.applied, rows, config.ppo.threads);
         let losses = ppo.update(&rollout, &rewards)?;
-        let row = CurveRow { labels: store.labels(), label_accuracy, ..ppo.row(&rollout, &rewards, losses, started) };
-        let report = Progress { stage: Stage::LearnedReward, done: ppo.iteration, total: config.ppo.iterations(), row: Some(row.clone()) };
+        let row = CurveRow {
+            labels: store.labels(),
+            label_accuracy,
+            ..ppo.row(&rollout, &rewards, losses, started)
+        };
+        let report = Progress {
+            stage: Stage::LearnedReward,
+            done: ppo.iteration,
+            total: config.ppo.iterations(),
+            row: Some(row.clone()),
+        };
         interrupted = on_progress(&report) == ControlFlow::Break(());
         curves.push(row);
         if let Some(run) = run.filter(|_| ppo.at_checkpoint()) {
@@ -160,12 +177,21 @@ pub fn train_from_preferences(
 }
 
 /// One session: cuts segments from the rollout, chooses pairs, lets the teacher answer, stores all of it.
-fn ask(config: &PreferenceConfig, rollout: &Rollout, model: &RewardModel, store: &mut PreferenceStore, seed: u64, iteration: u64) -> Result<(), LearnError> {
+fn ask(
+    config: &PreferenceConfig,
+    rollout: &Rollout,
+    model: &RewardModel,
+    store: &mut PreferenceStore,
+    seed: u64,
+    iteration: u64,
+) -> Result<(), LearnError> {
     let first = store.preferences().is_empty();
-    let (wanted, sampling) = if first { (config.first_queries, Sampling::Uniform) } else { (config.queries, config.sampling) };
+    let (wanted, sampling) =
+        if first { (config.first_queries, Sampling::Uniform) } else { (config.queries, config.sampling) };
     let wanted = wanted.min((config.labels - store.labels()) as usize);
     let mut rng = Rng::at(seed, &[stream::QUERY, iteration]);
-    let candidates = cut_segments(rollout, config.segment_steps, 2 * wanted * config.candidates, 0, iteration, &mut rng);
+    let candidates =
+        cut_segments(rollout, config.segment_steps, 2 * wanted * config.candidates, 0, iteration, &mut rng);
     let mut candidates = candidates.into_iter();
     let pairs = std::iter::from_fn(|| candidates.next().zip(candidates.next())).collect();
     let mut rng = Rng::at(seed, &[stream::TEACHER, iteration]);
@@ -175,7 +201,13 @@ fn ask(config: &PreferenceConfig, rollout: &Rollout, model: &RewardModel, store:
         left.id = (store.segments().len() + segments.len()) as u64;
         right.id = left.id + 1;
         let label = config.teacher.label(&left, &right, &mut rng);
-        preferences.push(Preference { schema: SCHEMA_VERSION, left: left.id, right: right.id, label, annotator: annotator.clone() });
+        preferences.push(Preference {
+            schema: SCHEMA_VERSION,
+            left: left.id,
+            right: right.id,
+            label,
+            annotator: annotator.clone(),
+        });
         segments.extend([left, right]);
     }
     Ok(store.append(segments, preferences)?)
@@ -193,17 +225,36 @@ mod tests {
     }
 
     fn short() -> PreferenceConfig {
-        let ppo = PpoConfig { total_steps: 8 * 512, environments: 8, rollout_steps: 64, hidden: vec![16], checkpoint_interval: 2, ..PpoConfig::default() };
+        let ppo = PpoConfig {
+            total_steps: 8 * 512,
+            environments: 8,
+            rollout_steps: 64,
+            hidden: vec![16],
+            checkpoint_interval: 2,
+            ..PpoConfig::default()
+        };
         let reward = RewardConfig { hidden: vec![16], epochs: 5, ..RewardConfig::default() };
-        PreferenceConfig { labels: 30, first_queries: 10, queries: 10, query_interval: 3, segment_steps: 16, reward, ppo, ..PreferenceConfig::default() }
+        PreferenceConfig {
+            labels: 30,
+            first_queries: 10,
+            queries: 10,
+            query_interval: 3,
+            segment_steps: 16,
+            reward,
+            ppo,
+            ..PreferenceConfig::default()
+        }
     }
 
     #[test]
     fn swings_up_the_pendulum_without_seeing_its_reward() {
-        let ppo = PpoConfig { total_steps: 150_000, environments: 16, discount: 0.95, ..PpoConfig::default() };
-        let config = PreferenceConfig { ppo, ..PreferenceConfig::default() };
+        let ppo =
+            PpoConfig { total_steps: 150_000, environments: 16, discount: 0.95, ..PpoConfig::default() };
+        let config = PreferenceConfig { labels: 200, query_interval: 4, ppo, ..PreferenceConfig::default() };
         let learned = train_from_preferences(&config, &pendulum, 1, None, &mut keep_on).unwrap();
-        let mean = |policy| evaluate(policy, &pendulum, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0;
+        let mean = |policy| {
+            evaluate(policy, &pendulum, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0
+        };
         let (random, learned) = (mean(None), mean(Some(&learned.trained.policy)));
         // -170 is what PPO on the true reward reaches.
         assert!((learned - random) / (-170.0 - random) > 0.8, "{learned} against {random}");
@@ -214,7 +265,9 @@ mod tests {
         let uninterrupted = train_from_preferences(&short(), &pendulum, 3, None, &mut keep_on).unwrap();
         for killed_after in [1, 4, 7] {
             let run = RunFolder::create(scratch(&format!("resume-preference-{killed_after}"))).unwrap();
-            let mut until = |p: &Progress| if p.done < killed_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            let mut until = |p: &Progress| {
+                if p.done < killed_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
             train_from_preferences(&short(), &pendulum, 3, Some(&run), &mut until).unwrap();
             let resumed = train_from_preferences(&short(), &pendulum, 3, Some(&run), &mut keep_on).unwrap();
             assert_eq!(resumed.trained.policy, uninterrupted.trained.policy, "killed after {killed_after}");

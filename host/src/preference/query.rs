@@ -18,7 +18,14 @@ pub enum Sampling {
 
 /// Cuts `count` random segments of `steps` steps out of a rollout, none across the end of an episode. Fewer come back when such
 /// stretches are rare.
-pub fn cut_segments(rollout: &Rollout, steps: usize, count: usize, first_id: u64, iteration: u64, rng: &mut Rng) -> Vec<Segment> {
+pub fn cut_segments(
+    rollout: &Rollout,
+    steps: usize,
+    count: usize,
+    first_id: u64,
+    iteration: u64,
+    rng: &mut Rng,
+) -> Vec<Segment> {
     /// Draws per segment before giving up.
     const ATTEMPTS: usize = 20;
     let rows = rollout.rewards.len();
@@ -53,7 +60,12 @@ pub fn cut_segments(rollout: &Rollout, steps: usize, count: usize, first_id: u64
 }
 
 /// Chooses up to `count` of the candidate pairs `(left, right)`, best first.
-pub fn choose(mut pairs: Vec<(Segment, Segment)>, sampling: Sampling, model: &RewardModel, count: usize) -> Vec<(Segment, Segment)> {
+pub fn choose(
+    mut pairs: Vec<(Segment, Segment)>,
+    sampling: Sampling,
+    model: &RewardModel,
+    count: usize,
+) -> Vec<(Segment, Segment)> {
     if sampling == Sampling::Disagreement {
         let disagreement = |(left, right): &(Segment, Segment)| {
             let scores = model.member_scores(left).into_iter().zip(model.member_scores(right));
@@ -80,7 +92,17 @@ mod tests {
             applied: vec![0.5; 40],
             rewards: (0..40).map(|i| i as f32).collect(),
             // The first environment's episode ends after step 12.
-            episode_seeds: (0..40).map(|i| if i < 12 { 1 } else if i < 20 { 2 } else { 3 }).collect(),
+            episode_seeds: (0..40)
+                .map(|i| {
+                    if i < 12 {
+                        1
+                    } else if i < 20 {
+                        2
+                    } else {
+                        3
+                    }
+                })
+                .collect(),
             ..Rollout::default()
         }
     }
@@ -105,7 +127,12 @@ mod tests {
         let pairs: Vec<_> = segments.chunks(2).map(|p| (p[0].clone(), p[1].clone())).collect();
         let model = RewardModel::new(&RewardConfig::default(), 1, 1, 0);
         let variance = |(l, r): &(Segment, Segment)| {
-            let p: Vec<f64> = model.member_scores(l).iter().zip(model.member_scores(r)).map(|(l, r)| 1.0 / (1.0 + (r - l).exp())).collect();
+            let p: Vec<f64> = model
+                .member_scores(l)
+                .iter()
+                .zip(model.member_scores(r))
+                .map(|(l, r)| 1.0 / (1.0 + (r - l).exp()))
+                .collect();
             mean_and_variance(&p).1
         };
         let chosen = choose(pairs.clone(), Sampling::Disagreement, &model, 3);

@@ -45,17 +45,33 @@ impl Segment {
         if self.schema != SCHEMA_VERSION {
             return Err(("schema", format!("{} instead of {SCHEMA_VERSION}", self.schema)));
         }
-        if self.action_len == 0 || self.actions.is_empty() || !self.actions.len().is_multiple_of(self.action_len) {
-            return Err(("actions", format!("{} values, no positive multiple of {}", self.actions.len(), self.action_len)));
+        if self.action_len == 0
+            || self.actions.is_empty()
+            || !self.actions.len().is_multiple_of(self.action_len)
+        {
+            return Err((
+                "actions",
+                format!("{} values, no positive multiple of {}", self.actions.len(), self.action_len),
+            ));
         }
         if Some(self.observations.len()) != self.steps().checked_mul(self.observation_len) {
-            return Err(("observations", format!("{} values for {} steps of {}", self.observations.len(), self.steps(), self.observation_len)));
+            return Err((
+                "observations",
+                format!(
+                    "{} values for {} steps of {}",
+                    self.observations.len(),
+                    self.steps(),
+                    self.observation_len
+                ),
+            ));
         }
         let rewards = self.true_rewards.as_deref().unwrap_or_default();
         if self.true_rewards.is_some() && rewards.len() != self.steps() {
             return Err(("true_rewards", format!("{} values for {} steps", rewards.len(), self.steps())));
         }
-        for (field, values) in [("observations", &*self.observations), ("actions", &*self.actions), ("true_rewards", rewards)] {
+        for (field, values) in
+            [("observations", &*self.observations), ("actions", &*self.actions), ("true_rewards", rewards)]
+        {
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 return Err((field, format!("value {i} is {}", values[i])));
             }
@@ -140,12 +156,17 @@ impl Preference {
     ///
     /// # Errors
     /// `(field, problem)`.
-    pub fn check<'a>(&self, segments: impl Fn(u64) -> Option<&'a Segment>) -> Result<(), (&'static str, String)> {
+    pub fn check<'a>(
+        &self,
+        segments: impl Fn(u64) -> Option<&'a Segment>,
+    ) -> Result<(), (&'static str, String)> {
         if self.schema != SCHEMA_VERSION {
             return Err(("schema", format!("{} instead of {SCHEMA_VERSION}", self.schema)));
         }
-        let left = segments(self.left).ok_or_else(|| ("left", format!("no segment {} before this line", self.left)))?;
-        let right = segments(self.right).ok_or_else(|| ("right", format!("no segment {} before this line", self.right)))?;
+        let left = segments(self.left)
+            .ok_or_else(|| ("left", format!("no segment {} before this line", self.left)))?;
+        let right = segments(self.right)
+            .ok_or_else(|| ("right", format!("no segment {} before this line", self.right)))?;
         let shape = |s: &Segment| (s.steps(), s.observation_len, s.action_len);
         if self.left == self.right || shape(left) != shape(right) {
             return Err(("right", format!("segments {} and {} cannot be compared", self.left, self.right)));

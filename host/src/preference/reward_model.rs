@@ -29,7 +29,14 @@ pub struct RewardConfig {
 
 impl Default for RewardConfig {
     fn default() -> Self {
-        Self { members: 3, hidden: vec![64, 64], learning_rate: 1e-3, batch: 32, epochs: 60, enough_accuracy: 0.97 }
+        Self {
+            members: 3,
+            hidden: vec![64, 64],
+            learning_rate: 1e-3,
+            batch: 32,
+            epochs: 20,
+            enough_accuracy: 0.97,
+        }
     }
 }
 
@@ -61,24 +68,36 @@ impl RewardModel {
         let mlp = Mlp::new(observations + actions, &config.hidden, 1);
         let members = (0..config.members as u64)
             .map(|m| Member {
-                parameters: mlp.initialise(1.0, &mut Rng::at(seed, &[stream::REWARD_MODEL, stream::WEIGHTS, m])),
+                parameters: mlp
+                    .initialise(1.0, &mut Rng::at(seed, &[stream::REWARD_MODEL, stream::WEIGHTS, m])),
                 adam: Adam::new(mlp.parameter_count()),
             })
             .collect();
-        Self { config: config.clone(), normaliser: Normaliser::new(mlp.inputs()), mlp, members, offset: 0.0, scale: 1.0 }
+        Self {
+            config: config.clone(),
+            normaliser: Normaliser::new(mlp.inputs()),
+            mlp,
+            members,
+            offset: 0.0,
+            scale: 1.0,
+        }
     }
 
     /// Fits the ensemble to all labels of `store`, from where it stands. Returns the mean accuracy of its members on the pairs.
     /// `place` names this training among those of one run.
     pub fn train(&mut self, store: &PreferenceStore, seed: u64, place: u64, threads: usize) -> f64 {
-        let labels: Vec<(usize, usize, f32)> =
-            store.preferences().iter().filter_map(|p| Some((p.left as usize, p.right as usize, p.left_probability()?))).collect();
+        let labels: Vec<(usize, usize, f32)> = store
+            .preferences()
+            .iter()
+            .filter_map(|p| Some((p.left as usize, p.right as usize, p.left_probability()?)))
+            .collect();
         if labels.is_empty() {
             return 0.0;
         }
         let segments = store.segments();
         self.normaliser = Normaliser::new(self.mlp.inputs());
-        let raw: Vec<Vec<f32>> = segments.iter().map(|s| inputs(&s.observations, &s.actions, s.steps())).collect();
+        let raw: Vec<Vec<f32>> =
+            segments.iter().map(|s| inputs(&s.observations, &s.actions, s.steps())).collect();
         raw.iter().for_each(|rows| self.normaliser.update(rows));
         let normalised: Vec<Vec<f32>> = raw.iter().map(|rows| self.normalise(rows)).collect();
 
@@ -91,12 +110,23 @@ impl RewardModel {
                 rng.shuffle(&mut order);
                 correct = 0.0;
                 for batch in order.chunks(self.config.batch) {
-                    let gradient = sharded_gradient(&shapes(&self.mlp), &member.parameters, batch, threads, |tensors, shard| {
-                        let pairs: Vec<_> = shard.iter().map(|&i| labels[i]).collect();
-                        bradley_terry(tensors, &pairs, &normalised, batch.len())
-                    });
+                    let gradient = sharded_gradient(
+                        &shapes(&self.mlp),
+                        &member.parameters,
+                        batch,
+                        threads,
+                        |tensors, shard| {
+                            let pairs: Vec<_> = shard.iter().map(|&i| labels[i]).collect();
+                            bradley_terry(tensors, &pairs, &normalised, batch.len())
+                        },
+                    );
                     correct += gradient.report[0];
-                    member.adam.step(&mut member.parameters, &gradient.values, self.config.learning_rate, MAX_GRADIENT_NORM);
+                    member.adam.step(
+                        &mut member.parameters,
+                        &gradient.values,
+                        self.config.learning_rate,
+                        MAX_GRADIENT_NORM,
+                    );
                 }
                 if correct / labels.len() as f64 >= self.config.enough_accuracy {
                     break;
@@ -111,7 +141,9 @@ impl RewardModel {
     pub fn rewards(&self, observations: &[f32], actions: &[f32], rows: usize, threads: usize) -> Vec<f32> {
         let members = self.member_rewards(observations, actions, rows, threads);
         let share = 1.0 / members.len() as f32;
-        (0..rows).map(|i| (members.iter().map(|m| m[i]).sum::<f32>() * share - self.offset) * self.scale).collect()
+        (0..rows)
+            .map(|i| (members.iter().map(|m| m[i]).sum::<f32>() * share - self.offset) * self.scale)
+            .collect()
     }
 
     /// Sets shift and scale so that rewards of these steps have unit deviation and nearly all are positive.
@@ -156,8 +188,10 @@ impl RewardModel {
         let length = self.mlp.parameter_count();
         for (m, member) in self.members.iter_mut().enumerate() {
             member.parameters = checkpoint.array_f32(&format!("reward.{m}.parameters"), length)?;
-            member.adam.first_moment = checkpoint.array_f32(&format!("reward.{m}.adam.first_moment"), length)?;
-            member.adam.second_moment = checkpoint.array_f32(&format!("reward.{m}.adam.second_moment"), length)?;
+            member.adam.first_moment =
+                checkpoint.array_f32(&format!("reward.{m}.adam.first_moment"), length)?;
+            member.adam.second_moment =
+                checkpoint.array_f32(&format!("reward.{m}.adam.second_moment"), length)?;
             member.adam.time = checkpoint.counter(&format!("reward.{m}.adam.time"))?;
         }
         let width = self.mlp.inputs();
@@ -169,7 +203,13 @@ impl RewardModel {
         Ok(())
     }
 
-    fn member_rewards(&self, observations: &[f32], actions: &[f32], rows: usize, threads: usize) -> Vec<Vec<f32>> {
+    fn member_rewards(
+        &self,
+        observations: &[f32],
+        actions: &[f32],
+        rows: usize,
+        threads: usize,
+    ) -> Vec<Vec<f32>> {
         let input = self.normalise(&inputs(observations, actions, rows));
         parallel_map(&self.members, threads, |_, member| {
             let mut rewards = Vec::new();
@@ -198,23 +238,39 @@ const MAX_SCALE: f32 = 100.0;
 /// Rows of `[observation, action]`.
 fn inputs(observations: &[f32], actions: &[f32], rows: usize) -> Vec<f32> {
     let (n_obs, n_act) = (observations.len() / rows, actions.len() / rows);
-    (0..rows).flat_map(|i| observations[i * n_obs..(i + 1) * n_obs].iter().chain(&actions[i * n_act..(i + 1) * n_act])).copied().collect()
+    (0..rows)
+        .flat_map(|i| {
+            observations[i * n_obs..(i + 1) * n_obs].iter().chain(&actions[i * n_act..(i + 1) * n_act])
+        })
+        .copied()
+        .collect()
 }
 
 /// Cross-entropy of soft labels `(left, right, P(left better))`, which are part of a batch of `total`; reports how many are right.
-fn bradley_terry(tensors: &[Tensor<2>], labels: &[(usize, usize, f32)], segments: &[Vec<f32>], total: usize) -> (Tensor<1>, Vec<Tensor<1>>) {
+fn bradley_terry(
+    tensors: &[Tensor<2>],
+    labels: &[(usize, usize, f32)],
+    segments: &[Vec<f32>],
+    total: usize,
+) -> (Tensor<1>, Vec<Tensor<1>>) {
     let count = labels.len();
     let width = tensors[0].dims()[0];
     let steps = segments[labels[0].0].len() / width;
-    let rows: Vec<f32> =
-        labels.iter().map(|l| l.0).chain(labels.iter().map(|l| l.1)).flat_map(|s| segments[s].iter().copied()).collect();
+    let rows: Vec<f32> = labels
+        .iter()
+        .map(|l| l.0)
+        .chain(labels.iter().map(|l| l.1))
+        .flat_map(|s| segments[s].iter().copied())
+        .collect();
     let sums = forward(tensors, matrix(rows, width)).tanh().reshape([2 * count, steps]).sum_dim(1);
     let logit = sums.clone().slice([0..count, 0..1]) - sums.slice([count..2 * count, 0..1]);
     let target = matrix(labels.iter().map(|l| l.2).collect(), 1);
     // -p ln sigmoid(x) - (1-p) ln sigmoid(-x) = softplus(x) - p x.
     let loss = (softplus(logit.clone(), 1.0) - target.clone() * logit.clone()).sum() * (1.0 / total as f32);
     // A tie is right whatever the sign.
-    let right = ((logit.without_autodiff() * (target.without_autodiff() - 0.5)).greater_equal_elem(0.0)).float().sum();
+    let right = ((logit.without_autodiff() * (target.without_autodiff() - 0.5)).greater_equal_elem(0.0))
+        .float()
+        .sum();
     (loss, vec![right])
 }
 
@@ -231,7 +287,17 @@ mod tests {
             let observations: Vec<f32> = (0..20).map(|_| bias + rng.normal() as f32).collect();
             let actions: Vec<f32> = (0..10).map(|_| rng.normal() as f32).collect();
             let rewards = (0..10).map(|t| observations[2 * t] - 0.5 * actions[t] * actions[t]).collect();
-            Segment { schema: SCHEMA_VERSION, id, episode_seed: 0, iteration: 0, observation_len: 2, action_len: 1, observations, actions, true_rewards: Some(rewards) }
+            Segment {
+                schema: SCHEMA_VERSION,
+                id,
+                episode_seed: 0,
+                iteration: 0,
+                observation_len: 2,
+                action_len: 1,
+                observations,
+                actions,
+                true_rewards: Some(rewards),
+            }
         };
         let segments: Vec<Segment> = (0..2 * pairs).map(&mut segment).collect();
         let sum = |s: &Segment| s.true_rewards.as_ref().unwrap().iter().sum::<f32>();
@@ -239,7 +305,13 @@ mod tests {
             let (left, right) = (&segments[2 * i as usize], &segments[2 * i as usize + 1]);
             let preferred = if sum(left) > sum(right) { Role::Left } else { Role::Right };
             let label = if i % 10 == 9 { Label::Skip } else { Label::Pair { preferred, probability: 1.0 } };
-            Preference { schema: SCHEMA_VERSION, left: left.id, right: right.id, label, annotator: Annotator::Person { user: "test".into() } }
+            Preference {
+                schema: SCHEMA_VERSION,
+                left: left.id,
+                right: right.id,
+                label,
+                annotator: Annotator::Person { user: "test".into() },
+            }
         });
         let preferences = preferences.collect();
         let mut store = PreferenceStore::in_memory();
@@ -252,19 +324,32 @@ mod tests {
         let all = store(300);
         let mut training = PreferenceStore::in_memory();
         training.append(all.segments()[..400].to_vec(), all.preferences()[..200].to_vec()).unwrap();
-        let mut model = RewardModel::new(&RewardConfig { hidden: vec![32, 32], ..RewardConfig::default() }, 2, 1, 0);
+        let mut model = RewardModel::new(
+            &RewardConfig { hidden: vec![32, 32], epochs: 60, ..RewardConfig::default() },
+            2,
+            1,
+            0,
+        );
         let accuracy = model.train(&training, 0, 0, 2);
         assert!(accuracy > 0.93, "{accuracy}");
         let sum = |s: &Segment| f64::from(s.true_rewards.as_ref().unwrap().iter().sum::<f32>());
         let unseen: Vec<_> = all.segments()[400..].as_chunks::<2>().0.to_vec();
-        let right = unseen.iter().filter(|[a, b]| (sum(a) > sum(b)) == (model.segment_score(a).0 > model.segment_score(b).0)).count();
+        let right = unseen
+            .iter()
+            .filter(|[a, b]| (sum(a) > sum(b)) == (model.segment_score(a).0 > model.segment_score(b).0))
+            .count();
         assert!(right >= 85, "{right} of 100");
     }
 
     #[test]
     fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
         let train = |threads| {
-            let mut model = RewardModel::new(&RewardConfig { hidden: vec![8], epochs: 3, ..RewardConfig::default() }, 2, 1, 5);
+            let mut model = RewardModel::new(
+                &RewardConfig { hidden: vec![8], epochs: 3, ..RewardConfig::default() },
+                2,
+                1,
+                5,
+            );
             model.train(&store(20), 5, 0, threads);
             model.members.into_iter().flat_map(|m| m.parameters).collect::<Vec<f32>>()
         };

@@ -52,14 +52,25 @@ impl PreferenceStore {
         }
         let length = fs::metadata(file).map_err(|e| FileError::read(file, &e))?.len();
         if length > SIZE_LIMIT {
-            return Err(FileError::new(file, "length", format!("{length} bytes, at most {SIZE_LIMIT} are read"), "split the file"));
+            return Err(FileError::new(
+                file,
+                "length",
+                format!("{length} bytes, at most {SIZE_LIMIT} are read"),
+                "split the file",
+            ));
         }
         let bytes = fs::read(file).map_err(|e| FileError::read(file, &e))?;
         let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-        for (number, line) in bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-            let fail = |field: &str, problem: String| FileError::new(file, format!("line {}: {field}", number + 1), problem, NEXT_STEP);
+        for (number, line) in
+            bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
+        {
+            let fail = |field: &str, problem: String| {
+                FileError::new(file, format!("line {}: {field}", number + 1), problem, NEXT_STEP)
+            };
             match parse(line).map_err(|(field, problem)| fail(field, problem))? {
-                Record::Segment(segment) => store.accept_segment(segment).map_err(|(field, problem)| fail(field, problem))?,
+                Record::Segment(segment) => {
+                    store.accept_segment(segment).map_err(|(field, problem)| fail(field, problem))?
+                }
                 Record::Preference(preference) => {
                     store.accept_preference(preference).map_err(|(field, problem)| fail(field, problem))?;
                 }
@@ -107,13 +118,27 @@ impl PreferenceStore {
     pub(crate) fn truncate(&mut self, segments: usize, preferences: usize) -> Result<(), FileError> {
         let file = self.file.clone().unwrap_or_default();
         if self.segments.len() < segments || self.preferences.len() < preferences {
-            let problem = format!("{} segments and {} preferences, the checkpoint knows {segments} and {preferences}", self.segments.len(), self.preferences.len());
-            return Err(FileError::new(file, "length", problem, "restore the file from a copy, or train anew"));
+            let problem = format!(
+                "{} segments and {} preferences, the checkpoint knows {segments} and {preferences}",
+                self.segments.len(),
+                self.preferences.len()
+            );
+            return Err(FileError::new(
+                file,
+                "length",
+                problem,
+                "restore the file from a copy, or train anew",
+            ));
         }
         self.segments.truncate(segments);
         self.preferences.truncate(preferences);
         if self.file.is_some() {
-            let records = self.segments.iter().cloned().map(Record::Segment).chain(self.preferences.iter().cloned().map(Record::Preference));
+            let records = self
+                .segments
+                .iter()
+                .cloned()
+                .map(Record::Segment)
+                .chain(self.preferences.iter().cloned().map(Record::Preference));
             let text = records.map(|record| line(&record, &file)).collect::<Result<String, _>>()?;
             write_atomically(&file, text.as_bytes())?;
         }
@@ -122,7 +147,9 @@ impl PreferenceStore {
 
     fn try_append(&mut self, segments: Vec<Segment>, preferences: Vec<Preference>) -> Result<(), FileError> {
         let file = self.file.clone().unwrap_or_default();
-        let invalid = |(field, problem): (&str, String)| FileError::new(&file, field, problem, "report this: the record is invalid");
+        let invalid = |(field, problem): (&str, String)| {
+            FileError::new(&file, field, problem, "report this: the record is invalid")
+        };
         let mut text = String::new();
         for segment in segments {
             self.accept_segment(segment.clone()).map_err(invalid)?;
@@ -133,8 +160,15 @@ impl PreferenceStore {
             text += &line(&Record::Preference(preference), &file)?;
         }
         if self.file.is_some() {
-            let mut handle = OpenOptions::new().create(true).append(true).open(&file).map_err(|e| FileError::write(&file, &e))?;
-            handle.write_all(text.as_bytes()).and_then(|()| handle.sync_all()).map_err(|e| FileError::write(&file, &e))?;
+            let write = || -> std::io::Result<()> {
+                let mut handle = OpenOptions::new().create(true).append(true).open(&file)?;
+                let before = handle.metadata()?.len();
+                handle.write_all(text.as_bytes()).and_then(|()| handle.sync_all()).inspect_err(|_| {
+                    // What is reported is why writing failed; opening drops a torn end should this fail too.
+                    let _ = handle.set_len(before);
+                })
+            };
+            write().map_err(|e| FileError::write(&file, &e))?;
         }
         Ok(())
     }
@@ -156,7 +190,8 @@ impl PreferenceStore {
 }
 
 fn line(record: &Record, file: &Path) -> Result<String, FileError> {
-    let json = serde_json::to_string(record).map_err(|e| FileError::new(file, "record", e, "report this: a record should have a JSON form"))?;
+    let json = serde_json::to_string(record)
+        .map_err(|e| FileError::new(file, "record", e, "report this: a record should have a JSON form"))?;
     Ok(format!("{PREFIX}{json}{MIDDLE}{:08x}{SUFFIX}\n", crc32c(json.as_bytes())))
 }
 
@@ -197,7 +232,13 @@ mod tests {
 
     fn preference(left: u64, right: u64, probability: f32) -> Preference {
         let label = Label::Pair { preferred: Role::Right, probability };
-        Preference { schema: SCHEMA_VERSION, left, right, label, annotator: Annotator::Person { user: "a".into() } }
+        Preference {
+            schema: SCHEMA_VERSION,
+            left,
+            right,
+            label,
+            annotator: Annotator::Person { user: "a".into() },
+        }
     }
 
     fn written(name: &str) -> PathBuf {
@@ -243,7 +284,11 @@ mod tests {
         let cases = [
             (vec![segment(7)], vec![], "id: 7"),
             (vec![Segment { actions: vec![f32::NAN, 0.0], ..segment(2) }], vec![], "actions: value 0 is NaN"),
-            (vec![Segment { observations: vec![0.0], ..segment(2) }], vec![], "observations: 1 values for 2 steps"),
+            (
+                vec![Segment { observations: vec![0.0], ..segment(2) }],
+                vec![],
+                "observations: 1 values for 2 steps",
+            ),
             (vec![], vec![preference(0, 5, 1.0)], "right: no segment 5"),
             (vec![], vec![preference(0, 0, 1.0)], "right: segments 0 and 0"),
             (vec![], vec![preference(0, 1, 0.2)], "label.probability: 0.2"),

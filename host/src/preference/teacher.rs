@@ -45,7 +45,10 @@ impl TeacherConfig {
             _ => left > right,
         };
         let mistaken = rng.uniform() < f64::from(self.mistake);
-        Label::Pair { preferred: if left_better != mistaken { Role::Left } else { Role::Right }, probability: 1.0 }
+        Label::Pair {
+            preferred: if left_better != mistaken { Role::Left } else { Role::Right },
+            probability: 1.0,
+        }
     }
 
     fn weighted_sum(&self, segment: &Segment) -> Option<f64> {
@@ -76,7 +79,8 @@ mod tests {
     fn left_rate(teacher: TeacherConfig, left: &[f32], right: &[f32]) -> f64 {
         let mut rng = Rng::at(1, &[]);
         let label = |_| teacher.label(&segment(left), &segment(right), &mut rng);
-        (0..4000).map(label).filter(|l| matches!(l, Label::Pair { preferred: Role::Left, .. })).count() as f64 / 4000.0
+        (0..4000).map(label).filter(|l| matches!(l, Label::Pair { preferred: Role::Left, .. })).count() as f64
+            / 4000.0
     }
 
     #[test]
@@ -109,6 +113,9 @@ mod tests {
         let mut rng = Rng::at(0, &[]);
         assert_eq!(teacher.label(&segment(&[0.4]), &segment(&[0.1]), &mut rng), Label::Skip);
         assert_eq!(teacher.label(&segment(&[0.7]), &segment(&[0.6]), &mut rng), Label::Tie);
-        assert_eq!(teacher.label(&Segment { true_rewards: None, ..segment(&[1.0]) }, &segment(&[1.0]), &mut rng), Label::Skip);
+        assert_eq!(
+            teacher.label(&Segment { true_rewards: None, ..segment(&[1.0]) }, &segment(&[1.0]), &mut rng),
+            Label::Skip
+        );
     }
 }
