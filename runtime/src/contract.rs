@@ -212,6 +212,13 @@ fn check_terms(contract: &Contract<'_>) -> Result<(), ContractError> {
                 return fail("scale, offset or clip", row, value, "finite");
             }
         }
+        let (_, low) = values.split_at_checked(width * 2).unwrap_or_default();
+        let (_, high) = low.split_at_checked(width).unwrap_or_default();
+        for (&low, &high) in low.iter().zip(high) {
+            if low > high {
+                return fail("clip", row, low, "its lower bound at most its upper bound");
+            }
+        }
         elements += width * history;
         stored += if history > 1 { width * history } else { 0 };
     }
@@ -228,6 +235,9 @@ fn check_action(contract: &Contract<'_>, row: usize, action: &ActionRecord) -> R
     let taken = contract.actions.iter().take(row).any(|other| other.joint == action.joint);
     if usize::from(action.joint) >= contract.joints.len() || taken {
         return fail("action joint", row, action.joint.into(), "a joint that no other action moves");
+    }
+    if action.reserved != 0 {
+        return fail("action reserved", row, action.reserved.into(), "0");
     }
     if action.mode > mode::TORQUE {
         return fail("action mode", row, action.mode.into(), "position 0, velocity 1 or torque 2");

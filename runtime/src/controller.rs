@@ -199,7 +199,9 @@ impl Controller {
         if own_hash != schema_hash {
             return Err((Refusal::Schema, own_hash as u32));
         }
-        self.dwell(contract, self.healthy_since_us, now_us)?;
+        // A fault stays latched until health has lasted since it: what came before says nothing of after.
+        let latched_us = if self.state == State::Fault { self.entered_us } else { 0 };
+        self.dwell(contract, self.healthy_since_us.map(|since| since.max(latched_us)), now_us)?;
         self.enter(State::Ready, Cause::None, now_us);
         self.envelope.reset(&self.position);
         for (held, &q) in self.held.iter_mut().zip(&self.position) {
@@ -262,17 +264,19 @@ impl Controller {
         let mut commands = self.held;
         match self.state {
             State::Ready => self.approach_default_pose(contract, &mut commands),
-            State::Running => match fresh {
-                Some(state) => match self.infer(policy, contract, state, memory) {
-                    Ok(action) => {
-                        commands = map_action(contract, &action);
-                        self.last_action.clone_from(&action);
-                        proposed = action;
+            // Between raw states the last setpoint stands, up to the age limit.
+            State::Running => {
+                if let Some(state) = fresh {
+                    match self.infer(policy, contract, state, memory) {
+                        Ok(action) => {
+                            commands = map_action(contract, &action);
+                            self.last_action.clone_from(&action);
+                            proposed = action;
+                        }
+                        Err(cause) => self.fall_back(cause, now_us),
                     }
-                    Err(cause) => self.fall_back(cause, now_us),
-                },
-                None => {} // Between raw states the last setpoint stands, up to the age limit.
-            },
+                }
+            }
             _ => {}
         }
         if self.state == State::Damping {
@@ -403,7 +407,8 @@ impl Controller {
             return;
         }
         if passed >= hold.saturating_add(contract.header.damp_us.into()) {
-            self.state = if self.cause == Cause::Stop { State::Idle } else { State::Fault };
+            let next = if self.cause == Cause::Stop { State::Idle } else { State::Fault };
+            self.enter(next, self.cause, now_us);
         }
         for ((command, joint), &q) in commands.iter_mut().zip(contract.joints).zip(&self.position) {
             *command = envelope::damping(joint, q);

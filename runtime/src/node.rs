@@ -9,7 +9,7 @@ use tendon_wire::frame::{self, Decoder, MAX_PAYLOAD};
 use tendon_wire::image::MAX_IMAGE;
 use tendon_wire::message::{
     Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
-    Telemetry, Text,
+    TO_HOST, Telemetry, Text,
 };
 
 /// In lockstep the host's clock stands still with the host, so silence is measured on the board's.
@@ -394,6 +394,10 @@ pub fn handle<'m>(
     clock: &impl Clock,
 ) -> Option<Message> {
     let now_us = clock.now_us();
+    // An echo of our own messages (a terminal left in echo mode after its program died) is no proof of life.
+    if message.kind() & TO_HOST != 0 {
+        return None;
+    }
     control.with(|control| control.heard(now_us));
     let result = match message {
         Message::Hello(_) => return Some(control.with(|control| control.identity(board)).into()),
@@ -430,7 +434,7 @@ pub fn handle<'m>(
             control.controller.stop(now)
         }),
         Message::Pace(pace) => control.with(|control| control.pace(pace.lockstep)),
-        // Sent by a controller: an echo on the line. Not for us.
+        // Refused above.
         Message::Identity(_)
         | Message::Reply(_)
         | Message::Action(_)

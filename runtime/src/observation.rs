@@ -104,9 +104,11 @@ impl ObservationBuilder {
             let newest = past.get_mut(width * (frames - 1)..).unwrap_or(&mut []);
             write_term(contract, state, last_action, term, newest);
             if !self.primed {
-                for _ in 1..frames {
-                    // Every pass moves the newest frame one place towards the oldest.
-                    kernels::shift_left(past, width);
+                // Every pass doubles the frames at the end that are the newest one.
+                let mut filled = width;
+                while filled < past.len() {
+                    kernels::shift_left(past, filled);
+                    filled = filled.saturating_mul(2);
                 }
             }
             if term.newest_first == 0 {

@@ -7,6 +7,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{format, vec};
 use tendon_wire::image::{ActionRecord, ContractHeader, JointRecord, TERM_VALUES, TermRecord, mode, signal};
+use tendon_wire::message::{MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS};
 
 /// ONNX metadata key that holds the JSON.
 pub const METADATA_KEY: &str = "tendon.contract";
@@ -390,6 +391,20 @@ impl ContractSpec {
         if self.robot.is_empty() || self.robot.len() > 32 {
             return fail("robot".into(), format!("`{}` is not 1 to 32 bytes long", self.robot));
         }
+        // Before anything is narrowed to the records' 16 bits, allocated, or compared pair by pair.
+        let counts = [
+            ("joints", self.joints.len(), MAX_JOINTS),
+            ("observations", self.observations.len(), MAX_OBSERVATION),
+            ("actions", self.actions.len(), MAX_JOINTS),
+            ("commands", self.commands.len(), MAX_COMMANDS),
+            ("preferences", self.preferences.len(), MAX_PREFERENCES),
+            ("sensors", self.sensors.len(), MAX_SENSORS),
+        ];
+        for (field, count, most) in counts {
+            if count > most {
+                return fail(field.into(), format!("has {count} entries, a controller takes at most {most}"));
+            }
+        }
         for (index, joint) in self.joints.iter().enumerate() {
             if self.joints[..index].iter().any(|other| other.name == joint.name) {
                 return fail(format!("joints[{index}].name"), format!("`{}` occurs twice", joint.name));
@@ -488,6 +503,15 @@ impl JointSpec {
 impl TermSpec {
     fn append(&self, index: usize, length: usize, out: &mut CompiledContract) -> Result<(), SpecError> {
         let [first, width] = self.elements.unwrap_or([0, length as u16]);
+        if width == 0 || usize::from(first) + usize::from(width) > length {
+            return Err(SpecError::Field {
+                field: format!("observations[{index}].elements"),
+                problem: format!(
+                    "`{}` takes {width} from element {first}, its signal has {length}",
+                    self.name
+                ),
+            });
+        }
         let each = |field: &str, values: &PerElement| {
             values.expand(width.into()).ok_or_else(|| SpecError::Field {
                 field: format!("observations[{index}].{field}"),

@@ -30,7 +30,7 @@ pub struct Frame<'a> {
 /// Why bytes did not become a frame, or a message not bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// More bytes without delimiter than any frame has.
+    /// More bytes without delimiter, or in a payload, than any frame has.
     TooLong,
     /// Fewer bytes than kind, sequence and CRC take.
     TooShort,
@@ -45,7 +45,7 @@ pub enum FrameError {
 impl core::fmt::Display for FrameError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::TooLong => "no delimiter within the longest frame",
+            Self::TooLong => "longer than the longest frame",
             Self::TooShort => "shorter than kind, sequence and CRC",
             Self::Cobs => "COBS code points past the end",
             Self::Crc => "CRC-32C does not match",
@@ -59,8 +59,12 @@ impl core::error::Error for FrameError {}
 /// Writes one frame, delimiter included, and returns its bytes.
 ///
 /// # Errors
+/// [`FrameError::TooLong`] for a payload beyond [`MAX_PAYLOAD`], which no decoder takes;
 /// [`FrameError::BufferFull`] when `out` is shorter than the encoded frame.
 pub fn encode<'o>(frame: &Frame<'_>, out: &'o mut [u8]) -> Result<&'o [u8], FrameError> {
+    if frame.payload.len() > MAX_PAYLOAD {
+        return Err(FrameError::TooLong);
+    }
     let [low, high] = frame.sequence.to_le_bytes();
     let header = [frame.kind, low, high];
     let mut digest = CRC32C.digest();
@@ -213,7 +217,9 @@ mod tests {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Vec<Result<(u8, u16, Vec<u8>), FrameError>> {
+    type Received = Result<(u8, u16, Vec<u8>), FrameError>;
+
+    fn decode(bytes: &[u8]) -> Vec<Received> {
         let mut decoder = Decoder::new();
         let mut frames = Vec::new();
         for &byte in bytes {

@@ -126,13 +126,16 @@ impl<'a> Layout<'a> {
         if header.format_version != FORMAT_VERSION {
             return error("format_version", header.format_version.into(), "1: compile the policy again");
         }
+        if header.flags != 0 || header.reserved != 0 {
+            return error("flags", u32::from(header.flags) | header.reserved, "0: this version defines none");
+        }
         let mut end = size_of::<Header>();
         for span in header.sections {
             if span.len == 0 {
                 continue;
             }
             let offset = span.offset as usize;
-            if offset % ALIGN != 0 || offset < end {
+            if !offset.is_multiple_of(ALIGN) || offset < end {
                 return error("section offset", span.offset, "a multiple of 16 after the section before");
             }
             end = match offset.checked_add(span.len as usize) {

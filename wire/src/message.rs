@@ -30,6 +30,9 @@ pub type Text = heapless::String<32>;
 /// Bytes of an image.
 pub type Bytes = heapless::Vec<u8, MAX_CHUNK>;
 
+/// Set in the kinds of messages that the controller sends.
+pub const TO_HOST: u8 = 0x80;
+
 /// Who sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -464,7 +467,7 @@ mod tests {
     #[test]
     fn kinds_are_unique_and_their_top_bit_is_the_direction() {
         for (i, row) in TABLE.iter().enumerate() {
-            assert_eq!(row.kind >= 0x80, row.direction == Direction::ToHost, "{}", row.name);
+            assert_eq!(row.kind & TO_HOST != 0, row.direction == Direction::ToHost, "{}", row.name);
             assert!(TABLE[..i].iter().all(|other| other.kind < row.kind), "{}", row.name);
         }
     }

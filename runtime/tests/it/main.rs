@@ -1,0 +1,10 @@
+//! What the runtime promises, seen through its public interface.
+
+mod action;
+mod controller;
+mod envelope;
+mod image;
+mod node;
+mod observation;
+mod spec;
+mod world;

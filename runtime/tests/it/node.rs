@@ -1,0 +1,486 @@
+use crate::world::{Parts, spec, state};
+use std::cell::Cell;
+use tendon_runtime::node::{BoardInfo, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write};
+use tendon_runtime::spec::ContractSpec;
+use tendon_runtime::{Cause, Memory, RawState, Refusal, State};
+use tendon_wire::frame::{Decoder, MAX_FRAME};
+use tendon_wire::message::{
+    Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
+    Infer, Inferred, Message, Observe, PROTOCOL_VERSION, Pace, Reply, Run, Stop, TABLE_HASH, Telemetry,
+};
+
+const SLOT: usize = 8192;
+const PERIOD_US: u64 = 20_000;
+const BOARD: BoardInfo = BoardInfo { name: "bench", firmware: "1.2.3" };
+
+struct FakeClock(Cell<u64>);
+
+impl Clock for FakeClock {
+    fn now_us(&self) -> u64 {
+        self.0.get()
+    }
+    fn counts(&self) -> u32 {
+        0
+    }
+}
+
+/// A controller's end of the link. Its memory is leaked, as a controller's is static.
+struct Node {
+    control: Control<'static>,
+    loader: Loader<'static>,
+    clock: FakeClock,
+    state: RawState,
+}
+
+fn slot() -> &'static mut [u8] {
+    bytemuck::cast_slice_mut(vec![0u128; SLOT / 16].leak())
+}
+
+fn floats(n: usize) -> &'static mut [f32] {
+    vec![0.0; n].leak()
+}
+
+impl Node {
+    fn new() -> Self {
+        let memory = Memory { arena: floats(256), history: floats(64), observation: floats(64) };
+        let control = Control::new(slot(), memory);
+        let loader = Loader::new(slot(), floats(256), &control);
+        Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state() }
+    }
+
+    fn with(parts: &Parts) -> Self {
+        let mut node = Self::new();
+        node.update(&parts.image()).unwrap();
+        node
+    }
+
+    fn send(&mut self, message: impl Into<Message>) -> Option<Message> {
+        handle(&message.into(), &mut self.loader, &mut self.control, &BOARD, &self.clock)
+    }
+
+    /// Sends a command; its refusal with the detail, if any.
+    fn command(&mut self, message: impl Into<Message>) -> Result<(), (Refusal, u32)> {
+        let message = message.into();
+        match self.send(message.clone()) {
+            Some(Message::Reply(Reply { to, code, detail })) => {
+                assert_eq!(to, message.kind());
+                Refusal::from_code(code).map_or(Ok(()), |refusal| Err((refusal, detail)))
+            }
+            other => panic!("{message:?} was answered with {other:?}"),
+        }
+    }
+
+    fn chunks(&mut self, image: &[u8]) -> Result<(), (Refusal, u32)> {
+        for (index, data) in image.chunks(100).enumerate() {
+            let data = Bytes::from_slice(data).unwrap();
+            self.command(ImageChunk { offset: index as u32 * 100, data })?;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, image: &[u8]) -> Result<(), (Refusal, u32)> {
+        self.command(ImageBegin { total_len: image.len() as u32 })?;
+        self.chunks(image)?;
+        self.command(ImageCommit {})
+    }
+
+    fn identity(&mut self) -> Identity {
+        match self.send(Hello {}) {
+            Some(Message::Identity(identity)) => identity,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn telemetry(&mut self) -> Telemetry {
+        match self.send(Observe {}) {
+            Some(Message::Telemetry(telemetry)) => telemetry,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn raw_state(&mut self) -> RawState {
+        self.state.sequence += 1;
+        self.state.time_us += PERIOD_US;
+        self.state.clone()
+    }
+
+    /// One period of the hardware timer with a raw state before it.
+    fn period(&mut self) -> Action {
+        self.clock.0.set(self.clock.0.get() + PERIOD_US);
+        let state = self.raw_state();
+        assert_eq!(self.send(state), None);
+        self.timer().unwrap()
+    }
+
+    fn timer(&mut self) -> Option<Action> {
+        let action = self.control.timer(self.clock.0.get());
+        self.follow(action.as_ref());
+        action
+    }
+
+    fn lockstep(&mut self) -> Action {
+        let state = self.raw_state();
+        let Some(Message::Action(action)) = self.send(state) else { panic!("no action") };
+        self.follow(Some(&action));
+        action
+    }
+
+    /// The robot goes where it is told.
+    fn follow(&mut self, action: Option<&Action>) {
+        let Some(action) = action else { return };
+        for ((q, position), kp) in self.state.joint_position.iter_mut().zip(&action.position).zip(&action.kp)
+        {
+            if *kp > 0.0 {
+                *q = *position;
+            }
+        }
+    }
+
+    fn arm(&mut self) -> Result<(), (Refusal, u32)> {
+        let schema_hash = self.identity().schema_hash;
+        self.command(Arm { schema_hash })
+    }
+
+    fn running(parts: &Parts) -> Self {
+        let mut node = Self::with(parts);
+        (0..12).for_each(|_| drop(node.period()));
+        node.arm().unwrap();
+        (0..12).for_each(|_| drop(node.period()));
+        node.command(Run {}).unwrap();
+        assert_eq!(node.control.state(), State::Running);
+        node
+    }
+}
+
+fn parts() -> Parts {
+    Parts::of(&spec(), 1)
+}
+
+fn other_contract() -> ContractSpec {
+    let mut spec = spec();
+    spec.joints[0].torque_limit = 7.0;
+    spec
+}
+
+#[test]
+fn says_who_it_is() {
+    let mut node = Node::new();
+    let identity = node.identity();
+    assert_eq!((identity.protocol, identity.table_hash), (PROTOCOL_VERSION, TABLE_HASH));
+    assert_eq!((identity.board.as_str(), identity.firmware.as_str()), ("bench", "1.2.3"));
+    assert_eq!((identity.robot.as_str(), identity.schema_hash, identity.image_crc32c), ("", 0, 0));
+    assert_eq!((identity.slot_len, identity.state), (SLOT as u32, State::Idle as u8));
+    let image = parts().image();
+    node.update(&image).unwrap();
+    let identity = node.identity();
+    assert_eq!((identity.robot.as_str(), identity.schema_hash), ("arm", parts().schema_hash()));
+    assert_eq!(identity.image_crc32c.to_le_bytes(), image[4..8]);
+    assert_eq!(node.control.period_us(), Some(20_000));
+}
+
+#[test]
+fn refuses_an_image_larger_than_the_slot() {
+    let mut node = Node::new();
+    let refused = node.command(ImageBegin { total_len: SLOT as u32 + 1 });
+    assert_eq!(refused, Err((Refusal::TooLarge, SLOT as u32)));
+    assert_eq!(node.command(ImageBegin { total_len: SLOT as u32 }), Ok(()));
+}
+
+#[test]
+fn refuses_chunks_out_of_order_and_names_the_next_one() {
+    let mut node = Node::new();
+    let chunk = |offset| ImageChunk { offset, data: Bytes::from_slice(&[0; 10]).unwrap() };
+    assert_eq!(node.command(chunk(0)), Err((Refusal::Order, 0)), "before begin");
+    node.command(ImageBegin { total_len: 25 }).unwrap();
+    node.command(chunk(0)).unwrap();
+    for offset in [0, 5, 11, 20, u32::MAX] {
+        assert_eq!(node.command(chunk(offset)), Err((Refusal::Order, 10)), "{offset}");
+    }
+    node.command(chunk(10)).unwrap();
+    assert_eq!(node.command(chunk(20)), Err((Refusal::Order, 20)), "past the announced end");
+    assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 20)), "before the end");
+    node.command(ImageAbort {}).unwrap();
+    assert_eq!(node.command(chunk(20)), Err((Refusal::Order, 0)), "after abort");
+    assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 0)), "after abort");
+}
+
+#[test]
+fn a_truncated_corrupt_or_false_image_leaves_the_active_one_alone() {
+    let mut node = Node::with(&parts());
+    let before = node.identity();
+    let image = Parts::of(&spec(), 2).image();
+    assert_eq!(node.update(&image[..image.len() - 4]), Err((Refusal::Image, 0)));
+    let mut flipped = image.clone();
+    flipped.as_mut_slice()[300] ^= 4;
+    assert_eq!(node.update(&flipped), Err((Refusal::Image, 0)));
+    let mut wrong = Parts::of(&spec(), 2);
+    *wrong.golden.last_mut().unwrap() += 1e-6;
+    assert_eq!(node.update(&wrong.image()), Err((Refusal::SelfTest, 2)));
+    let mut large = Parts::bare(6, 3, 2);
+    large.plan.arena_len = 257;
+    assert_eq!(node.update(&large.image()), Err((Refusal::Memory, large.plan.arena_len)));
+    let wide = Parts::bare(65, 3, 2);
+    assert_eq!(node.update(&wide.image()), Err((Refusal::Memory, 65)));
+    assert_eq!(node.identity(), before);
+    assert_eq!(node.update(&image), Ok(()), "and the slot takes the next one");
+}
+
+#[test]
+fn a_bare_network_infers_but_is_never_armed() {
+    let parts = Parts::bare(6, 3, 2);
+    let mut node = Node::with(&parts);
+    for _ in 0..20 {
+        node.clock.0.set(node.clock.0.get() + PERIOD_US);
+        let state = node.raw_state();
+        node.send(state);
+        assert_eq!(node.timer(), None, "nothing to control");
+    }
+    assert_eq!(node.arm(), Err((Refusal::NoContract, 0)));
+    let input = Floats::from_slice(&parts.golden[..6]).unwrap();
+    let Some(Message::Inferred(Inferred { output, .. })) = node.send(Infer { input }) else { panic!() };
+    assert_eq!(output, parts.golden[6..9]);
+    let input = Floats::from_slice(&[0.0; 5]).unwrap();
+    assert_eq!(node.command(Infer { input }), Err((Refusal::Input, 6)));
+}
+
+#[test]
+fn without_an_image_it_neither_arms_nor_infers() {
+    let mut node = Node::new();
+    assert_eq!(node.arm(), Err((Refusal::NoContract, 0)));
+    assert_eq!(node.command(Infer { input: Floats::new() }), Err((Refusal::NoContract, 0)));
+    assert_eq!(node.command(Run {}), Err((Refusal::State, State::Idle as u32)));
+    assert_eq!(node.command(Stop {}), Err((Refusal::State, State::Idle as u32)));
+}
+
+#[test]
+fn refuses_inference_and_pace_while_running() {
+    let mut node = Node::running(&parts());
+    let refused = Err((Refusal::State, State::Running as u32));
+    assert_eq!(node.command(Infer { input: Floats::new() }), refused);
+    assert_eq!(node.command(Pace { lockstep: true }), refused);
+    node.command(Stop {}).unwrap();
+    assert_eq!(node.command(Pace { lockstep: true }), Err((Refusal::State, State::Damping as u32)));
+}
+
+#[test]
+fn arms_only_for_the_schema_that_the_host_knows() {
+    let mut node = Node::with(&parts());
+    (0..12).for_each(|_| drop(node.period()));
+    let own = parts().schema_hash();
+    assert_eq!(node.command(Arm { schema_hash: own ^ 1 }), Err((Refusal::Schema, own as u32)));
+    assert_eq!(node.command(Arm { schema_hash: own }), Ok(()));
+}
+
+#[test]
+fn exchanges_images_of_one_schema_between_two_ticks_of_running() {
+    let mut node = Node::running(&parts());
+    let before = node.period();
+    let old = node.identity().image_crc32c;
+    node.update(&Parts::of(&spec(), 2).image()).unwrap();
+    assert_ne!(node.identity().image_crc32c, old);
+    let after = node.period();
+    assert_eq!((after.state, after.cause), (State::Running as u8, 0));
+    assert_ne!(after.proposed, before.proposed, "another network");
+    node.update(&parts().image()).unwrap();
+    assert_eq!(node.identity().image_crc32c, old, "and back");
+    assert_eq!(node.period().state, State::Running as u8);
+}
+
+#[test]
+fn refuses_another_schema_until_it_is_quiet() {
+    let mut node = Node::running(&parts());
+    let image = Parts::of(&other_contract(), 2).image();
+    let old = node.identity();
+    assert_eq!(node.update(&image), Err((Refusal::State, State::Running as u32)));
+    assert_eq!(node.identity(), old);
+    assert_eq!(node.period().state, State::Running as u8);
+    node.command(Stop {}).unwrap();
+    while node.control.state() != State::Idle {
+        node.period();
+    }
+    assert_eq!(node.command(ImageCommit {}), Ok(()), "the verified bytes are still there");
+    assert_ne!(node.identity().schema_hash, old.schema_hash);
+    assert_eq!(node.arm().unwrap_err().0, Refusal::Dwell, "health starts anew");
+}
+
+#[test]
+fn ignores_a_raw_state_that_it_has_seen() {
+    let mut node = Node::with(&parts());
+    node.command(Pace { lockstep: true }).unwrap();
+    let mut state = node.raw_state();
+    state.sequence = u32::MAX;
+    assert!(node.send(state.clone()).is_some());
+    assert_eq!(node.send(state.clone()), None, "duplicate");
+    state.sequence = u32::MAX - 1;
+    assert_eq!(node.send(state.clone()), None, "older");
+    state.sequence = 0;
+    assert!(node.send(state.clone()).is_some(), "the number wraps");
+    assert_eq!(node.telemetry().rejected_states, 2);
+    assert_eq!(node.telemetry().ticks, 2);
+    node.command(Pace { lockstep: true }).unwrap();
+    assert!(node.send(state).is_some(), "a new pace starts a new count");
+}
+
+#[test]
+fn in_lockstep_a_raw_state_is_a_tick_and_the_timer_is_none() {
+    let mut node = Node::with(&parts());
+    node.command(Pace { lockstep: true }).unwrap();
+    let action = node.lockstep();
+    assert_eq!((action.sequence, action.time_us), (node.state.sequence, node.state.time_us));
+    assert_eq!(node.timer(), None);
+    (0..12).for_each(|_| drop(node.lockstep()));
+    node.arm().unwrap();
+    (0..12).for_each(|_| drop(node.lockstep()));
+    node.command(Run {}).unwrap();
+    assert_eq!(node.lockstep().state, State::Running as u8);
+    assert_eq!(node.telemetry().ticks, 26);
+}
+
+#[test]
+fn in_lockstep_a_silent_host_loses_torque() {
+    let mut node = Node::with(&parts());
+    node.command(Pace { lockstep: true }).unwrap();
+    (0..12).for_each(|_| drop(node.lockstep()));
+    node.arm().unwrap();
+    node.clock.0.set(node.clock.0.get() + LOCKSTEP_SILENCE_US);
+    node.timer();
+    assert_eq!(node.control.state(), State::Ready);
+    node.clock.0.set(node.clock.0.get() + 1);
+    node.timer();
+    assert_eq!(node.control.state(), State::Fault);
+    assert_eq!(node.telemetry().cause, Cause::HostSilent as u8);
+}
+
+#[test]
+fn by_the_timer_a_raw_state_waits_for_its_tick() {
+    let mut node = Node::with(&parts());
+    let action = node.period();
+    assert_eq!((action.sequence, action.time_us), (1, node.clock.0.get()));
+    assert_eq!(action.position.len(), 3);
+    node.command(Pace { lockstep: true }).unwrap();
+    node.command(Pace { lockstep: false }).unwrap();
+    let state = node.raw_state();
+    assert_eq!(node.send(state), None);
+}
+
+/// Controller messages that a line in echo mode brings back.
+fn echoes() -> [Message; 5] {
+    [
+        Identity::default().into(),
+        Reply::default().into(),
+        Action::default().into(),
+        Inferred::default().into(),
+        Telemetry::default().into(),
+    ]
+}
+
+#[test]
+fn its_own_messages_are_neither_answered_nor_a_sign_of_life() {
+    let mut node = Node::running(&parts());
+    for echo in echoes() {
+        assert_eq!(node.send(echo), None);
+    }
+    let mut last = node.period();
+    for _ in 0..13 {
+        // Raw states stay fresh through another path; only the host is silent.
+        node.clock.0.set(node.clock.0.get() + PERIOD_US);
+        echoes().into_iter().for_each(|echo| assert_eq!(node.send(echo), None));
+        let state = node.raw_state();
+        node.control.raw_state(&state);
+        last = node.timer().unwrap();
+    }
+    assert_eq!((last.state, last.cause), (State::Damping as u8, Cause::HostSilent as u8));
+}
+
+#[test]
+fn a_heartbeat_is_a_sign_of_life() {
+    let mut node = Node::running(&parts());
+    for count in 0..40 {
+        node.clock.0.set(node.clock.0.get() + PERIOD_US);
+        assert_eq!(node.send(Heartbeat { count }), None);
+        let state = node.raw_state();
+        node.control.raw_state(&state);
+        assert_eq!(node.timer().unwrap().state, State::Running as u8);
+    }
+}
+
+#[test]
+fn answers_a_frame_with_its_number_and_counts_the_ones_it_refuses() {
+    let mut node = Node::new();
+    let mut decoder = Decoder::new();
+    let mut out = [0; MAX_FRAME];
+    let mut buffer = [0; MAX_FRAME];
+    let good = write(&Hello {}.into(), 77, &mut buffer).unwrap().to_vec();
+    let mut corrupt = good.clone();
+    corrupt[5] ^= 1;
+    let unknown = {
+        let frame = tendon_wire::frame::Frame { kind: 0x7e, sequence: 0, payload: &[] };
+        tendon_wire::frame::encode(&frame, &mut buffer).unwrap().to_vec()
+    };
+    let mut answers = Vec::new();
+    for byte in [corrupt, good, unknown].concat() {
+        let answer =
+            receive(byte, &mut decoder, &mut node.loader, &mut node.control, &BOARD, &node.clock, &mut out);
+        answers.extend(answer.map(<[u8]>::to_vec));
+    }
+    assert_eq!(answers.len(), 1);
+    let mut host = Decoder::new();
+    let mut frames = 0;
+    for byte in &answers[0] {
+        if let Some(frame) = host.push(*byte) {
+            let frame = frame.unwrap();
+            assert_eq!(frame.sequence, 77);
+            assert!(matches!(Message::decode(frame.kind, frame.payload), Ok(Message::Identity(_))));
+            frames += 1;
+        }
+    }
+    assert_eq!(frames, 1);
+    assert_eq!(node.telemetry().rejected_frames, 2);
+}
+
+#[test]
+fn telemetry_counts_what_happened() {
+    let mut node = Node::running(&parts());
+    let ticks = node.telemetry().ticks;
+    assert_eq!(ticks, 24);
+    let mut bad = node.raw_state();
+    bad.command[0] = f32::NAN;
+    node.send(bad);
+    node.timer();
+    node.control.tick_took(19_999, node.clock.0.get());
+    node.control.tick_took(20_001, node.clock.0.get());
+    node.control.counters().dropped = 5;
+    let telemetry = node.telemetry();
+    assert_eq!((telemetry.state, telemetry.cause), (State::Damping as u8, Cause::InvalidState as u8));
+    assert_eq!((telemetry.ticks, telemetry.misses, telemetry.tick_max_us), (25, 1, 20_001));
+    assert_eq!((telemetry.fallbacks, telemetry.rejected_states, telemetry.dropped), (1, 1, 5));
+    assert_eq!(telemetry.observation.len(), parts().plan.n_inputs as usize);
+}
+
+#[test]
+fn a_tick_past_its_deadline_ends_running() {
+    let mut node = Node::running(&parts());
+    node.period();
+    node.control.tick_took(20_001, node.clock.0.get());
+    let action = node.period();
+    assert_eq!((action.state, action.cause), (State::Damping as u8, Cause::Overrun as u8));
+}
+
+#[test]
+fn actions_come_in_the_robots_joint_order() {
+    let mut asymmetric = spec();
+    asymmetric.joints[0].kp = 11.0;
+    let mut node = Node::with(&Parts::of(&asymmetric, 1));
+    (0..12).for_each(|_| drop(node.period()));
+    node.arm().unwrap();
+    assert_eq!(node.period().kp, [20.0, 20.0, 11.0], "policy's joint 0 is the robot's joint 2");
+}
+
+#[test]
+fn codes_survive_the_way_back() {
+    for code in 0..=255 {
+        assert!(Refusal::from_code(code).is_none_or(|refusal| refusal as u8 == code));
+        assert!(State::from_code(code).is_none_or(|state| state as u8 == code));
+        assert!(Cause::from_code(code).is_none_or(|cause| cause as u8 == code));
+    }
+}
