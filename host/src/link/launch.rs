@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 const QEMU: &str = "qemu-system-arm";
+const STAND_IN: &str = "tendon controller";
 
 /// Which controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,11 @@ impl Drop for Launched {
 /// [`LinkError::Launch`] with what is missing.
 pub fn launch(kind: ControllerKind) -> Result<Launched, LinkError> {
     match kind {
-        ControllerKind::StandIn => launch_stand_in(),
+        ControllerKind::StandIn => {
+            let program = std::env::current_exe()
+                .map_err(|error| LinkError::Launch { program: STAND_IN.into(), problem: error.to_string() })?;
+            launch_stand_in(&program)
+        }
         ControllerKind::Qemu => launch_qemu(&[]),
         ControllerKind::QemuCounting => launch_qemu(&["-icount", "shift=0"]),
     }
@@ -107,16 +112,15 @@ fn launch_qemu(extra: &[&str]) -> Result<Launched, LinkError> {
     start(command, QEMU, "install it with `cargo xtask setup`", port_of)
 }
 
-fn launch_stand_in() -> Result<Launched, LinkError> {
-    let name = "tendon controller";
-    let program = match std::env::var_os("TENDON_PROGRAM") {
-        Some(path) => PathBuf::from(path),
-        None => std::env::current_exe()
-            .map_err(|error| LinkError::Launch { program: name.into(), problem: error.to_string() })?,
-    };
+/// Starts the stand-in from another program than this one.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_stand_in(program: &Path) -> Result<Launched, LinkError> {
     let mut command = Command::new(program);
     command.arg("controller");
-    start(command, name, "run it by hand to see why", |line| line.starts_with("/dev/").then(|| line.trim().to_owned()))
+    let port_of = |line: &str| line.starts_with("/dev/").then(|| line.trim().to_owned());
+    start(command, STAND_IN, "run it by hand to see why", port_of)
 }
 
 fn start(
