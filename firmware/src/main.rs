@@ -45,7 +45,7 @@ impl<M: rtic::Mutex<T = Control<'static>>> Exclusive<'static> for Locked<M> {
 #[rtic::app(device = crate::board::device)]
 mod app {
     use crate::Locked;
-    use crate::board::{Board, ControlTimer, Selected};
+    use crate::board::{Acknowledge, Board, ControlTimer, Selected};
     use crate::ring::{Reader, Ring, Writer};
     use cortex_m_rt as _;
     use embedded_io::{Read, ReadReady, Write, WriteReady};
@@ -235,7 +235,7 @@ mod app {
     fn link_tx(cx: link_tx::Context) {
         let link_tx::LocalResources { tx, reply_bytes, action_bytes, sending, .. } = cx.local;
         // Clears the interrupt; the byte that follows raises it again.
-        let Ok(()) = tx.flush();
+        tx.acknowledge();
         while let Ok(true) = tx.write_ready() {
             let (from, byte) = match *sending {
                 Sending::Reply => (Sending::Reply, reply_bytes.read()),

@@ -227,4 +227,3 @@ pub fn run_task<T: Transport>(
         stack_bytes: telemetry.stack_bytes,
     })
 }
-

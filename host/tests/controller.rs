@@ -71,7 +71,11 @@ fn damaged_and_partial_updates_leave_the_active_image_alone() {
             let mut damaged = other.to_vec();
             damaged[at] ^= 4;
             assert_eq!(refusal(session.upload(&damaged, |_| ())), Some(Refusal::Image), "{kind:?} byte {at}");
-            assert_eq!(refusal(session.upload(&other[..at], |_| ())), Some(Refusal::Image), "{kind:?} cut {at}");
+            assert_eq!(
+                refusal(session.upload(&other[..at], |_| ())),
+                Some(Refusal::Image),
+                "{kind:?} cut {at}"
+            );
             assert_eq!(session.infer(&input).unwrap().0, before);
         }
         assert_eq!(session.identity().unwrap().image_crc32c, crc);
@@ -126,8 +130,12 @@ fn falls_back_when_the_host_goes_silent_and_says_so() {
             }
         }
         assert!(damped, "{kind:?}: no damping on the way");
-        assert_eq!((last.state, last.cause), (State::Fault as u8, Cause::HostSilent as u8), "{kind:?}");
-        assert!(last.kp.iter().chain(&last.kd).chain(&last.torque).all(|v| *v == 0.0), "{kind:?}: torque in Fault");
+        // The contract's age limit of raw states (0.1 s) is shorter than its heartbeat timeout (0.25 s).
+        assert_eq!((last.state, last.cause), (State::Fault as u8, Cause::StaleState as u8), "{kind:?}");
+        assert!(
+            last.kp.iter().chain(&last.kd).chain(&last.torque).all(|v| *v == 0.0),
+            "{kind:?}: torque in Fault"
+        );
         let telemetry = session.observe().unwrap();
         assert_eq!((telemetry.state, telemetry.fallbacks), (State::Fault as u8, 1), "{kind:?}");
     });
@@ -141,8 +149,7 @@ fn a_lockstep_controller_faults_when_its_host_stands_still() {
         let mut observation = vec![0.0; environment.observation_len()];
         environment.reset(1, &mut observation);
         let state = environment.raw_state().clone();
-        let mut control =
-            tendon::hil::Loop::start(session, 20_000, schema, &state, None).unwrap();
+        let mut control = tendon::hil::Loop::start(session, 20_000, schema, &state, None).unwrap();
         control.tick(&state).unwrap();
         std::thread::sleep(Duration::from_millis(3500));
         let error = control.tick(&state).unwrap_err();

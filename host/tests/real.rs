@@ -27,7 +27,6 @@ fn walks<T: Transport>(
     seconds: f32,
     commands: &[[f32; 3]],
 ) -> Vec<LocomotionMetrics> {
-    session.upload(image, |_| ()).unwrap();
     let robot = Robot::from_file(folder.join("go1_scene_flat.xml"), RobotOptions::default()).unwrap();
     let contract = Manifest::of_image(image).unwrap().contract.unwrap();
     let hash = Image::parse(image).unwrap().header().schema_hash;
@@ -38,7 +37,8 @@ fn walks<T: Transport>(
         duration_s: seconds,
         window_s: seconds / 2.0,
     };
-    let mut one = |command: &[f32; 3]| walk(session, &robot, &contract, hash, &task, command, None).unwrap().0;
+    let mut one =
+        |command: &[f32; 3]| walk(session, &robot, &contract, hash, &task, command, None).unwrap().0;
     commands.iter().map(&mut one).collect()
 }
 
@@ -53,7 +53,10 @@ fn the_go1_tracks_every_command_in_rapier_under_the_runtime() {
         ([0.0, 0.0, 0.0], [0.000, 0.000, 0.000]),
     ];
     let Some((image, folder)) = go1() else { return };
-    let runs = in_process(|session| walks(session, &image, &folder, 10.0, &MUJOCO.map(|(command, _)| command)));
+    let runs = in_process(|session| {
+        session.upload(&image, |_| ()).unwrap();
+        walks(session, &image, &folder, 10.0, &MUJOCO.map(|(command, _)| command))
+    });
     assert!((0.9..=1.1).contains(&runs[0].mean_velocity[0]), "{:?}", runs[0]);
     for ((command, mujoco), run) in MUJOCO.iter().zip(&runs) {
         let measured = [run.mean_velocity[0], run.mean_velocity[1], run.mean_yaw_rate];
@@ -88,7 +91,10 @@ fn the_firmware_runs_the_go1_bit_for_bit_like_the_host() {
     assert!(same.passed(), "{same}");
 
     let command = [[1.0, 0.0, 0.0]];
-    let here = in_process(|session| walks(session, &image, &folder, 10.0, &command));
+    let here = in_process(|session| {
+        session.upload(&image, |_| ()).unwrap();
+        walks(session, &image, &folder, 10.0, &command)
+    });
     let there = walks(&mut session, &image, &folder, 10.0, &command);
     assert_eq!(here, there);
     println!("hash {:016x}, {:?}", here[0].hash, here[0].mean_velocity);

@@ -340,7 +340,7 @@ messages! {
         output: Floats<MAX_OBSERVATION>,
     }
 
-    /// Counters and the last observation. Answers `Observe`; also sent when the state changes.
+    /// Counters and the last observation. Answers `Observe`.
     0x85 ToHost Telemetry {
         /// Controller state.
         state: u8,

@@ -16,6 +16,7 @@ usage: cargo xtask COMMAND
   firmware build            build the firmware for QEMU's mps2-an386
   firmware run              run it in QEMU; prints the serial port
   bench mcu [--json FILE]   instructions per inference on the controller (QEMU, -icount shift=0)
+  bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
   campaign --list           names of the campaigns";
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         ["docs"] => docs(),
         ["firmware", "build"] => packages::setup().and_then(|()| firmware::build()).map(|_| ()),
         ["firmware", "run"] => packages::setup().and_then(|()| firmware::run_built()),
-        ["bench", "mcu", rest @ ..] => bench("mcu", rest),
+        ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", "--list"] => {
             println!("learning");
             Ok(())
@@ -98,7 +99,16 @@ fn test() -> Result<(), String> {
 
 fn lint() -> Result<(), String> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+    run(cargo().args([
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 fn docs() -> Result<(), String> {

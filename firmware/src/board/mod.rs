@@ -17,10 +17,10 @@ pub trait Board: Sized {
     const INFO: BoardInfo;
     /// Receiving half of the link; its interrupt is `LINK_RX`.
     type Rx: Read + ReadReady;
-    /// Sending half; `LINK_TX` fires when it can take more, and `flush` clears it.
-    type Tx: Write + WriteReady;
+    /// Sending half; `LINK_TX` fires when it can take more.
+    type Tx: Write + WriteReady + Acknowledge;
     /// Drives the control tick through `CONTROL_TIMER`.
-    type Timer: ControlTimer;
+    type Timer: ControlTimer + Acknowledge;
     /// Time since boot.
     type Clock: Clock + Copy + Send;
 
@@ -46,6 +46,10 @@ pub struct Parts<B: Board> {
 pub trait ControlTimer {
     /// Fires every `period_us` from now on.
     fn set_period_us(&mut self, period_us: u32);
-    /// Takes note of the interrupt.
+}
+
+/// What raised an interrupt.
+pub trait Acknowledge {
+    /// Clears the interrupt, without waiting for anything.
     fn acknowledge(&mut self);
 }

@@ -84,19 +84,30 @@ fn mcu(json: Option<&PathBuf>) -> Result<()> {
     ];
     let controller = launch(ControllerKind::QemuCounting)?;
     let (mut session, _) = Session::open(Serial::open(controller.port())?)?;
-    let mut table = vec![["net", "instructions", "MACs", "instructions per MAC", "spread over inputs"].map(String::from).to_vec()];
+    let mut table = vec![
+        ["net", "instructions", "MACs", "instructions per MAC", "spread over inputs"]
+            .map(String::from)
+            .to_vec(),
+    ];
     let mut rows = Vec::new();
     for (case, sizes, hidden) in nets {
         let onnx = mlp(sizes, hidden, 1);
         let compiled = compile(&onnx, &Options { contract: ContractChoice::Bare, ..Options::default() })?;
         upload(&mut session, &compiled.image)?;
         let inputs = random_inputs(sizes[0], INFERENCES, 2);
-        let counts = inputs.iter().map(|input| Ok(f64::from(session.infer(input)?.1) * INSTRUCTIONS_PER_COUNT));
+        let counts =
+            inputs.iter().map(|input| Ok(f64::from(session.infer(input)?.1) * INSTRUCTIONS_PER_COUNT));
         let counts = counts.collect::<Result<Vec<f64>>>()?;
         let mean = counts.iter().sum::<f64>() / counts.len() as f64;
         let spread = counts.iter().fold(0.0f64, |worst, c| worst.max((c - mean).abs()));
         let macs: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        table.push(vec![case.into(), format!("{mean:.0}"), macs.to_string(), format!("{:.2}", mean / macs as f64), format!("+-{spread:.0}")]);
+        table.push(vec![
+            case.into(),
+            format!("{mean:.0}"),
+            macs.to_string(),
+            format!("{:.2}", mean / macs as f64),
+            format!("+-{spread:.0}"),
+        ]);
         rows.push(Measured {
             case: case.into(),
             metric: "instructions per inference".into(),
@@ -107,7 +118,9 @@ fn mcu(json: Option<&PathBuf>) -> Result<()> {
         });
     }
     print_table(&table);
-    println!("QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs, one count is {INSTRUCTIONS_PER_COUNT} instructions");
+    println!(
+        "QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs, one count is {INSTRUCTIONS_PER_COUNT} instructions"
+    );
     write_json(json, &rows)
 }
 
@@ -124,8 +137,9 @@ const GO1_CONTRACT: &str = include_str!("../../../models/contracts/go1_joystick.
 
 fn sim2sim(real: &Path, seconds: f64, json: Option<&PathBuf>) -> Result<()> {
     let onnx_file = real.join("go1_joystick.onnx");
-    let onnx = read_file(&onnx_file, tendon_compiler::MAX_FILE as u64)
-        .with_context(|| format!("give the folder of real inputs with --real (looked in {})", real.display()))?;
+    let onnx = read_file(&onnx_file, tendon_compiler::MAX_FILE as u64).with_context(|| {
+        format!("give the folder of real inputs with --real (looked in {})", real.display())
+    })?;
     let contract = ContractChoice::Toml { file: "models/contracts/go1_joystick.toml", text: GO1_CONTRACT };
     let image = compile(&onnx, &Options { contract, ..Options::default() })?.image;
     let robot = Robot::from_file(real.join("go1_scene_flat.xml"), RobotOptions::default())?;
@@ -147,25 +161,50 @@ fn sim2sim(real: &Path, seconds: f64, json: Option<&PathBuf>) -> Result<()> {
             row.push(hash);
             row
         };
-        let figures = |m: &LocomotionMetrics| [m.mean_velocity[0], m.mean_velocity[1], m.mean_yaw_rate, m.lowest_height];
+        let figures = |m: &LocomotionMetrics| {
+            [m.mean_velocity[0], m.mean_velocity[1], m.mean_yaw_rate, m.lowest_height]
+        };
         table.push(line("MuJoCo 4.0.0", *mujoco, String::new()));
         table.push(line("rapier, in process", figures(here), format!("{:016x}", here.hash)));
-        table.push(line(&format!("rapier, {}", identity.board), figures(there), format!("{:016x}", there.hash)));
+        table.push(line(
+            &format!("rapier, {}", identity.board),
+            figures(there),
+            format!("{:016x}", there.hash),
+        ));
         for (axis, metric) in ["vx", "vy", "wz"].into_iter().enumerate() {
             let mut peers = serde_json::Map::new();
             peers.insert("mujoco".into(), f64::from(mujoco[axis]).into());
-            rows.push(Measured { case: name.clone(), metric: metric.into(), unit: "m/s or rad/s".into(), tendon: figures(there)[axis].into(), peers, goal: Some("within 15% of MuJoCo on the commanded axis".into()) });
+            rows.push(Measured {
+                case: name.clone(),
+                metric: metric.into(),
+                unit: "m/s or rad/s".into(),
+                tendon: figures(there)[axis].into(),
+                peers,
+                goal: Some("within 15% of MuJoCo on the commanded axis".into()),
+            });
         }
     }
     print_table(&table);
     write_json(json, &rows)?;
     for (here, there) in here.iter().zip(&there) {
-        ensure!(here.hash == there.hash, "the controller's run differs from the run in process: {:016x} against {:016x}", there.hash, here.hash);
+        ensure!(
+            here.hash == there.hash,
+            "the controller's run differs from the run in process: {:016x} against {:016x}",
+            there.hash,
+            here.hash
+        );
     }
     Ok(())
 }
 
-fn five_walks<T: Transport>(session: &mut Session<T>, image: &AlignedBytes, robot: &Arc<Robot>, contract: &ContractSpec, hash: u64, seconds: f64) -> Result<Vec<LocomotionMetrics>> {
+fn five_walks<T: Transport>(
+    session: &mut Session<T>,
+    image: &AlignedBytes,
+    robot: &Arc<Robot>,
+    contract: &ContractSpec,
+    hash: u64,
+    seconds: f64,
+) -> Result<Vec<LocomotionMetrics>> {
     upload(session, image)?;
     let task = walking_task(contract, "home", "imu", seconds);
     MUJOCO
@@ -181,7 +220,11 @@ fn learning(task: &str, seeds: u64, json: Option<&PathBuf>) -> Result<()> {
     let task = tasks::find(task)?;
     task.make()?;
     let config = PreferenceConfig::default();
-    let mut table = vec![["seed", "random", "true reward (95%)", "learned reward (95%)", "share of improvement", "success"].map(String::from).to_vec()];
+    let mut table = vec![
+        ["seed", "random", "true reward (95%)", "learned reward (95%)", "share of improvement", "success"]
+            .map(String::from)
+            .to_vec(),
+    ];
     let (mut rows, mut shares) = (Vec::new(), Vec::new());
     for seed in 1..=seeds {
         let mut bars = super::learn::Bars::default();
@@ -190,7 +233,9 @@ fn learning(task: &str, seeds: u64, json: Option<&PathBuf>) -> Result<()> {
             ControlFlow::Continue(())
         })?;
         bars.finish();
-        let show = |e: &crate::demo::Evaluation| e.interval.map_or_else(String::new, |i| format!("{:.1} ({:.1} to {:.1})", i.mean, i.low, i.high));
+        let show = |e: &crate::demo::Evaluation| {
+            e.interval.map_or_else(String::new, |i| format!("{:.1} ({:.1} to {:.1})", i.mean, i.low, i.high))
+        };
         table.push(vec![
             seed.to_string(),
             outcome.random.interval.map_or_else(String::new, |i| format!("{:.1}", i.mean)),
@@ -211,6 +256,9 @@ fn learning(task: &str, seeds: u64, json: Option<&PathBuf>) -> Result<()> {
     }
     print_table(&table);
     let interval = bootstrap(&shares, 1);
-    println!("share of improvement over {seeds} seeds: {:.3} (95% bootstrap {:.3} to {:.3})", interval.mean, interval.low, interval.high);
+    println!(
+        "share of improvement over {seeds} seeds: {:.3} (95% bootstrap {:.3} to {:.3})",
+        interval.mean, interval.low, interval.high
+    );
     write_json(json, &rows)
 }

@@ -16,7 +16,9 @@ use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tendon_compiler::parity::{ImageRunner, OnnxRunner, Report, TOLERANCE, compare, output_labels, random_inputs};
+use tendon_compiler::parity::{
+    ImageRunner, OnnxRunner, Report, TOLERANCE, compare, output_labels, random_inputs,
+};
 use tendon_compiler::{ContractChoice, Options, compile};
 use tendon_sim::tasks::{self, TaskInfo};
 use tendon_sim::{Image, render};
@@ -47,7 +49,7 @@ pub(super) struct Demo {
     run: Option<PathBuf>,
 }
 
-/// `demo.toml` of the run folder: everything that decides the result.
+/// `config.toml` of the run folder: everything that decides the result.
 #[derive(Serialize)]
 struct DemoConfig<'a> {
     program: &'a str,
@@ -63,16 +65,28 @@ impl Demo {
         let started = Instant::now();
         let task = tasks::find(&self.task)?;
         task.make()?;
-        let path = self.run.clone().unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}-{}", self.task, self.seed)));
+        let path = self
+            .run
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}-{}", self.task, self.seed)));
         let folder = RunFolder::create(&path)?;
         let learning = PreferenceConfig::default();
         let program = concat!("tendon ", env!("CARGO_PKG_VERSION"));
-        let config =
-            DemoConfig { program, task: task.name, seed: self.seed, seconds: self.seconds, episodes: EPISODES, learning: &learning };
+        let config = DemoConfig {
+            program,
+            task: task.name,
+            seed: self.seed,
+            seconds: self.seconds,
+            episodes: EPISODES,
+            learning: &learning,
+        };
         folder.write_config(&config)?;
         println!("1/4 learning: {}", task.doc);
         let mut bars = Bars::default();
-        let outcome = demo_learning(&learning, &|| make(task), EPISODES, self.seed, Some(&folder), &mut |p| bars.show(p))?;
+        let outcome =
+            demo_learning(&learning, &|| make(task), EPISODES, self.seed, Some(&folder), &mut |p| {
+                bars.show(p)
+            })?;
         bars.finish();
         ensure!(!outcome.interrupted, "interrupted; the same command continues in {}", path.display());
         folder.write_curves(&outcome.learned_curves)?;
@@ -105,15 +119,25 @@ impl Demo {
         println!();
         print_table(&table);
         println!("\n{} s; {}", started.elapsed().as_secs(), path.display());
-        println!("  config.toml, true-reward/ and learned-reward/ with curves and checkpoints, policy.onnx, policy.tnd, recording.tnr");
+        println!(
+            "  config.toml, true-reward/ and learned-reward/ with curves and checkpoints, policy.onnx, policy.tnd, recording.tnr"
+        );
         println!("  {}", report_file.display());
         if kind == ControllerKind::StandIn {
-            println!("the controller was the stand-in process; for the Cortex-M4F firmware in QEMU: cargo xtask firmware build");
+            println!(
+                "the controller was the stand-in process; for the Cortex-M4F firmware in QEMU: cargo xtask firmware build"
+            );
         }
         Ok(())
     }
 
-    fn on_controller(&self, kind: ControllerKind, task: &'static TaskInfo, image: &tendon_runtime::AlignedBytes, recording: &Path) -> Result<(TaskRun, Vec<Image>)> {
+    fn on_controller(
+        &self,
+        kind: ControllerKind,
+        task: &'static TaskInfo,
+        image: &tendon_runtime::AlignedBytes,
+        recording: &Path,
+    ) -> Result<(TaskRun, Vec<Image>)> {
         let (_, schema_hash) = contract_of(image)?;
         let controller = launch(kind)?;
         let (mut session, _) = Session::open(Serial::open(controller.port())?)?;
@@ -125,12 +149,20 @@ impl Demo {
         let bar = indicatif::ProgressBar::new(ticks);
         let mut frames = Vec::new();
         let mut recorder = Recorder::create(recording).with_context(|| recording.display().to_string())?;
-        let run = run_task(&mut session, &mut environment, schema_hash, self.seed, ticks, Some(&mut recorder), |tick, environment| {
-            bar.set_position(tick + 1);
-            if tick % every == 0 {
-                frames.push(render(&environment.scene(), &task_camera(task)));
-            }
-        })?;
+        let run = run_task(
+            &mut session,
+            &mut environment,
+            schema_hash,
+            self.seed,
+            ticks,
+            Some(&mut recorder),
+            |tick, environment| {
+                bar.set_position(tick + 1);
+                if tick % every == 0 {
+                    frames.push(render(&environment.scene(), &task_camera(task)));
+                }
+            },
+        )?;
         recorder.finish().with_context(|| recording.display().to_string())?;
         bar.finish_and_clear();
         Ok((run, frames))
@@ -139,16 +171,29 @@ impl Demo {
 
 fn summary(outcome: &DemoOutcome, parity: &Report, run: &TaskRun, kind: ControllerKind) -> Vec<Vec<String>> {
     let show = |evaluation: &Evaluation| match evaluation.interval {
-        Some(i) => format!("{:.1} ({:.1} to {:.1}), success {:.0}%", i.mean, i.low, i.high, 100.0 * evaluation.success_rate),
+        Some(i) => format!(
+            "{:.1} ({:.1} to {:.1}), success {:.0}%",
+            i.mean,
+            i.low,
+            i.high,
+            100.0 * evaluation.success_rate
+        ),
         None => "-".into(),
     };
-    let timing = |values: &[f64]| format!("p50 {:.0}, max {:.0}", percentile(values, 0.5), percentile(values, 1.0));
+    let timing =
+        |values: &[f64]| format!("p50 {:.0}, max {:.0}", percentile(values, 0.5), percentile(values, 1.0));
     let rows = [
         ("return, random (mean, 95% interval)", show(&outcome.random)),
         ("return, policy under the learned reward", show(&outcome.learned_reward)),
         ("return, policy under the true reward", show(&outcome.true_reward)),
-        ("learned reward's share of the improvement", format!("{:.0}%", 100.0 * outcome.normalised_improvement)),
-        ("parity error, image against ONNX", format!("{:.1e} over {} rows (limit 1e-5)", parity.max_error, parity.rows)),
+        (
+            "learned reward's share of the improvement",
+            format!("{:.0}%", 100.0 * outcome.normalised_improvement),
+        ),
+        (
+            "parity error, image against ONNX",
+            format!("{:.1e} over {} rows (limit 1e-5)", parity.max_error, parity.rows),
+        ),
         ("controller", kind.describe().into()),
         ("return on the controller", format!("{:.1}, success {}", run.total_reward, run.success)),
         ("ticks, misses", format!("{}, {}", run.stats.ticks, run.misses)),
@@ -175,37 +220,86 @@ fn report(
     page.text(&format!("Success: {}", task.success));
     page.table(table);
     page.heading("The run on the controller");
-    page.picture(&frames_png(frames, (1000.0 / FRAMES_PER_S) as u16)?, "Closed loop on the controller, real time, rendered from the simulation");
+    page.picture(
+        &frames_png(frames, (1000.0 / FRAMES_PER_S) as u16)?,
+        "Closed loop on the controller, real time, rendered from the simulation",
+    );
     let series = |name: &str, values: &dyn Fn(usize) -> Option<f32>| Line {
         name: name.into(),
-        points: (0..run.rewards.len()).filter_map(|i| Some((i as f64 * period, f64::from(values(i)?)))).collect(),
+        points: (0..run.rewards.len())
+            .filter_map(|i| Some((i as f64 * period, f64::from(values(i)?))))
+            .collect(),
     };
-    let joints: Vec<Line> = environment.contract().joints.iter().enumerate()
-        .map(|(j, joint)| series(&joint.name, &|i| run.joint_positions.get(i)?.get(j).copied())).collect();
+    let joints: Vec<Line> = environment
+        .contract()
+        .joints
+        .iter()
+        .enumerate()
+        .map(|(j, joint)| series(&joint.name, &|i| run.joint_positions.get(i)?.get(j).copied()))
+        .collect();
     page.plot(&line_plot("Joint positions, rad or m", "time, s", &joints));
-    let actions: Vec<Line> = environment.contract().actions.iter().enumerate()
-        .map(|(a, action)| series(&action.joint, &|i| run.actions.get(i)?.get(a).copied())).collect();
+    let actions: Vec<Line> = environment
+        .contract()
+        .actions
+        .iter()
+        .enumerate()
+        .map(|(a, action)| series(&action.joint, &|i| run.actions.get(i)?.get(a).copied()))
+        .collect();
     page.plot(&line_plot("Raw actions", "time, s", &actions));
-    page.plot(&line_plot("Reward per step", "time, s", &[series("reward", &|i| run.rewards.get(i).copied())]));
-    let timing = |name: &str, values: &[f64]| Line { name: name.into(), points: values.iter().enumerate().map(|(i, v)| (i as f64, *v)).collect() };
-    page.plot(&line_plot("Time per tick, us", "tick", &[timing("on the controller", &run.stats.on_controller_us), timing("round trip", &run.stats.round_trip_us)]));
+    page.plot(&line_plot(
+        "Reward per step",
+        "time, s",
+        &[series("reward", &|i| run.rewards.get(i).copied())],
+    ));
+    let timing = |name: &str, values: &[f64]| Line {
+        name: name.into(),
+        points: values.iter().enumerate().map(|(i, v)| (i as f64, *v)).collect(),
+    };
+    page.plot(&line_plot(
+        "Time per tick, us",
+        "tick",
+        &[
+            timing("on the controller", &run.stats.on_controller_us),
+            timing("round trip", &run.stats.round_trip_us),
+        ],
+    ));
     page.heading("Learning");
     let curve = |name: &str, rows: &[CurveRow], value: &dyn Fn(&CurveRow) -> Option<f64>| Line {
         name: name.into(),
         points: rows.iter().filter_map(|row| Some((row.steps as f64, value(row)?))).collect(),
     };
     let both = |value: &dyn Fn(&CurveRow) -> Option<f64>| {
-        [curve("true reward", &outcome.true_curves, value), curve("learned reward", &outcome.learned_curves, value)]
+        [
+            curve("true reward", &outcome.true_curves, value),
+            curve("learned reward", &outcome.learned_curves, value),
+        ]
     };
-    page.plot(&line_plot("Return under the task's reward", "environment steps", &both(&|row| row.episode_return)));
-    page.plot(&line_plot("Entropy of the policy, nats", "environment steps", &both(&|row| Some(row.entropy))));
+    page.plot(&line_plot(
+        "Return under the task's reward",
+        "environment steps",
+        &both(&|row| row.episode_return),
+    ));
+    page.plot(&line_plot(
+        "Entropy of the policy, nats",
+        "environment steps",
+        &both(&|row| Some(row.entropy)),
+    ));
     page.plot(&line_plot("KL per update, nats", "environment steps", &both(&|row| Some(row.kl))));
-    page.plot(&line_plot("Accuracy of the reward model on its labels", "environment steps", &[curve("accuracy", &outcome.learned_curves, &|row| row.label_accuracy)]));
+    page.plot(&line_plot(
+        "Accuracy of the reward model on its labels",
+        "environment steps",
+        &[curve("accuracy", &outcome.learned_curves, &|row| row.label_accuracy)],
+    ));
     page.heading("Physical metrics at the end of an episode (mean absolute value)");
     let mut rows = vec![["metric", "random", "learned reward", "true reward"].map(String::from).to_vec()];
     for (index, (name, random)) in outcome.random.metrics.iter().enumerate() {
         let of = |e: &Evaluation| e.metrics.get(index).map_or_else(String::new, |(_, v)| format!("{v:.3}"));
-        rows.push(vec![name.clone(), format!("{random:.3}"), of(&outcome.learned_reward), of(&outcome.true_reward)]);
+        rows.push(vec![
+            name.clone(),
+            format!("{random:.3}"),
+            of(&outcome.learned_reward),
+            of(&outcome.true_reward),
+        ]);
     }
     page.table(&rows);
     page.heading("Settings");

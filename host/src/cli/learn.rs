@@ -2,7 +2,7 @@
 
 use super::{read_text, write_file};
 use crate::export::{contract_keys, export_onnx};
-use crate::learner::{PpoConfig, Policy, Progress, Stage, restore_policy, train};
+use crate::learner::{Policy, PpoConfig, Progress, Stage, restore_policy, train};
 use crate::preference::{PreferenceConfig, train_from_preferences};
 use crate::run_folder::RunFolder;
 use anyhow::{Context, Result};
@@ -50,7 +50,8 @@ impl Train {
         let task = tasks::find(&self.task)?;
         task.make()?;
         let name = if self.preferences { "preferences" } else { "ppo" };
-        let path = self.run.unwrap_or_else(|| PathBuf::from(format!("runs/{}-{name}-{}", self.task, self.seed)));
+        let path =
+            self.run.unwrap_or_else(|| PathBuf::from(format!("runs/{}-{name}-{}", self.task, self.seed)));
         let folder = RunFolder::create(&path)?;
         let info = RunInfo { task: self.task.clone(), seed: self.seed, preferences: self.preferences };
         keep_info(&path, &info)?;
@@ -59,7 +60,9 @@ impl Train {
         let policy = if self.preferences {
             let config: PreferenceConfig = config(self.config.as_deref())?;
             folder.write_config(&config)?;
-            train_from_preferences(&config, &make, self.seed, Some(&folder), &mut |p| bars.show(p))?.trained.policy
+            train_from_preferences(&config, &make, self.seed, Some(&folder), &mut |p| bars.show(p))?
+                .trained
+                .policy
         } else {
             let config: PpoConfig = config(self.config.as_deref())?;
             folder.write_config(&config)?;
@@ -92,9 +95,14 @@ impl Export {
         let make = || make(task);
         let folder = RunFolder::create(&self.run)?;
         let settings = self.run.join("config.toml");
-        let ppo = if info.preferences { config::<PreferenceConfig>(Some(&settings))?.ppo } else { config(Some(&settings))? };
-        let policy = restore_policy(&ppo, &make, info.seed, &folder)?
-            .with_context(|| format!("{}: no checkpoint yet; train longer", folder.checkpoints().display()))?;
+        let ppo = if info.preferences {
+            config::<PreferenceConfig>(Some(&settings))?.ppo
+        } else {
+            config(Some(&settings))?
+        };
+        let policy = restore_policy(&ppo, &make, info.seed, &folder)?.with_context(|| {
+            format!("{}: no checkpoint yet; train longer", folder.checkpoints().display())
+        })?;
         let output = self.output.unwrap_or_else(|| self.run.join("policy.onnx"));
         export(&policy, task, &output)?;
         println!("{}", output.display());
@@ -111,7 +119,10 @@ fn keep_info(path: &Path, info: &RunInfo) -> Result<()> {
         anyhow::ensure!(
             before == *info,
             "{}: holds task {}, seed {}, preferences {}; choose another --run or remove the folder",
-            path.display(), before.task, before.seed, before.preferences
+            path.display(),
+            before.task,
+            before.seed,
+            before.preferences
         );
     }
     write_file(&file, toml::to_string(info)?.as_bytes())
@@ -152,13 +163,28 @@ impl Bars {
                 Stage::LearnedReward => "PPO, learned reward",
                 Stage::Evaluation => "evaluation",
             };
-            let style = ProgressStyle::with_template("{prefix:20} {bar:24} {pos:>4}/{len:<4} {elapsed:>4} left {eta:>4}  {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template(
+                "{prefix:20} {bar:24} {pos:>4}/{len:<4} {elapsed:>4} left {eta:>4}  {msg}",
+            )
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(progress.total).with_style(style).with_prefix(name);
             self.bar = Some((progress.stage, bar));
         }
         let Some((_, bar)) = &self.bar else { return ControlFlow::Continue(()) };
         bar.set_position(progress.done);
+        // Without a terminal there is no bar: a line for every tenth.
+        let tenth = progress.total.div_ceil(10).max(1);
+        if bar.is_hidden() && (progress.done % tenth == 0 || progress.done == progress.total) {
+            let mean = progress.row.as_ref().and_then(|row| row.episode_return);
+            let mean = mean.map_or_else(String::new, |mean| format!(", return {mean:.1}"));
+            eprintln!(
+                "{} {}/{}{mean}, {} s",
+                bar.prefix(),
+                progress.done,
+                progress.total,
+                bar.elapsed().as_secs()
+            );
+        }
         if let Some(row) = &progress.row {
             let mean = row.episode_return.map_or_else(|| "-".into(), |r| format!("{r:.1}"));
             let labels = if row.labels > 0 { format!("  labels {}", row.labels) } else { String::new() };

@@ -89,7 +89,8 @@ pub fn main() -> Result<ExitCode> {
 
 /// Reads a file of at most `limit` bytes.
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let length = std::fs::metadata(path).with_context(|| format!("{}: cannot be read", path.display()))?.len();
+    let length =
+        std::fs::metadata(path).with_context(|| format!("{}: cannot be read", path.display()))?.len();
     anyhow::ensure!(length <= limit, "{}: {length} bytes, at most {limit} are read", path.display());
     std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))
 }
@@ -113,10 +114,13 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// A table with aligned columns; the first row is its head.
 fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for (index, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
         println!("{}", cells.join("  ").trim_end());
         if index == 0 {
             println!("{}", widths.iter().map(|&w| "-".repeat(w)).collect::<Vec<_>>().join("  "));

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tendon_compiler::parity::{ImageRunner, OnnxRunner, Report, TOLERANCE, compare, compare_recorded, output_labels, random_inputs};
+use tendon_compiler::parity::{
+    ImageRunner, OnnxRunner, Report, TOLERANCE, compare, compare_recorded, output_labels, random_inputs,
+};
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, compile};
 
@@ -47,7 +49,9 @@ impl Compile {
         write_file(&self.output, &compiled.image)?;
         println!("{}: {} bytes", self.output.display(), compiled.image.len());
         if compiled.contract.is_none() {
-            println!("no contract: a bare network, which parity and benches take and no controller arms; give one with --contract");
+            println!(
+                "no contract: a bare network, which parity and benches take and no controller arms; give one with --contract"
+            );
         }
         Ok(())
     }
@@ -109,24 +113,46 @@ impl Parity {
         ensure!(
             (tract.n_inputs(), tract.n_outputs()) == (plan.n_inputs as usize, plan.n_outputs as usize),
             "{}: {} inputs and {} outputs, but {} has {} and {}: the image was compiled from another file",
-            self.onnx.display(), tract.n_inputs(), tract.n_outputs(), name(), plan.n_inputs, plan.n_outputs,
+            self.onnx.display(),
+            tract.n_inputs(),
+            tract.n_outputs(),
+            name(),
+            plan.n_inputs,
+            plan.n_outputs,
         );
         let labels = output_labels(tract.n_outputs(), contract.as_ref());
         let random = random_inputs(tract.n_inputs(), self.rows, self.seed);
         let trace = self.trace.as_ref().map(|path| {
-            let file = std::fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            let file =
+                std::fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
             Trace::read(file, tract.n_inputs(), tract.n_outputs()).with_context(|| path.display().to_string())
         });
         let trace = trace.transpose()?.unwrap_or_default();
 
         let mut results: Vec<(&str, &str, Report)> = Vec::new();
         let onnx_run = |input: &[f32]| tract.run(input);
-        results.push(("tract", "host, random", compare(&random, &labels, TOLERANCE, onnx_run, |i| host.run(i))?));
+        results.push((
+            "tract",
+            "host, random",
+            compare(&random, &labels, TOLERANCE, onnx_run, |i| host.run(i))?,
+        ));
         if !trace.observations.is_empty() {
             let (inputs, recorded) = (&trace.observations, &trace.actions);
-            results.push(("trace", "tract", compare_recorded(inputs, recorded, &labels, TOLERANCE, onnx_run)?));
-            results.push(("trace", "host", compare_recorded(inputs, recorded, &labels, TOLERANCE, |i| host.run(i))?));
-            results.push(("tract", "host, trace", compare(inputs, &labels, TOLERANCE, onnx_run, |i| host.run(i))?));
+            results.push((
+                "trace",
+                "tract",
+                compare_recorded(inputs, recorded, &labels, TOLERANCE, onnx_run)?,
+            ));
+            results.push((
+                "trace",
+                "host",
+                compare_recorded(inputs, recorded, &labels, TOLERANCE, |i| host.run(i))?,
+            ));
+            results.push((
+                "tract",
+                "host, trace",
+                compare(inputs, &labels, TOLERANCE, onnx_run, |i| host.run(i))?,
+            ));
         }
         if self.target == Target::Qemu {
             let controller = launch(ControllerKind::Qemu)?;
@@ -136,13 +162,26 @@ impl Parity {
             let mut qemu = |input: &[f32]| session.infer(input).map(|(output, _)| output);
             if !trace.observations.is_empty() {
                 let (inputs, recorded) = (&trace.observations, &trace.actions);
-                results.push(("trace", "qemu", compare_recorded(inputs, recorded, &labels, TOLERANCE, &mut qemu)?));
-                results.push(("host", "qemu, trace, bit for bit", compare(inputs, &labels, 0.0, |i| host.run(i), &mut qemu)?));
+                results.push((
+                    "trace",
+                    "qemu",
+                    compare_recorded(inputs, recorded, &labels, TOLERANCE, &mut qemu)?,
+                ));
+                results.push((
+                    "host",
+                    "qemu, trace, bit for bit",
+                    compare(inputs, &labels, 0.0, |i| host.run(i), &mut qemu)?,
+                ));
             }
-            results.push(("host", "qemu, random, bit for bit", compare(&random, &labels, 0.0, |i| host.run(i), &mut qemu)?));
+            results.push((
+                "host",
+                "qemu, random, bit for bit",
+                compare(&random, &labels, 0.0, |i| host.run(i), &mut qemu)?,
+            ));
             eprintln!("deepest stack on the controller: {} bytes", session.observe()?.stack_bytes);
         }
-        let mut table = vec![["reference", "candidate", "rows", "largest error", "result"].map(String::from).to_vec()];
+        let mut table =
+            vec![["reference", "candidate", "rows", "largest error", "result"].map(String::from).to_vec()];
         for (reference, candidate, report) in &results {
             table.push(vec![
                 (*reference).into(),

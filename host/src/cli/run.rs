@@ -11,10 +11,12 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use std::path::PathBuf;
 use tendon_compiler::Manifest;
-use tendon_runtime::{AlignedBytes, Image};
 use tendon_runtime::spec::ContractSpec;
+use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::tasks::{self, TaskInfo};
-use tendon_sim::{Camera, Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, World, render};
+use tendon_sim::{
+    Camera, Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, World, render,
+};
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,7 +83,8 @@ impl Sim {
         let period = environment.contract().control_period_s;
         let ticks = (self.seconds / period).round() as u64;
         let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
-        let (mut rng, mut hash, mut total, mut frames) = (Rng::new(self.seed, 9), TrajectoryHash::default(), 0.0, Vec::new());
+        let (mut rng, mut hash, mut total, mut frames) =
+            (Rng::new(self.seed, 9), TrajectoryHash::default(), 0.0, Vec::new());
         let mut steps = 0;
         for tick in 0..ticks {
             if self.agent == Agent::Random {
@@ -98,7 +101,12 @@ impl Sim {
                 break;
             }
         }
-        println!("{}: {steps} steps, return {total:.2}, success {}, hash {:016x}", task.name, environment.success(), hash.value());
+        println!(
+            "{}: {steps} steps, return {total:.2}, success {}, hash {:016x}",
+            task.name,
+            environment.success(),
+            hash.value()
+        );
         for (name, value) in environment.metric_names().iter().zip(environment.physical()) {
             println!("  {name}: {value:.3}");
         }
@@ -112,14 +120,27 @@ impl Sim {
                 joint.name.clone(),
                 format!("{:?}", joint.kind),
                 joint.range.map_or_else(|| "-".into(), |[low, high]| format!("{low:.3} .. {high:.3}")),
-                joint.actuator.map_or_else(|| "passive".into(), |a| format!("{}, {}, {}", a.kp, a.kd, a.torque_limit)),
+                joint
+                    .actuator
+                    .map_or_else(|| "passive".into(), |a| format!("{}, {}, {}", a.kp, a.kd, a.torque_limit)),
             ]);
         }
-        println!("{}: {} bodies, {} joints, keyframes: {}", robot.name, robot.bodies.len(), robot.joints.len(),
-            robot.keyframes.iter().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", "));
+        println!(
+            "{}: {} bodies, {} joints, keyframes: {}",
+            robot.name,
+            robot.bodies.len(),
+            robot.joints.len(),
+            robot.keyframes.iter().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", ")
+        );
         print_table(&rows);
         for item in &robot.unsupported {
-            println!("not represented: {}:{} <{}>: {}", item.file.display(), item.line, item.element, item.effect);
+            println!(
+                "not represented: {}:{} <{}>: {}",
+                item.file.display(),
+                item.line,
+                item.element,
+                item.effect
+            );
         }
         let mut world = World::new(robot.clone());
         if let Some(keyframe) = robot.keyframes.first() {
@@ -135,7 +156,12 @@ impl Sim {
                 frames.push(render(&world.scene(), &Camera::orbit(position, 2.0, -2.2, 0.35, FRAME_SIZE)));
             }
         }
-        println!("after {} s without torque: base at {:?}, finite {}", self.seconds, world.base_pose().0, world.is_finite());
+        println!(
+            "after {} s without torque: base at {:?}, finite {}",
+            self.seconds,
+            world.base_pose().0,
+            world.is_finite()
+        );
         save_frames(self.png.as_ref(), &frames)
     }
 }
@@ -195,24 +221,50 @@ impl Hil {
     pub(super) fn run(self) -> Result<()> {
         let image = read_image(&self.image)?;
         let launched = if self.port.is_none() { Some(launch(self.controller.kind())?) } else { None };
-        let port = self.port.clone().or_else(|| launched.as_ref().map(|l| l.port().to_owned())).unwrap_or_default();
+        let port =
+            self.port.clone().or_else(|| launched.as_ref().map(|l| l.port().to_owned())).unwrap_or_default();
         let (mut session, identity) = Session::open(Serial::open(&port)?)?;
         println!("{port}: {} with firmware {}", identity.board, identity.firmware);
-        let mut recorder = self.record.as_ref().map(|path| Recorder::create(path).with_context(|| path.display().to_string())).transpose()?;
+        let mut recorder = self
+            .record
+            .as_ref()
+            .map(|path| Recorder::create(path).with_context(|| path.display().to_string()))
+            .transpose()?;
         match (&self.task, &self.robot) {
             (Some(name), _) => {
                 let task = tasks::find(name)?;
-                hil_task(&mut session, &image, task, self.seed, self.seconds, recorder.as_mut(), self.png.as_ref())?;
+                hil_task(
+                    &mut session,
+                    &image,
+                    task,
+                    self.seed,
+                    self.seconds,
+                    recorder.as_mut(),
+                    self.png.as_ref(),
+                )?;
             }
             (None, Some(path)) => {
                 let robot = Robot::from_file(path, RobotOptions::default())?;
                 let (contract, schema_hash) = contract_of(&image)?;
                 upload(&mut session, &image)?;
                 let task = walking_task(&contract, &self.keyframe, &self.site, self.seconds);
-                let (metrics, stats) =
-                    walk(&mut session, &robot, &contract, schema_hash, &task, &self.command, recorder.as_mut())?;
-                println!("velocity x {:.3} y {:.3} m/s, yaw rate {:.3} rad/s (mean of the last half)", metrics.mean_velocity[0], metrics.mean_velocity[1], metrics.mean_yaw_rate);
-                println!("lowest height {:.3} m, final position {:.3?} m, hash {:016x}", metrics.lowest_height, metrics.final_position, metrics.hash);
+                let (metrics, stats) = walk(
+                    &mut session,
+                    &robot,
+                    &contract,
+                    schema_hash,
+                    &task,
+                    &self.command,
+                    recorder.as_mut(),
+                )?;
+                println!(
+                    "velocity x {:.3} y {:.3} m/s, yaw rate {:.3} rad/s (mean of the last half)",
+                    metrics.mean_velocity[0], metrics.mean_velocity[1], metrics.mean_yaw_rate
+                );
+                println!(
+                    "lowest height {:.3} m, final position {:.3?} m, hash {:016x}",
+                    metrics.lowest_height, metrics.final_position, metrics.hash
+                );
                 print_stats(&stats);
             }
             (None, None) => bail!("give --task or --robot"),
@@ -229,12 +281,18 @@ impl Hil {
 pub(super) fn contract_of(image: &AlignedBytes) -> Result<(ContractSpec, u64)> {
     let header = *Image::parse(image)?.header();
     let contract = Manifest::of_image(image)?.contract;
-    let contract = contract.context("the image has no contract: compile it with --contract; a bare network is never armed")?;
+    let contract = contract
+        .context("the image has no contract: compile it with --contract; a bare network is never armed")?;
     Ok((contract, header.schema_hash))
 }
 
 /// A velocity-tracking run whose second half is averaged.
-pub(super) fn walking_task(contract: &ContractSpec, keyframe: &str, site: &str, seconds: f64) -> LocomotionTask {
+pub(super) fn walking_task(
+    contract: &ContractSpec,
+    keyframe: &str,
+    site: &str,
+    seconds: f64,
+) -> LocomotionTask {
     LocomotionTask {
         keyframe: keyframe.into(),
         site: site.into(),
@@ -245,7 +303,10 @@ pub(super) fn walking_task(contract: &ContractSpec, keyframe: &str, site: &str, 
 }
 
 /// Sends an image with a progress bar.
-pub(super) fn upload<T: crate::link::Transport>(session: &mut Session<T>, image: &AlignedBytes) -> Result<()> {
+pub(super) fn upload<T: crate::link::Transport>(
+    session: &mut Session<T>,
+    image: &AlignedBytes,
+) -> Result<()> {
     let bar = ProgressBar::new(image.len() as u64);
     session.upload(image, |sent| bar.set_position(sent as u64))?;
     bar.finish_and_clear();
@@ -268,12 +329,16 @@ fn hil_task<T: crate::link::Transport>(
     let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
     let mut frames = Vec::new();
     let ticks = (seconds / period).round() as u64;
-    let run = run_task(session, &mut environment, schema_hash, seed, ticks, recorder, |tick, environment| {
-        if png.is_some() && tick % every == 0 {
-            frames.push(render(&environment.scene(), &task_camera(task)));
-        }
-    })?;
-    println!("{}: return {:.2}, success {}, hash {:016x}", task.name, run.total_reward, run.success, run.hash);
+    let run =
+        run_task(session, &mut environment, schema_hash, seed, ticks, recorder, |tick, environment| {
+            if png.is_some() && tick % every == 0 {
+                frames.push(render(&environment.scene(), &task_camera(task)));
+            }
+        })?;
+    println!(
+        "{}: return {:.2}, success {}, hash {:016x}",
+        task.name, run.total_reward, run.success, run.hash
+    );
     print_stats(&run.stats);
     println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);
     save_frames(png, &frames)

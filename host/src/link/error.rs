@@ -7,7 +7,9 @@ use tendon_runtime::Refusal;
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The port cannot be opened.
-    #[error("port {port}: {source}; check that the controller is connected and that you may open the port (group dialout)")]
+    #[error(
+        "port {port}: {source}; check that the controller is connected and that you may open the port (group dialout)"
+    )]
     Open {
         /// Path of the port.
         port: String,
@@ -23,7 +25,9 @@ pub enum LinkError {
         source: std::io::Error,
     },
     /// No answer.
-    #[error("no answer to {waiting_for} within {timeout:?}; check power and port, or whether another program reads it")]
+    #[error(
+        "no answer to {waiting_for} within {timeout:?}; check power and port, or whether another program reads it"
+    )]
     Timeout {
         /// Message sent.
         waiting_for: &'static str,
@@ -76,20 +80,31 @@ pub enum LinkError {
 }
 
 fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
-    let state = || tendon_runtime::State::from_code(detail as u8).map_or("unknown".into(), |s| format!("{s:?}"));
+    let state =
+        || tendon_runtime::State::from_code(detail as u8).map_or("unknown".into(), |s| format!("{s:?}"));
     match refusal {
         Some(Refusal::State) => format!("not in state {}; stop first", state()),
         Some(Refusal::NoContract) => {
             "no active image, or a bare network without contract; compile with --contract and send it".into()
         }
-        Some(Refusal::Schema) => format!("its contract has another schema hash (low half {detail:#010x}); send your image"),
-        Some(Refusal::Dwell) => format!("measurements healthy for too short a time, {detail} us to go; keep sending raw states"),
-        Some(Refusal::Pose) => format!("joint {detail} is too far from its default pose; wait in Ready or move it by hand"),
+        Some(Refusal::Schema) => {
+            format!("its contract has another schema hash (low half {detail:#010x}); send your image")
+        }
+        Some(Refusal::Dwell) => {
+            format!("measurements healthy for too short a time, {detail} us to go; keep sending raw states")
+        }
+        Some(Refusal::Pose) => {
+            format!("joint {detail} is too far from its default pose; wait in Ready or move it by hand")
+        }
         Some(Refusal::TooLarge) => format!("the image is larger than a slot ({detail} bytes)"),
         Some(Refusal::Order) => format!("the next byte of the image is {detail}; start the update again"),
         Some(Refusal::Image) => "the image does not hold together; compile it again".into(),
-        Some(Refusal::SelfTest) => format!("golden vector {detail} gives other bits on the controller: do not use it, report a bug"),
-        Some(Refusal::Memory) => format!("the image needs {detail} f32 in a buffer that is smaller on this board"),
+        Some(Refusal::SelfTest) => {
+            format!("golden vector {detail} gives other bits on the controller: do not use it, report a bug")
+        }
+        Some(Refusal::Memory) => {
+            format!("the image needs {detail} f32 in a buffer that is smaller on this board")
+        }
         Some(Refusal::Input) => format!("the network takes {detail} inputs"),
         Some(Refusal::Rollback) => format!("the image is older than rollback counter {detail}"),
         None => format!("code {code}, detail {detail}, unknown to this program; build both from one version"),

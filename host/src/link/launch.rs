@@ -39,7 +39,12 @@ impl ControllerKind {
 /// Whether QEMU for Arm is installed.
 #[must_use]
 pub fn qemu_is_there() -> bool {
-    Command::new(QEMU).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    Command::new(QEMU)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 /// The firmware's ELF: `TENDON_FIRMWARE`, or where `cargo xtask firmware build` puts it, seen from the
@@ -52,7 +57,10 @@ pub fn firmware_path() -> Option<PathBuf> {
     }
     let program = std::env::current_exe().ok();
     let roots = std::env::current_dir().ok().into_iter().chain(program);
-    roots.flat_map(|root| root.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).map(|root| root.join(BUILT)).find(|path| path.is_file())
+    roots
+        .flat_map(|root| root.ancestors().map(Path::to_path_buf).collect::<Vec<_>>())
+        .map(|root| root.join(BUILT))
+        .find(|path| path.is_file())
 }
 
 /// A running controller; it ends when this is dropped.
@@ -89,8 +97,10 @@ impl Drop for Launched {
 pub fn launch(kind: ControllerKind) -> Result<Launched, LinkError> {
     match kind {
         ControllerKind::StandIn => {
-            let program = std::env::current_exe()
-                .map_err(|error| LinkError::Launch { program: STAND_IN.into(), problem: error.to_string() })?;
+            let program = std::env::current_exe().map_err(|error| LinkError::Launch {
+                program: STAND_IN.into(),
+                problem: error.to_string(),
+            })?;
             launch_stand_in(&program)
         }
         ControllerKind::Qemu => launch_qemu(&[]),

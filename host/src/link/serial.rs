@@ -11,6 +11,9 @@ use tendon_wire::message::Message;
 /// Bits per second, where a port has such a thing.
 const BAUD: u32 = 3_000_000;
 
+/// Longest wait for a controller that takes no bytes.
+const SEND: Duration = Duration::from_secs(5);
+
 /// An open port.
 pub struct Serial {
     name: String,
@@ -28,9 +31,24 @@ impl Serial {
     pub fn open(name: &str) -> Result<Self, LinkError> {
         let open = |source| LinkError::Open { port: name.into(), source };
         let baud = if name.starts_with("/dev/pts/") { 115_200 } else { BAUD };
-        let port = serialport::new(name, baud).timeout(Duration::from_millis(1)).open_native().map_err(open)?;
+        let port =
+            serialport::new(name, baud).timeout(Duration::from_millis(1)).open_native().map_err(open)?;
         port.clear(serialport::ClearBuffer::Input).map_err(open)?;
         Ok(Self { name: name.into(), port, decoder: Decoder::new(), buffer: Vec::new(), at: 0 })
+    }
+
+    /// Appends what arrives within `wait` to the bytes not yet looked at.
+    fn read_more(&mut self, wait: Duration) -> Result<(), LinkError> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let mut bytes = [0; 4096];
+        let _ = self.port.set_timeout(wait);
+        match self.port.read(&mut bytes) {
+            Ok(read) => self.buffer.extend_from_slice(&bytes[..read]),
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(self.io(error)),
+        }
+        Ok(())
     }
 
     fn io(&self, source: std::io::Error) -> LinkError {
@@ -46,10 +64,19 @@ impl Transport for Serial {
             reason: "longer than a frame".into(),
         })?;
         let mut rest = frame;
+        let deadline = Instant::now() + SEND;
         while !rest.is_empty() {
+            let _ = self.port.set_timeout(Duration::from_millis(20));
             match self.port.write(rest) {
                 Ok(written) => rest = &rest[written..],
-                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                    if Instant::now() > deadline {
+                        let waiting_for = node::kind_name(message.kind());
+                        return Err(LinkError::Timeout { waiting_for, timeout: SEND });
+                    }
+                    // The controller may be waiting for us to take what it sent.
+                    self.read_more(Duration::from_millis(1))?;
+                }
                 Err(error) => return Err(self.io(error)),
             }
         }
@@ -71,17 +98,7 @@ impl Transport for Serial {
             if left.is_zero() {
                 return Ok(None);
             }
-            self.buffer.resize(4096, 0);
-            self.at = 0;
-            let wait = left.clamp(Duration::from_millis(1), Duration::from_millis(200));
-            let _ = self.port.set_timeout(wait);
-            match self.port.read(&mut self.buffer) {
-                Ok(read) => self.buffer.truncate(read),
-                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {
-                    self.buffer.clear();
-                }
-                Err(error) => return Err(self.io(error)),
-            }
+            self.read_more(left.clamp(Duration::from_millis(1), Duration::from_millis(200)))?;
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, MAX_CHUNK, Message,
-    Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, MAX_CHUNK,
+    Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
@@ -153,7 +153,8 @@ impl<T: Transport> Session<T> {
     /// # Errors
     /// The refusal, or an input longer than a message holds.
     pub fn infer(&mut self, input: &[f32]) -> Result<(Vec<f32>, u32), LinkError> {
-        let input = input.iter().copied().collect::<heapless::Vec<f32, { tendon_wire::message::MAX_OBSERVATION }>>();
+        let input =
+            input.iter().copied().collect::<heapless::Vec<f32, { tendon_wire::message::MAX_OBSERVATION }>>();
         match self.request(&Infer { input }.into(), ANSWER)? {
             Message::Inferred(inferred) => Ok((inferred.output.to_vec(), inferred.counts)),
             _ => Err(unexpected("Infer")),
@@ -226,7 +227,10 @@ impl<T: Transport> Session<T> {
 }
 
 fn unexpected(message: &'static str) -> LinkError {
-    LinkError::Encode { message, reason: "the answer is of another kind; build both sides from one version".into() }
+    LinkError::Encode {
+        message,
+        reason: "the answer is of another kind; build both sides from one version".into(),
+    }
 }
 
 /// The commands in an action, one per joint in the robot's order.

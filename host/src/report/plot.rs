@@ -21,7 +21,8 @@ const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 /// Draws curves over a common x axis. Labels are escaped.
 #[must_use]
 pub fn line_plot(title: &str, x_label: &str, lines: &[Line]) -> String {
-    let points = || lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let points =
+        || lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
     let (x_low, x_high) = span(points().map(|p| p.0));
     let (y_low, y_high) = span(points().map(|p| p.1));
     let [left, top, right, bottom] = MARGIN;
@@ -66,7 +67,11 @@ pub fn line_plot(title: &str, x_label: &str, lines: &[Line]) -> String {
             .filter(|(x, y)| x.is_finite() && y.is_finite())
             .map(|&(x, y)| format!("{:.1},{:.1}", x_at(x), y_at(y)))
             .collect();
-        let _ = write!(svg, "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\"{}\"/>", path.join(" "));
+        let _ = write!(
+            svg,
+            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\"{}\"/>",
+            path.join(" ")
+        );
         if lines.len() > 1 {
             let _ = write!(
                 svg,

@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::path::{Path, PathBuf};
-use tendon::link::{ControllerKind, InProcess, Launched, LinkError, Serial, Session, launch, launch_stand_in, with_in_process};
+use tendon::link::{
+    ControllerKind, InProcess, Launched, LinkError, Serial, Session, launch, launch_stand_in, with_in_process,
+};
 use tendon_compiler::sample::{Hidden, mlp, with_metadata};
 use tendon_compiler::{ContractChoice, Options, compile};
 use tendon_runtime::AlignedBytes;
@@ -48,8 +50,10 @@ pub fn bare(seed: u64) -> AlignedBytes {
 
 /// The folder of real inputs, or `None` after saying so.
 pub fn real() -> Option<PathBuf> {
-    let folder = std::env::var_os("TENDON_REAL")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/real")), PathBuf::from);
+    let folder = std::env::var_os("TENDON_REAL").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/real")),
+        PathBuf::from,
+    );
     let there = folder.join("go1_joystick.onnx").is_file();
     if !there {
         println!("SKIPPED: {} has no Go1; set TENDON_REAL to the folder of real inputs", folder.display());

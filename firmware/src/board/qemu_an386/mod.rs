@@ -4,7 +4,7 @@
 //! QEMU can back with a file.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
-use super::{Board, ControlTimer, Parts};
+use super::{Acknowledge, Board, ControlTimer, Parts};
 use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -192,11 +192,15 @@ impl Write for Tx {
         Ok(1)
     }
 
-    /// Waits until the last byte is on its way. Clears the interrupt.
     fn flush(&mut self) -> Result<(), Infallible> {
         while !self.write_ready()? {}
-        write(UART0 + uart::INT, uart::INT_TX);
         Ok(())
+    }
+}
+
+impl Acknowledge for Tx {
+    fn acknowledge(&mut self) {
+        write(UART0 + uart::INT, uart::INT_TX);
     }
 }
 
@@ -207,7 +211,9 @@ impl ControlTimer for Timer {
         write(TIMER0 + timer::VALUE, ticks - 1);
         write(TIMER0 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
     }
+}
 
+impl Acknowledge for Timer {
     fn acknowledge(&mut self) {
         write(TIMER0 + timer::INT, 1);
     }

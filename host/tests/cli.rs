@@ -1,0 +1,202 @@
+//! The program as a user meets it: bad input ends with exit status 1 and a message that names file, field and
+//! next step; never a panic.
+
+mod common;
+
+use common::*;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tendon-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tendon(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tendon")).args(arguments).output().unwrap()
+}
+
+/// Fails, without panic, and says each of `words`.
+fn complains(output: &Output, words: &[&str]) {
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+fn mlp() -> Vec<u8> {
+    tendon_compiler::sample::mlp(&[5, 16, 2], tendon_compiler::sample::Hidden::Tanh, 1)
+}
+
+#[test]
+fn names_the_file_that_is_missing_or_no_onnx() {
+    let folder = Folder::new("onnx");
+    let output = folder.0.join("out.tnd");
+    complains(&tendon(&[&"compile", &"/no/such.onnx", &"-o", &output]), &["/no/such.onnx"]);
+    let text = folder.file("text.onnx", b"this is no protobuf at all, but a sentence");
+    complains(&tendon(&[&"compile", &text, &"-o", &output]), &["text.onnx"]);
+    let onnx = mlp();
+    for length in [0, 1, 10, onnx.len() / 2, onnx.len() - 1] {
+        let cut = folder.file("cut.onnx", &onnx[..length]);
+        complains(&tendon(&[&"compile", &cut, &"-o", &output]), &["cut.onnx"]);
+    }
+    assert!(!output.exists(), "a failed compile leaves no image");
+}
+
+#[test]
+fn names_the_nearest_key_of_a_contract_with_a_typo() {
+    let folder = Folder::new("contract");
+    let onnx = folder.file("net.onnx", &mlp());
+    let text = include_str!("../../models/contracts/go1_joystick.toml").replacen(
+        "control_period_s",
+        "control_periods",
+        1,
+    );
+    let contract = folder.file("contract.toml", text.as_bytes());
+    let output = folder.0.join("out.tnd");
+    complains(
+        &tendon(&[&"compile", &onnx, &"--contract", &contract, &"-o", &output]),
+        &["contract.toml", "control_periods", "control_period_s"],
+    );
+}
+
+#[test]
+fn refuses_damaged_images_with_the_field_that_does_not_hold() {
+    let folder = Folder::new("image");
+    let image = bare(1);
+    let good = folder.file("good.tnd", &image);
+    assert!(tendon(&[&"inspect", &good]).status.success());
+    let mut flipped = image.to_vec();
+    flipped[300] ^= 1;
+    complains(&tendon(&[&"inspect", &folder.file("flipped.tnd", &flipped)]), &["flipped.tnd", "crc32c"]);
+    complains(&tendon(&[&"inspect", &folder.file("cut.tnd", &image[..100])]), &["cut.tnd", "truncated"]);
+    complains(&tendon(&[&"inspect", &folder.file("foreign.tnd", &[7; 400])]), &["foreign.tnd", "magic"]);
+}
+
+#[test]
+fn a_bare_network_passes_parity_and_is_refused_by_hil() {
+    let folder = Folder::new("bare");
+    let onnx = folder.file("net.onnx", &mlp());
+    let image = folder.0.join("net.tnd");
+    let compiled = tendon(&[&"compile", &onnx, &"-o", &image]);
+    assert!(compiled.status.success());
+    assert!(String::from_utf8_lossy(&compiled.stdout).contains("bare network"));
+    assert!(tendon(&[&"parity", &image, &"--onnx", &onnx]).status.success());
+    complains(
+        &tendon(&[&"hil", &image, &"--task", &"cart-pole", &"--controller", &"stand-in"]),
+        &["no contract", "--contract"],
+    );
+}
+
+#[test]
+fn parity_fails_with_row_and_column_of_the_first_divergence() {
+    let folder = Folder::new("parity");
+    let onnx = folder.file("net.onnx", &mlp());
+    let image = folder.0.join("net.tnd");
+    assert!(tendon(&[&"compile", &onnx, &"-o", &image]).status.success());
+    let mut trace = String::from("obs0,obs1,obs2,obs3,obs4,act0,act1\n");
+    let mut runner = tendon_compiler::parity::OnnxRunner::new(&mlp()).unwrap();
+    for row in 0..4 {
+        let input = [0.1 * row as f32, 0.2, -0.3, 0.4, 0.5];
+        let mut output = run(&mut runner, &input);
+        if row == 2 {
+            output[1] += 0.01;
+        }
+        let cells: Vec<String> = input.iter().chain(&output).map(|v| v.to_string()).collect();
+        trace += &(cells.join(",") + "\n");
+    }
+    let file = folder.file("trace.csv", trace.as_bytes());
+    complains(&tendon(&[&"parity", &image, &"--onnx", &onnx, &"--trace", &file]), &["row 2", "act1"]);
+    let file = folder.file("names.csv", trace.replace("obs3", "obs33").as_bytes());
+    complains(
+        &tendon(&[&"parity", &image, &"--onnx", &onnx, &"--trace", &file]),
+        &["names.csv", "obs33", "obs3"],
+    );
+    let other = folder.file(
+        "other.onnx",
+        &tendon_compiler::sample::mlp(&[6, 8, 2], tendon_compiler::sample::Hidden::Relu, 1),
+    );
+    complains(&tendon(&[&"parity", &image, &"--onnx", &other]), &["other.onnx", "another file"]);
+}
+
+fn run(runner: &mut tendon_compiler::parity::OnnxRunner, input: &[f32]) -> Vec<f32> {
+    runner.run(input).unwrap()
+}
+
+#[test]
+fn sim_names_unknown_tasks_and_broken_robots() {
+    let folder = Folder::new("sim");
+    complains(&tendon(&[&"sim", &"--task", &"cartpole"]), &["cartpole", "cart-pole", "hopper"]);
+    let robot = folder.file("robot.xml", b"<mujoco><worldbody><body name=\"a\"><geom type=\"sphere\"");
+    complains(&tendon(&[&"sim", &"--robot", &robot]), &["robot.xml"]);
+    complains(&tendon(&[&"sim", &"--robot", &Path::new("/no/robot.xml")]), &["/no/robot.xml"]);
+}
+
+#[test]
+fn a_port_that_is_not_there_is_an_error_with_advice() {
+    let folder = Folder::new("port");
+    let (image, _, _) = cart_pole(1);
+    let image = folder.file("policy.tnd", &image);
+    complains(
+        &tendon(&[&"hil", &image, &"--task", &"cart-pole", &"--port", &"/dev/ttyNONE"]),
+        &["/dev/ttyNONE", "dialout"],
+    );
+}
+
+#[test]
+fn trains_continues_and_exports() {
+    let folder = Folder::new("train");
+    let run = folder.0.join("run");
+    let config = folder.file(
+        "config.toml",
+        b"total_steps = 2048\nenvironments = 4\nrollout_steps = 128\ncheckpoint_interval = 1\nhidden = [8]\n",
+    );
+    let train = || tendon(&[&"train", &"--task", &"cart-pole-balance", &"--config", &config, &"--run", &run]);
+    let output = train();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let first = std::fs::read(run.join("policy.onnx")).unwrap();
+    assert!(train().status.success(), "a finished run is continued without error");
+    let exported = folder.0.join("exported.onnx");
+    let output = tendon(&[&"export", &run, &"-o", &exported]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read(&exported).unwrap(), first);
+    let image = folder.0.join("policy.tnd");
+    assert!(tendon(&[&"compile", &exported, &"-o", &image]).status.success());
+    let hil = tendon(&[
+        &"hil",
+        &image,
+        &"--task",
+        &"cart-pole-balance",
+        &"--controller",
+        &"stand-in",
+        &"--seconds",
+        &"0.2",
+    ]);
+    assert!(hil.status.success(), "{}", String::from_utf8_lossy(&hil.stderr));
+    let typo = folder.file("typo.toml", b"total_step = 2048\n");
+    complains(
+        &tendon(&[&"train", &"--task", &"hopper", &"--config", &typo, &"--run", &folder.0.join("b")]),
+        &["typo.toml", "total_step", "total_steps"],
+    );
+    complains(&tendon(&[&"train", &"--task", &"hopper", &"--run", &run]), &["holds task cart-pole-balance"]);
+}
