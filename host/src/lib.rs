@@ -11,4 +11,6 @@ pub mod preference;
 pub mod recording;
 pub mod report;
 pub mod run_folder;
+#[cfg(feature = "viewer")]
+pub mod viewer;
 pub mod walk;

@@ -5,6 +5,8 @@ use crate::hil::{TickStats, run_task};
 use crate::link::{Serial, Session, launch, with_in_process};
 use crate::recording::Recorder;
 use crate::report::frames_png;
+#[cfg(feature = "viewer")]
+use crate::viewer::Viewer;
 use crate::walk::walk;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -73,7 +75,8 @@ impl Sim {
             let image = read_image(path)?;
             return with_in_process(image.len(), |transport| {
                 let (mut session, _) = Session::open(transport)?;
-                hil_task(&mut session, &image, task, self.seed, self.seconds, None, self.png.as_ref())
+                let outputs = Outputs { png: self.png.as_ref(), ..Outputs::default() };
+                hil_task(&mut session, &image, task, self.seed, self.seconds, outputs)
             });
         }
         let mut environment = task.make()?;
@@ -215,6 +218,10 @@ pub(super) struct Hil {
     /// Animated PNG of the run
     #[arg(long)]
     png: Option<PathBuf>,
+    /// Rerun recording (.rrd) of the run of a task
+    #[cfg(feature = "viewer")]
+    #[arg(long, conflicts_with = "robot")]
+    rrd: Option<PathBuf>,
 }
 
 impl Hil {
@@ -233,15 +240,13 @@ impl Hil {
         match (&self.task, &self.robot) {
             (Some(name), _) => {
                 let task = tasks::find(name)?;
-                hil_task(
-                    &mut session,
-                    &image,
-                    task,
-                    self.seed,
-                    self.seconds,
-                    recorder.as_mut(),
-                    self.png.as_ref(),
-                )?;
+                let outputs = Outputs {
+                    recorder: recorder.as_mut(),
+                    png: self.png.as_ref(),
+                    #[cfg(feature = "viewer")]
+                    rrd: self.rrd.as_deref(),
+                };
+                hil_task(&mut session, &image, task, self.seed, self.seconds, outputs)?;
             }
             (None, Some(path)) => {
                 let robot = Robot::from_file(path, RobotOptions::default())?;
@@ -313,14 +318,22 @@ pub(super) fn upload<T: crate::link::Transport>(
     Ok(())
 }
 
+/// What a run leaves behind, each if asked for.
+#[derive(Default)]
+struct Outputs<'a> {
+    recorder: Option<&'a mut Recorder>,
+    png: Option<&'a PathBuf>,
+    #[cfg(feature = "viewer")]
+    rrd: Option<&'a std::path::Path>,
+}
+
 fn hil_task<T: crate::link::Transport>(
     session: &mut Session<T>,
     image: &AlignedBytes,
     task: &TaskInfo,
     seed: u64,
     seconds: f64,
-    recorder: Option<&mut Recorder>,
-    png: Option<&PathBuf>,
+    outputs: Outputs<'_>,
 ) -> Result<()> {
     let (_, schema_hash) = contract_of(image)?;
     let mut environment = task.make()?;
@@ -329,19 +342,37 @@ fn hil_task<T: crate::link::Transport>(
     let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
     let mut frames = Vec::new();
     let ticks = (seconds / period).round() as u64;
-    let run =
-        run_task(session, &mut environment, schema_hash, seed, ticks, recorder, |tick, environment| {
-            if png.is_some() && tick % every == 0 {
+    #[cfg(feature = "viewer")]
+    let mut viewer = outputs.rrd.map(|path| Viewer::create(path, &environment)).transpose()?;
+    let run = run_task(
+        session,
+        &mut environment,
+        schema_hash,
+        seed,
+        ticks,
+        outputs.recorder,
+        |tick, environment| {
+            if outputs.png.is_some() && tick % every == 0 {
                 frames.push(render(&environment.scene(), &task_camera(task)));
             }
-        })?;
+            #[cfg(feature = "viewer")]
+            if let Some(viewer) = &mut viewer {
+                viewer.scene(tick, environment);
+            }
+        },
+    )?;
     println!(
         "{}: return {:.2}, success {}, hash {:016x}",
         task.name, run.total_reward, run.success, run.hash
     );
     print_stats(&run.stats);
     println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);
-    save_frames(png, &frames)
+    #[cfg(feature = "viewer")]
+    if let (Some(viewer), Some(path)) = (viewer, outputs.rrd) {
+        viewer.finish(&run)?;
+        println!("{}", path.display());
+    }
+    save_frames(outputs.png, &frames)
 }
 
 /// Percentile of a sample; 0 of an empty one.
