@@ -209,20 +209,35 @@ impl<T: Transport> Session<T> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.transport.receive(left)? {
-                Some((_, Message::Reply(reply))) if reply.to == message.kind() && reply.code != 0 => {
-                    return Err(LinkError::Refused {
-                        message: waiting_for,
-                        refusal: Refusal::from_code(reply.code),
-                        code: reply.code,
-                        detail: reply.detail,
-                    });
+                Some((sequence, answer)) if sequence == self.sequence && is_answer(message, &answer) => {
+                    return match answer {
+                        Message::Reply(reply) if reply.code != 0 => Err(LinkError::Refused {
+                            message: waiting_for,
+                            refusal: Refusal::from_code(reply.code),
+                            code: reply.code,
+                            detail: reply.detail,
+                        }),
+                        answer => Ok(answer),
+                    };
                 }
-                Some((sequence, answer)) if sequence == self.sequence => return Ok(answer),
                 Some(_) => {} // An action of the timer, or an answer that came too late.
                 None if left.is_zero() => return Err(LinkError::Timeout { waiting_for, timeout }),
                 None => {}
             }
         }
+    }
+}
+
+/// Whether the controller answers `message` with this. The actions of its timer count their own frames, so
+/// the number alone may be a coincidence.
+fn is_answer(message: &Message, answer: &Message) -> bool {
+    match (message, answer) {
+        (_, Message::Reply(reply)) => reply.to == message.kind(),
+        (Message::Hello(_), Message::Identity(_))
+        | (Message::RawState(_), Message::Action(_))
+        | (Message::Infer(_), Message::Inferred(_))
+        | (Message::Observe(_), Message::Telemetry(_)) => true,
+        _ => false,
     }
 }
 
@@ -247,4 +262,49 @@ pub fn joint_commands(action: &Action) -> Vec<JointCommand> {
             torque_limit: at(&action.torque_limit, index),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use tendon_wire::message::Reply;
+
+    /// Plays back what a controller sends, whatever it is asked.
+    struct Script(VecDeque<(u16, Message)>);
+
+    impl Transport for Script {
+        fn send(&mut self, _: u16, _: &Message) -> Result<(), LinkError> {
+            Ok(())
+        }
+
+        fn receive(&mut self, _: Duration) -> Result<Option<(u16, Message)>, LinkError> {
+            Ok(self.0.pop_front())
+        }
+    }
+
+    #[test]
+    fn takes_no_action_of_the_timer_for_an_answer_whatever_its_number() {
+        let script = [
+            (1, Message::from(Action::default())),
+            (0, Message::from(Telemetry { ticks: 1, ..Telemetry::default() })),
+            (1, Message::from(Reply { to: 0x20, code: 1, detail: 0 })),
+            (1, Message::from(Telemetry { ticks: 2, ..Telemetry::default() })),
+        ];
+        let mut session = Session { transport: Script(script.into()), sequence: 0, state_sequence: 0 };
+        assert_eq!(session.observe().unwrap().ticks, 2);
+    }
+
+    #[test]
+    fn a_refusal_of_an_earlier_request_is_not_this_ones() {
+        let late = Reply { to: 0x21, code: Refusal::Dwell as u8, detail: 5 };
+        let script =
+            [(0, late.clone().into()), (1, Reply { to: 0x21, code: 0, detail: 0 }.into()), (2, late.into())];
+        let mut session = Session { transport: Script(script.into()), sequence: 0, state_sequence: 0 };
+        session.run().unwrap();
+        assert!(matches!(
+            session.run(),
+            Err(LinkError::Refused { refusal: Some(Refusal::Dwell), detail: 5, .. })
+        ));
+    }
 }
