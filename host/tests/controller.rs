@@ -30,6 +30,7 @@ fn hash_of<T: Transport>(session: &mut Session<T>) -> (u64, u64) {
 
 #[test]
 fn a_run_has_the_same_hash_on_every_controller() {
+    #[allow(clippy::redundant_closure, reason = "the function alone is not general over the lifetime")]
     let here = in_process(|session| hash_of(session));
     on_each(|session, kind| assert_eq!(hash_of(session), here, "{kind:?}"));
     // And again on one that has already run.

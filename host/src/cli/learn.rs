@@ -174,7 +174,7 @@ impl Bars {
         bar.set_position(progress.done);
         // Without a terminal there is no bar: a line for every tenth.
         let tenth = progress.total.div_ceil(10).max(1);
-        if bar.is_hidden() && (progress.done % tenth == 0 || progress.done == progress.total) {
+        if bar.is_hidden() && (progress.done.is_multiple_of(tenth) || progress.done == progress.total) {
             let mean = progress.row.as_ref().and_then(|row| row.episode_return);
             let mean = mean.map_or_else(String::new, |mean| format!(", return {mean:.1}"));
             eprintln!(

@@ -113,7 +113,8 @@ fn short(value: f64) -> String {
         format!("{:.0}k", value / 1e3)
     } else {
         let text = format!("{value:.3}");
-        text.trim_end_matches('0').trim_end_matches('.').replace("-0", "-0").to_owned()
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        if text == "-0" { "0".into() } else { text.to_owned() }
     }
 }
 
