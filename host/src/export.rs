@@ -3,16 +3,13 @@
 use std::path::Path;
 
 use prost::Message;
-use tendon_runtime::spec::{ContractSpec, JointSpec};
+use tendon_runtime::spec::{ContractSpec, JointSpec, METADATA_KEY};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
 use crate::learner::{ACTION_LIMIT, NORMALISED_LIMIT, Policy};
 use crate::run_folder::{FileError, write_atomically};
-
-/// Metadata key that holds the contract.
-pub const CONTRACT_KEY: &str = "tendon.contract";
 
 /// Writes `policy` to `file` with metadata `tendon.contract` = `contract` (JSON) and `keys` (the CSV keys that other tools read:
 /// `joint_names`, `joint_stiffness`, `joint_damping`, `default_joint_pos`, `observation_names`, `action_scale`).
@@ -75,7 +72,7 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
     graph.node("Clip", &[&input, "action.low", "action.high"], "actions");
 
     let metadata =
-        std::iter::once((CONTRACT_KEY, contract)).chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        std::iter::once((METADATA_KEY, contract)).chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     let model = pb::ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: OPSET }],

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             println!("learning");
             Ok(())
         }
-        ["campaign", "learning", rest @ ..] => tendon(&[&["bench", "learning"], rest].concat()),
+        ["campaign", "learning", rest @ ..] => run(&mut tendon(&[&["bench", "learning"], rest].concat())),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -115,16 +115,15 @@ fn docs() -> Result<(), String> {
     run(cargo().args(["test", "--release", "--locked", "-p", "tendon-tests"]).env("TENDON_UPDATE", "1"))
 }
 
-/// Runs the `tendon` program.
-fn tendon(arguments: &[&str]) -> Result<(), String> {
-    run(cargo().args(["run", "--release", "--locked", "-p", "tendon", "--"]).args(arguments))
+/// The `tendon` program with arguments.
+fn tendon(arguments: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "-p", "tendon", "--"]).args(arguments);
+    command
 }
 
 fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
     packages::setup()?;
     let elf = firmware::build()?;
-    let arguments: Vec<&str> = ["bench", name].iter().chain(rest).copied().collect();
-    let mut command = cargo();
-    command.args(["run", "--release", "--locked", "-p", "tendon", "--"]).args(arguments);
-    run(command.env("TENDON_FIRMWARE", elf))
+    run(tendon(&[&["bench", name], rest].concat()).env("TENDON_FIRMWARE", elf))
 }

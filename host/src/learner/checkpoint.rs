@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use tendon_wire::CRC32C;
+
 use crate::run_folder::{FileError, replace_link, write_folder_atomically};
 
 /// The state of a learner as named counters and arrays.
@@ -124,8 +126,8 @@ impl Checkpoint {
             serde_json::to_vec_pretty(&header).map_err(|e| FileError::new(&folder, "state", e, NEXT_STEP))?;
         let body: Vec<u8> = self.arrays.values().flatten().flat_map(|v| v.to_le_bytes()).collect();
         let mut binary = MAGIC.to_vec();
-        binary.extend(crc32c(&json).to_le_bytes());
-        binary.extend(crc32c(&body).to_le_bytes());
+        binary.extend(CRC32C.checksum(&json).to_le_bytes());
+        binary.extend(CRC32C.checksum(&body).to_le_bytes());
         binary.extend(body);
         write_folder_atomically(&folder, &[("state.json", &json), ("arrays.bin", &binary)])?;
         replace_link(&checkpoints.join("last"), &step.to_string())?;
@@ -158,8 +160,8 @@ impl Checkpoint {
                 format!("{} {} instead of {FORMAT} {VERSION}", header.format, header.version),
             ));
         }
-        if word(4) != crc32c(&json) {
-            return Err(wrong("crc", format!("{:08x} instead of {:08x}", crc32c(&json), word(4))));
+        if word(4) != CRC32C.checksum(&json) {
+            return Err(wrong("crc", format!("{:08x} instead of {:08x}", CRC32C.checksum(&json), word(4))));
         }
         let expected =
             header.arrays.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(length.checked_mul(8)?));
@@ -169,8 +171,8 @@ impl Checkpoint {
                 format!("{} bytes of arrays, state.json lists {expected:?}", body.len()),
             ));
         }
-        if word(8) != crc32c(body) {
-            return Err(broken("crc", format!("{:08x} instead of {:08x}", crc32c(body), word(8))));
+        if word(8) != CRC32C.checksum(body) {
+            return Err(broken("crc", format!("{:08x} instead of {:08x}", CRC32C.checksum(body), word(8))));
         }
         let mut values = body.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
         let arrays = header
@@ -198,12 +200,6 @@ impl Checkpoint {
         }
         Self::load(&link).map(Some)
     }
-}
-
-/// CRC-32C, as on the wire and in images.
-pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
-    CRC.checksum(bytes)
 }
 
 fn read_limited(file: &Path) -> Result<Vec<u8>, FileError> {

@@ -30,7 +30,6 @@ pub use random::{Rng, derive_seed};
 pub use rollout::{ACTION_LIMIT, MakeEnvironment, Rollout, advantages};
 
 pub(crate) use adam::Adam;
-pub(crate) use checkpoint::crc32c;
 pub(crate) use mlp::tanh;
 pub(crate) use ppo::{Ppo, same_config};
 pub(crate) use rollout::stream;

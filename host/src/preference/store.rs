@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Preference, Segment};
-use crate::learner::crc32c;
 use crate::run_folder::{FileError, write_atomically};
+use tendon_wire::CRC32C;
 
 /// Segments and preferences of one run.
 ///
@@ -192,7 +192,7 @@ impl PreferenceStore {
 fn line(record: &Record, file: &Path) -> Result<String, FileError> {
     let json = serde_json::to_string(record)
         .map_err(|e| FileError::new(file, "record", e, "report this: a record should have a JSON form"))?;
-    Ok(format!("{PREFIX}{json}{MIDDLE}{:08x}{SUFFIX}\n", crc32c(json.as_bytes())))
+    Ok(format!("{PREFIX}{json}{MIDDLE}{:08x}{SUFFIX}\n", CRC32C.checksum(json.as_bytes())))
 }
 
 fn parse(line: &[u8]) -> Result<Record, (&'static str, String)> {
@@ -203,7 +203,7 @@ fn parse(line: &[u8]) -> Result<Record, (&'static str, String)> {
         .and_then(|rest| rest.strip_suffix(SUFFIX))
         .and_then(|rest| rest.rsplit_once(MIDDLE))
         .ok_or_else(frame)?;
-    let found = format!("{:08x}", crc32c(json.as_bytes()));
+    let found = format!("{:08x}", CRC32C.checksum(json.as_bytes()));
     if crc != found {
         return Err(("crc32c", format!("{crc:?}, the record has {found}")));
     }
