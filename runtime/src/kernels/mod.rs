@@ -3,9 +3,15 @@
 
 use core::cell::Cell;
 
+mod axis;
 mod gemm;
+mod moves;
+mod window;
 
+pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
 pub(crate) use gemm::gemm;
+pub(crate) use moves::{gather, move_view, scatter, take};
+pub(crate) use window::{conv, pool};
 
 /// `y = f(y)`.
 #[inline(always)]
@@ -15,11 +21,21 @@ pub(crate) fn map(y: &mut [f32], f: impl Fn(f32) -> f32) {
     }
 }
 
-/// `y = f(y, b)`.
+/// `y[i] = f(y[i], b[j])`, `j = i / inner % b.len()`.
 #[inline(always)]
-pub(crate) fn zip(y: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32) {
-    for (place, &b) in y.iter_mut().zip(b) {
-        *place = f(*place, b);
+pub(crate) fn zip(y: &mut [f32], b: &[f32], inner: usize, f: impl Fn(f32, f32) -> f32) {
+    for part in y.chunks_mut(b.len().saturating_mul(inner).max(1)) {
+        if inner == 1 {
+            for (place, &b) in part.iter_mut().zip(b) {
+                *place = f(*place, b);
+            }
+        } else {
+            for (group, &b) in part.chunks_mut(inner.max(1)).zip(b) {
+                for place in group {
+                    *place = f(*place, b);
+                }
+            }
+        }
     }
 }
 
