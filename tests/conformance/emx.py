@@ -3,11 +3,12 @@
     python3 -m venv target/peers/emx && target/peers/emx/bin/pip install emx-onnx-cgen==1.4.0 onnx==1.23.2
     target/peers/emx/bin/python tests/conformance/emx.py target/peers/onnx-node-1.23.2 target/peers/emx-1.4.0.json
 
-Every case goes through the backend that emx-onnx-cgen itself brings for these tests: ONNX to C with its test
-bench, `gcc -O2`, one run with the inputs of the case. Outputs are judged by onnx's own comparison (equal shape
-and type, rtol 1e-3, atol 1e-7). The JSON gives, per case, `passed`, `refused: WHY` (no C was generated) or
-`failed: WHY` (C that does not compile, does not run, or computes something else). A case has LIMIT_S seconds.
-A second start goes on where the first one stopped; to begin anew, delete the JSON.
+Every case goes through the backend that emx-onnx-cgen itself brings for these tests: ONNX to C with its test bench,
+`$CC -O2` (gcc unless set; its C for bfloat16 and 4-bit integers needs gcc 14 or clang 19), one run with the inputs of
+the case. Outputs are judged by onnx's own comparison (equal shape and type, rtol 1e-3, atol 1e-7). The JSON gives,
+per case, `passed`, `refused: WHY` (no C was generated) or `failed: WHY` (C that does not compile, does not run, or
+computes something else). A case has LIMIT_S seconds. A second start goes on where the first one stopped; `--again
+TEXT` first forgets the verdicts with TEXT in them.
 """
 
 import json
@@ -81,12 +82,13 @@ def worker(case, pipe):
         pipe.send(f"failed: {brief(error)}")
 
 
-def main(folder, result):
+def main(folder, result, again=None):
     import emx_onnx_cgen.onnx_backend.backend  # noqa: F401
     import onnx.backend.test.runner  # noqa: F401
 
     fork = multiprocessing.get_context("fork")
     verdicts = json.loads(result.read_text()) if result.exists() else {}
+    verdicts = {case: v for case, v in verdicts.items() if again is None or again not in v}
     cases = sorted(path for path in folder.iterdir() if (path / "model.onnx").exists())
     for number, case in enumerate(cases):
         if case.name in verdicts:
@@ -118,6 +120,10 @@ def save(path, verdicts):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    match sys.argv[1:]:
+        case [folder, result]:
+            main(pathlib.Path(folder), pathlib.Path(result))
+        case [folder, result, "--again", text]:
+            main(pathlib.Path(folder), pathlib.Path(result), text)
+        case _:
+            sys.exit(__doc__)
