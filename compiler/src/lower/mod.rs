@@ -5,9 +5,11 @@
 //! flat vector and its shape). A step whose operands are all constant is run here, by the runtime
 //! itself, and becomes a constant.
 
+mod conv;
 mod dense;
 mod elementwise;
 mod index;
+mod recurrent;
 mod reduce;
 mod shape;
 
@@ -25,7 +27,7 @@ type Lowering = fn(&mut Context, &Node) -> Result<(), String>;
 
 /// Operators with a lowering, in one part per file.
 const REGISTRIES: &[&[(&str, Lowering)]] =
-    &[dense::REGISTRY, elementwise::REGISTRY, index::REGISTRY, reduce::REGISTRY, shape::REGISTRY];
+    &[conv::REGISTRY, dense::REGISTRY, elementwise::REGISTRY, index::REGISTRY, recurrent::REGISTRY, reduce::REGISTRY, shape::REGISTRY];
 
 /// Most constant elements a graph may unfold to while it is lowered: four images full.
 const MAX_CONSTANT_ELEMENTS: usize = MAX_IMAGE;
