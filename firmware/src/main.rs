@@ -18,6 +18,13 @@ mod stack;
 
 use tendon_runtime::node::{Control, Exclusive};
 
+/// Board, version and the priorities below, for tools that read the ELF (`bounds/`).
+#[allow(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".tendon")]
+#[used]
+static INFO: [u8; include_bytes!(concat!(env!("OUT_DIR"), "/info.txt")).len()] =
+    *include_bytes!(concat!(env!("OUT_DIR"), "/info.txt"));
+
 /// What cannot happen: the linker would have found it.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
