@@ -141,7 +141,8 @@ impl<'a> Elf<'a> {
         (0..count)
             .map(|index| {
                 let at = start.checked_add(index.checked_mul(entry)?)?;
-                let field = |offset: usize| word(bytes, at.checked_add(offset)?);
+                let header = bytes.get(at..at.checked_add(40)?)?;
+                let field = |offset: usize| word(header, offset);
                 Some(Header {
                     name: field(0)?,
                     kind: field(4)?,

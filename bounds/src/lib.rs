@@ -10,6 +10,6 @@ mod flow;
 mod system;
 pub mod thumb;
 
-pub use elf::{Elf, ElfError, Symbol};
+pub use elf::{Elf, ElfError, Section, Symbol};
 pub use flow::{Code, Depth, Flow, Frame, Function, Problem, Violation};
 pub use system::{EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, forbidden_symbols};

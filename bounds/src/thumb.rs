@@ -173,7 +173,9 @@ fn narrow(address: u32, word: u16) -> Instruction {
                 _ => goes(SIZE, Next::JumpRegister(rm)),
             }
         }
-        0b01001 => sets(SIZE, middle, Value::Literal((there(address, 0) & !3) + u32::from(imm8) * 4)),
+        0b01001 => {
+            sets(SIZE, middle, Value::Literal((there(address, 0) & !3).wrapping_add(u32::from(imm8) * 4)))
+        }
         // Loads and stores with a register offset: the first three are stores.
         0b01010 | 0b01011 => plain(SIZE, if field(word, 9, 3) < 3 { 0 } else { 1 << low }),
         // STR, LDR, STRB, LDRB, STRH, LDRH with an immediate.
@@ -182,7 +184,9 @@ fn narrow(address: u32, word: u16) -> Instruction {
         // STR, LDR relative to the stack pointer.
         0b10010 => plain(SIZE, 0),
         0b10011 => plain(SIZE, 1 << middle),
-        0b10100 => sets(SIZE, middle, Value::Constant((there(address, 0) & !3) + u32::from(imm8) * 4)),
+        0b10100 => {
+            sets(SIZE, middle, Value::Constant((there(address, 0) & !3).wrapping_add(u32::from(imm8) * 4)))
+        }
         0b10101 => sets(SIZE, middle, Value::Sum(SP, i32::from(imm8) * 4)),
         0b10110 | 0b10111 => miscellaneous(address, word),
         0b11000 => plain(SIZE, 1 << middle),
@@ -263,7 +267,8 @@ fn wide(address: u32, first: u16, second: u16) -> Instruction {
         0b11 if class & 0x78 == 0x38 => {
             let low = register(second, 12);
             let low = if low == PC { 0 } else { mask(low) };
-            Instruction { writes: one_result(second).writes | low, ..plain(SIZE, 0) }
+            let high = one_result(second);
+            Instruction { writes: high.writes | low, ..high }
         }
         _ => goes(SIZE, Next::Unknown),
     }
@@ -503,14 +508,15 @@ fn load_store_single(address: u32, first: u16, second: u16) -> Instruction {
     if !bit(first, 7) && !bit(second, 11) && second & 0x7c0 != 0 {
         return goes(4, Next::Unknown);
     }
+    let from_stack = base.is_some_and(|(rn, offset)| rn == SP && offset > 0) && !bit(second, 10);
     match (load, rt) {
         (false, _) => with_base(0, base),
         (true, PC) if !is_word && base.is_none() => plain(4, 0),
-        // POP {pc}.
-        (true, PC) if is_word && base == Some((SP, 4)) && !bit(second, 10) => pop(4, 1 << PC),
+        // Off the stack, as POP {pc} and POP {lr} do, however far it moves.
+        (true, PC) if is_word && from_stack => Instruction { next: Next::Return, ..with_base(0, base) },
         (true, PC) if is_word => goes(4, Next::JumpMemory),
         (true, PC) => goes(4, Next::Unknown),
-        (true, LR) if is_word && base == Some((SP, 4)) && !bit(second, 10) => pop(4, 1 << LR),
+        (true, LR) if is_word && from_stack => Instruction { restores_lr: true, ..with_base(0, base) },
         (true, _) => with_base(mask(rt), base),
     }
 }

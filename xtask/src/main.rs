@@ -68,7 +68,9 @@ fn target() -> PathBuf {
 
 /// Runs a command in the repository and says which one failed.
 fn run(command: &mut Command) -> Result<(), String> {
-    command.current_dir(command.get_current_dir().unwrap_or(root()).to_path_buf());
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
     eprintln!("+ {}", shown(command));
     let status = command.status().map_err(|error| format!("cannot start `{}`: {error}", shown(command)))?;
     if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", shown(command))) }
