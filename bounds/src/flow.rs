@@ -119,6 +119,18 @@ impl<'a> Code<'a> {
         Some(thumb::decode(address, first, second))
     }
 
+    /// Entries of a table of `b.w`: as far as such instructions follow each other. Compilers write one where
+    /// targets are too far for `tbh`.
+    fn branches(&self, table: u32) -> Vec<u32> {
+        (0..MAX_TABLE)
+            .map(|index| table.wrapping_add(4 * index))
+            .take_while(|entry| {
+                let instruction = self.instruction(*entry);
+                instruction.is_some_and(|i| i.size == 4 && matches!(i.next, Next::Jump(_)))
+            })
+            .collect()
+    }
+
     /// Targets of `tbb` or `tbh`, whose table lies behind it. The table ends where code begins again: at the
     /// next mapping symbol, at the latest at its nearest target.
     fn table(&self, start: u32, entry: u32) -> Option<Vec<u32>> {
@@ -276,6 +288,8 @@ enum Held {
     Below(i64),
     /// The caller's address.
     ReturnAddress,
+    /// A constant plus four times something: an entry of a table of `b.w`.
+    Entry(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,6 +355,7 @@ impl State {
                     (Held::Constant(constant), Held::Below(below)) if shift == 0 && !subtract => {
                         Held::Below(below - i64::from(constant as i32))
                     }
+                    (Held::Constant(table), _) if shift == 2 && !subtract => Held::Entry(table),
                     _ => Held::Unknown,
                 }
             }
@@ -498,6 +513,10 @@ impl<'c, 'a> Flow<'c, 'a> {
             Next::JumpRegister(register) => match before.get(register) {
                 Held::ReturnAddress => self.leave(walk, address, below),
                 Held::Constant(target) => self.arrive(walk, address, target & !1, after),
+                Held::Entry(table) => match self.code.branches(table).as_slice() {
+                    [] => self.violation(walk.entry, address, Problem::Indirect(register)),
+                    entries => entries.iter().for_each(|entry| self.arrive(walk, address, *entry, after)),
+                },
                 _ => self.violation(walk.entry, address, Problem::Indirect(register)),
             },
             Next::CallRegister(register) => match before.get(register) {

@@ -122,6 +122,14 @@ fn reads_jump_tables() {
     assert_eq!(worst(&["b500 e8df f000 0302 0006 bd00 b08a b00a bd00 b085 b005 bd00"]), 44);
     // push {lr}; tbh [pc,r0,lsl #1]; two offsets; A: pop {pc}; B: sub sp,#48; add sp,#48; pop {pc}
     assert_eq!(worst(&["b500 e8df f010 0002 0003 bd00 b08c b00c bd00"]), 52);
+    // push {lr}; adr.w r3,T; add.w r3,r3,r0,lsl #2; mov pc,r3; T: b.w A; b.w B; A: pop {pc};
+    // B: sub sp,#48; add sp,#48; pop {pc}
+    let branches = "b500 f20f 0308 eb03 0380 469f f000 b802 f000 b801 bd00 b08c b00c bd00";
+    assert_eq!(worst(&[branches]), 52);
+    // adr.w r3,T; add.w r3,r3,r0,lsl #2; mov pc,r3; T: bx lr: no table.
+    assert_eq!(problems(&["f20f 0306 eb03 0380 469f 4770"]), [Problem::Indirect(3)]);
+    // ldr r3,[r1]; add.w r3,r3,r0,lsl #2; mov pc,r3; b.w .: a table somewhere.
+    assert_eq!(problems(&["680b eb03 0380 469f f7ff bffe"]), [Problem::Indirect(3)]);
     // The second offset leads out of the program.
     assert!(!problems(&["b500 e8df f010 0002 0fff bd00"]).is_empty());
     // The program ends where the table should be.

@@ -220,7 +220,7 @@ mod app {
         if let Some(action) = action {
             let mut out = [0; MAX_FRAME];
             *cx.local.sequence = cx.local.sequence.wrapping_add(1);
-            if let Some(frame) = node::write(&action.into(), *cx.local.sequence, &mut out) {
+            if let Some(frame) = node::write(&action, *cx.local.sequence, &mut out) {
                 cx.local.actions.send(frame);
             }
         }

@@ -5,10 +5,11 @@
 //! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
 
 use crate::{Cause, Controller, Image, Memory, Refusal, State};
-use tendon_wire::frame::{self, Decoder, MAX_PAYLOAD};
+use tendon_wire::codec::{Encode, Payload};
+use tendon_wire::frame::{self, Decoder};
 use tendon_wire::image::MAX_IMAGE;
 use tendon_wire::message::{
-    Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
+    Action, Floats, Identity, Infer, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
     TO_HOST, Telemetry, Text,
 };
 
@@ -321,7 +322,7 @@ impl<'m> Control<'m> {
         Ok(())
     }
 
-    fn infer(&mut self, input: &[f32], clock: &impl Clock) -> Result<Inferred, Refused> {
+    fn infer(&mut self, input: &[f32], clock: &impl Clock, inferred: &mut Inferred) -> Result<(), Refused> {
         if !self.is_quiet() {
             return Err((Refusal::State, self.controller.state() as u32));
         }
@@ -331,8 +332,8 @@ impl<'m> Control<'m> {
         let output =
             network.run(input, self.memory.arena).ok_or((Refusal::Input, network.plan().n_inputs))?;
         let counts = clock.counts().wrapping_sub(before);
-        let output = Floats::from_slice(output).map_err(|_| (Refusal::Memory, 0))?;
-        Ok(Inferred { counts, output })
+        inferred.counts = counts;
+        inferred.output.extend_from_slice(output).map_err(|_| (Refusal::Memory, 0))
     }
 
     fn identity(&self, board: &BoardInfo) -> Identity {
@@ -385,6 +386,31 @@ fn text(text: &str) -> Text {
     out
 }
 
+/// Where the answer to a message goes: a message, or a frame. Answers are lent, not moved, because on a
+/// controller each copy of a long one is 2 KB of stack.
+trait Answer {
+    fn send(&mut self, message: &impl Payload);
+}
+
+impl Answer for Option<Message> {
+    fn send(&mut self, message: &impl Payload) {
+        *self = Some(message.clone().into());
+    }
+}
+
+/// Frames the answer in a buffer.
+struct Framed<'o> {
+    sequence: u16,
+    out: &'o mut [u8],
+    length: usize,
+}
+
+impl Answer for Framed<'_> {
+    fn send(&mut self, message: &impl Payload) {
+        self.length = write(message, self.sequence, self.out).map_or(0, <[u8]>::len);
+    }
+}
+
 /// Answers one message of the host.
 pub fn handle<'m>(
     message: &Message,
@@ -393,36 +419,37 @@ pub fn handle<'m>(
     board: &BoardInfo,
     clock: &impl Clock,
 ) -> Option<Message> {
+    let mut answer = None;
+    dispatch(message, loader, control, board, clock, &mut answer);
+    answer
+}
+
+fn dispatch<'m>(
+    message: &Message,
+    loader: &mut Loader<'m>,
+    control: &mut impl Exclusive<'m>,
+    board: &BoardInfo,
+    clock: &impl Clock,
+    answer: &mut impl Answer,
+) {
     let now_us = clock.now_us();
     // An echo of our own messages (a terminal left in echo mode after its program died) is no proof of life.
     if message.kind() & TO_HOST != 0 {
-        return None;
+        return;
     }
     control.with(|control| control.heard(now_us));
     let result = match message {
-        Message::Hello(_) => return Some(control.with(|control| control.identity(board)).into()),
-        Message::Observe(_) => return Some(control.with(|control| control.telemetry()).into()),
-        Message::Heartbeat(_) => return None,
-        Message::RawState(state) => {
-            let before = clock.now_us();
-            return control.with(|control| {
-                let mut action = control.raw_state(state)?;
-                let after = clock.now_us();
-                action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
-                control.tick_took(action.tick_us, after);
-                Some(action.into())
-            });
-        }
-        Message::Infer(infer) => match control.with(|control| control.infer(&infer.input, clock)) {
-            Ok(inferred) => return Some(inferred.into()),
+        Message::Hello(_) => return identify(control, board, answer),
+        Message::Observe(_) => return observe(control, answer),
+        Message::Heartbeat(_) => return,
+        Message::RawState(state) => return tick(state, control, clock, answer),
+        Message::Infer(input) => match infer(input, control, clock, answer) {
+            Ok(()) => return,
             Err(refused) => Err(refused),
         },
         Message::ImageBegin(begin) => loader.begin(begin.total_len),
         Message::ImageChunk(chunk) => loader.chunk(chunk.offset, &chunk.data),
-        Message::ImageCommit(_) => match loader.verify() {
-            Ok(image) => control.with(|control| control.activate(loader, image)),
-            Err(refused) => Err(refused),
-        },
+        Message::ImageCommit(_) => commit(loader, control),
         Message::ImageAbort(_) => {
             loader.abort();
             Ok(())
@@ -439,13 +466,66 @@ pub fn handle<'m>(
         | Message::Reply(_)
         | Message::Action(_)
         | Message::Inferred(_)
-        | Message::Telemetry(_) => return None,
+        | Message::Telemetry(_) => return,
     };
     let (code, detail) = match result {
         Ok(()) => (0, 0),
         Err((refusal, detail)) => (refusal as u8, detail),
     };
-    Some(Reply { to: message.kind(), code, detail }.into())
+    answer.send(&Reply { to: message.kind(), code, detail });
+}
+
+// Each of these is a function of its own, so that the stack holds one of their answers and not all.
+
+#[inline(never)]
+fn identify<'m>(control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
+    let identity = control.with(|control| control.identity(board));
+    answer.send(&identity);
+}
+
+#[inline(never)]
+fn observe<'m>(control: &mut impl Exclusive<'m>, answer: &mut impl Answer) {
+    let telemetry = control.with(|control| control.telemetry());
+    answer.send(&telemetry);
+}
+
+#[inline(never)]
+fn tick<'m>(
+    state: &RawState,
+    control: &mut impl Exclusive<'m>,
+    clock: &impl Clock,
+    answer: &mut impl Answer,
+) {
+    let before = clock.now_us();
+    let action = control.with(|control| {
+        let mut action = control.raw_state(state)?;
+        let after = clock.now_us();
+        action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
+        control.tick_took(action.tick_us, after);
+        Some(action)
+    });
+    if let Some(action) = &action {
+        answer.send(action);
+    }
+}
+
+#[inline(never)]
+fn infer<'m>(
+    infer: &Infer,
+    control: &mut impl Exclusive<'m>,
+    clock: &impl Clock,
+    answer: &mut impl Answer,
+) -> Result<(), Refused> {
+    let mut inferred = Inferred::default();
+    control.with(|control| control.infer(&infer.input, clock, &mut inferred))?;
+    answer.send(&inferred);
+    Ok(())
+}
+
+#[inline(never)]
+fn commit<'m>(loader: &mut Loader<'m>, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    let image = loader.verify()?;
+    control.with(|control| control.activate(loader, image))
 }
 
 /// One byte of the link in; at the end of a good frame the answer comes out, framed in `out`.
@@ -458,25 +538,27 @@ pub fn receive<'m, 'o>(
     clock: &impl Clock,
     out: &'o mut [u8],
 ) -> Option<&'o [u8]> {
-    let parsed = decoder.push(byte)?;
-    let parsed = parsed.ok().and_then(|frame| {
-        Message::decode(frame.kind, frame.payload).ok().map(|message| (frame.sequence, message))
+    let frame = decoder.push(byte)?.ok();
+    let mut message = Message::empty();
+    let sequence = frame.and_then(|frame| {
+        message.take(frame.kind, frame.payload).ok()?;
+        Some(frame.sequence)
     });
-    let Some((sequence, message)) = parsed else {
+    let Some(sequence) = sequence else {
         control.with(|control| {
             control.counters.rejected_frames = control.counters.rejected_frames.wrapping_add(1);
         });
         return None;
     };
-    let answer = handle(&message, loader, control, board, clock)?;
-    write(&answer, sequence, out)
+    let mut answer = Framed { sequence, out: &mut *out, length: 0 };
+    dispatch(&message, loader, control, board, clock, &mut answer);
+    let length = answer.length;
+    out.get(..length).filter(|frame| !frame.is_empty())
 }
 
 /// Frames a message.
-pub fn write<'o>(message: &Message, sequence: u16, out: &'o mut [u8]) -> Option<&'o [u8]> {
-    let mut payload = [0; MAX_PAYLOAD];
-    let payload = message.encode(&mut payload).ok()?;
-    frame::encode(&frame::Frame { kind: message.kind(), sequence, payload }, out).ok()
+pub fn write<'o>(message: &impl Encode, sequence: u16, out: &'o mut [u8]) -> Option<&'o [u8]> {
+    frame::encode_with(message.kind(), sequence, out, |payload| message.put(payload)).ok()
 }
 
 /// Name of a message kind, for people.
