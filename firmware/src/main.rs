@@ -204,14 +204,16 @@ mod app {
         let clock = cx.local.tick_clock;
         cx.local.timer.acknowledge();
         let before = clock.now_us();
-        let (action, period) = cx.shared.control.lock(|control| {
+        let mut period = IDLE_PERIOD_US;
+        let action = cx.shared.control.lock(|control| {
             let mut action = control.timer(before);
             let after = clock.now_us();
             if let Some(action) = action.as_mut() {
                 action.tick_us = after.saturating_sub(before) as u32;
                 control.tick_took(action.tick_us, after);
             }
-            (action, control.period_us().unwrap_or(IDLE_PERIOD_US))
+            period = control.period_us().unwrap_or(IDLE_PERIOD_US);
+            action
         });
         if period != *cx.local.period {
             *cx.local.period = period;

@@ -245,7 +245,8 @@ impl<'m> Control<'m> {
         policy.contract?;
         self.counters.ticks = self.counters.ticks.wrapping_add(1);
         let applied = self.controller.tick(&policy, state, now_us, &mut self.memory);
-        let mut action = Action {
+        // Made where it is returned: see `Answer`.
+        let mut made = Some(Action {
             sequence: self.answered,
             time_us: now_us,
             state: applied.state as u8,
@@ -254,7 +255,8 @@ impl<'m> Control<'m> {
             tick_us: 0,
             proposed: applied.proposed,
             ..Action::default()
-        };
+        });
+        let action = made.as_mut()?;
         for command in applied.commands.iter().take(applied.n_joints) {
             let _ = action.position.push(command.position);
             let _ = action.velocity.push(command.velocity);
@@ -263,7 +265,7 @@ impl<'m> Control<'m> {
             let _ = action.kd.push(command.kd);
             let _ = action.torque_limit.push(command.torque_limit);
         }
-        Some(action)
+        made
     }
 
     fn is_quiet(&self) -> bool {
@@ -498,11 +500,13 @@ fn tick<'m>(
 ) {
     let before = clock.now_us();
     let action = control.with(|control| {
-        let mut action = control.raw_state(state)?;
-        let after = clock.now_us();
-        action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
-        control.tick_took(action.tick_us, after);
-        Some(action)
+        let mut made = control.raw_state(state);
+        if let Some(action) = made.as_mut() {
+            let after = clock.now_us();
+            action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
+            control.tick_took(action.tick_us, after);
+        }
+        made
     });
     if let Some(action) = &action {
         answer.send(action);
