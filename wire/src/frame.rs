@@ -73,12 +73,12 @@ pub fn encode<'o>(frame: &Frame<'_>, out: &'o mut [u8]) -> Result<&'o [u8], Fram
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_with<'o>(
+pub fn encode_with(
     kind: u8,
     sequence: u16,
-    out: &'o mut [u8],
+    out: &mut [u8],
     write: impl FnOnce(&mut PayloadWriter<'_>) -> bool,
-) -> Result<&'o [u8], FrameError> {
+) -> Result<&[u8], FrameError> {
     let writer = CobsWriter { out: &mut *out, code_at: 0, next: 1, code: 1 };
     let mut payload = PayloadWriter { writer, digest: CRC32C.digest(), left: MAX_CONTENT - TRAILER };
     let [low, high] = sequence.to_le_bytes();

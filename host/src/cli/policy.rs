@@ -70,10 +70,14 @@ impl Inspect {
         let image = read_image(&self.image)?;
         let text = tendon_compiler::inspect::inspect(&image, None)
             .with_context(|| self.image.display().to_string())?;
-        let stack = match self.firmware.or_else(firmware_path) {
-            Some(path) => worst_stack(&path)?,
-            None => "not known: no firmware; build it with `cargo xtask firmware build`, or name it with --firmware"
-                .to_owned(),
+        let stack = match (self.firmware, firmware_path()) {
+            (Some(path), _) => worst_stack(&path)?,
+            // Nobody asked for this one: the image is shown all the same.
+            (None, Some(path)) => worst_stack(&path).unwrap_or_else(|error| format!("not known: {error}")),
+            (None, None) => {
+                "not known: no firmware; build it with `cargo xtask firmware build`, or name it with --firmware"
+                    .to_owned()
+            }
         };
         for line in text.lines() {
             // The stack belongs to the firmware, which the compiler does not know.
