@@ -124,7 +124,7 @@ macro_rules! little_endian {
     )* };
 }
 
-little_endian!(u8 u32 u64 f32);
+little_endian!(u8 u16 u32 u64 f32);
 
 impl Field for bool {
     fn put(&self, sink: &mut impl Sink) -> bool {
