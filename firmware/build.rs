@@ -1,13 +1,43 @@
-//! Puts the linker scripts of the chosen board where the linker finds them.
+//! Puts the linker scripts of the chosen board where the linker finds them, and writes the section that says
+//! what this firmware is: board, version, and the priorities that `src/main.rs` gives its tasks.
 
 use std::{env, fs, path::PathBuf};
 
+const BOARD: &str = "qemu_an386";
+
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for script in ["memory.x", "device.x"] {
-        let source = PathBuf::from("src/board/qemu_an386").join(script);
-        println!("cargo:rerun-if-changed={}", source.display());
-        fs::copy(&source, out.join(script)).expect("copy the board's linker script");
+    let board = PathBuf::from("src/board").join(BOARD);
+    for script in [board.join("memory.x"), board.join("device.x"), "src/stack.x".into()] {
+        println!("cargo:rerun-if-changed={}", script.display());
+        let name = script.file_name().expect("a script has a name");
+        fs::copy(&script, out.join(name)).expect("copy a linker script");
     }
     println!("cargo:rustc-link-search={}", out.display());
+    println!("cargo:rustc-link-arg=-Tstack.x");
+
+    println!("cargo:rerun-if-changed=src/main.rs");
+    let source = fs::read_to_string("src/main.rs").expect("read src/main.rs");
+    let mut info = format!("board {}\nversion {}\n", BOARD.replace('_', "-"), env!("CARGO_PKG_VERSION"));
+    for (interrupt, priority) in tasks(&source) {
+        info.push_str(&format!("task {interrupt} {priority}\n"));
+    }
+    fs::write(out.join("info.txt"), info).expect("write info.txt");
+}
+
+/// Interrupt and priority of each `#[task(binds = ..., priority = ...)]`. RTIC takes literals only, so the
+/// attributes are the one place where priorities are.
+fn tasks(source: &str) -> Vec<(String, u8)> {
+    let attributes = source.split("#[task(").skip(1).map(|rest| rest.split(")]").next().unwrap_or(rest));
+    attributes
+        .map(|attribute| {
+            let value = |key: &str| {
+                let rest = attribute.split(&format!("{key} = ")).nth(1)?;
+                rest.split(',').next().map(|value| value.trim().to_owned())
+            };
+            let interrupt = value("binds").expect("a #[task] without `binds = `");
+            let priority = value("priority").and_then(|value| value.parse().ok());
+            (interrupt, priority.expect("a #[task] without `priority = ` and a number"))
+        })
+        .collect()
 }

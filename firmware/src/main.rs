@@ -18,6 +18,13 @@ mod stack;
 
 use tendon_runtime::node::{Control, Exclusive};
 
+/// Board, version and the priorities below, for tools that read the ELF (`bounds/`).
+#[allow(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".tendon")]
+#[used]
+static INFO: [u8; include_bytes!(concat!(env!("OUT_DIR"), "/info.txt")).len()] =
+    *include_bytes!(concat!(env!("OUT_DIR"), "/info.txt"));
+
 /// What cannot happen: the linker would have found it.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -197,14 +204,16 @@ mod app {
         let clock = cx.local.tick_clock;
         cx.local.timer.acknowledge();
         let before = clock.now_us();
-        let (action, period) = cx.shared.control.lock(|control| {
+        let mut period = IDLE_PERIOD_US;
+        let action = cx.shared.control.lock(|control| {
             let mut action = control.timer(before);
             let after = clock.now_us();
             if let Some(action) = action.as_mut() {
                 action.tick_us = after.saturating_sub(before) as u32;
                 control.tick_took(action.tick_us, after);
             }
-            (action, control.period_us().unwrap_or(IDLE_PERIOD_US))
+            period = control.period_us().unwrap_or(IDLE_PERIOD_US);
+            action
         });
         if period != *cx.local.period {
             *cx.local.period = period;
@@ -213,7 +222,7 @@ mod app {
         if let Some(action) = action {
             let mut out = [0; MAX_FRAME];
             *cx.local.sequence = cx.local.sequence.wrapping_add(1);
-            if let Some(frame) = node::write(&action.into(), *cx.local.sequence, &mut out) {
+            if let Some(frame) = node::write(&action, *cx.local.sequence, &mut out) {
                 cx.local.actions.send(frame);
             }
         }

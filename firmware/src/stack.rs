@@ -4,27 +4,31 @@
 use core::ptr::{read_volatile, write_volatile};
 
 const PAINT: u32 = 0x5aa5_c33c;
-/// Bytes below the start of the stack that are watched.
-const WATCHED: usize = 64 << 10;
 /// Left unpainted under the stack pointer at boot.
 const MARGIN: usize = 512;
 
 unsafe extern "C" {
     /// Top of the stack, from cortex-m-rt's linker script.
     static _stack_start: u32;
+    /// Lowest address kept free for it, from `stack.x`.
+    static _stack_end: u32;
 }
 
 fn top() -> usize {
     (&raw const _stack_start).addr()
 }
 
-/// Paints the free part of the watched stack. Called once, at boot, with interrupts off.
+fn bottom() -> usize {
+    (&raw const _stack_end).addr()
+}
+
+/// Paints the free part of the stack. Called once, at boot, with interrupts off.
 pub fn paint() {
-    let mut address = top() - WATCHED;
+    let mut address = bottom();
     let end = cortex_m::register::msp::read() as usize - MARGIN;
     while address < end {
-        // SAFETY: between the watched bound and the stack pointer nothing lives: RAM has 4 MiB, statics
-        // end far below (checked by the linker), and no interrupt runs yet.
+        // SAFETY: between the stack's end and the stack pointer nothing lives: statics end below (checked by
+        // the linker), and no interrupt runs yet.
         unsafe { write_volatile(address as *mut u32, PAINT) };
         address += 4;
     }
@@ -32,8 +36,8 @@ pub fn paint() {
 
 /// Bytes of stack used at the deepest.
 pub fn deepest() -> u32 {
-    let mut address = top() - WATCHED;
-    // SAFETY: reads RAM inside the watched stack.
+    let mut address = bottom();
+    // SAFETY: reads RAM inside the stack.
     while address < top() && unsafe { read_volatile(address as *const u32) } == PAINT {
         address += 4;
     }

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use tendon_runtime::{RawState, node};
+use tendon_wire::codec::Encode;
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::{Action, Message};
 
@@ -39,11 +40,11 @@ impl Recorder {
     /// # Errors
     /// When the disk refuses.
     pub fn tick(&mut self, state: &RawState, action: &Action) -> io::Result<()> {
-        self.message(&state.clone().into())?;
-        self.message(&action.clone().into())
+        self.message(state)?;
+        self.message(action)
     }
 
-    fn message(&mut self, message: &Message) -> io::Result<()> {
+    fn message(&mut self, message: &impl Encode) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut out = [0; MAX_FRAME];
         let frame = node::write(message, self.sequence, &mut out)

@@ -200,3 +200,19 @@ fn trains_continues_and_exports() {
     );
     complains(&tendon(&[&"train", &"--task", &"hopper", &"--run", &run]), &["holds task cart-pole-balance"]);
 }
+
+#[test]
+fn inspect_says_which_firmware_the_stack_is_of_or_why_it_has_no_bound() {
+    let folder = Folder::new("stack");
+    let image = folder.file("bare.tnd", &bare(1));
+    let elf = folder.file("firmware.elf", b"\x7fELF, and nothing else");
+    complains(&tendon(&[&"inspect", &image, &"--firmware", &elf]), &["firmware.elf", "no ELF file"]);
+    let Some(built) = tendon::link::firmware_path() else {
+        println!("SKIPPED: no firmware; run `cargo xtask test`");
+        return;
+    };
+    let output = tendon(&[&"inspect", &image, &"--firmware", &built]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with("stack")).unwrap();
+    assert!(line.contains("bytes at worst") && line.contains("qemu-an386"), "{line}");
+}

@@ -188,3 +188,22 @@ fn a_controller_that_dies_is_an_error_and_no_hang() {
         assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
+
+#[test]
+fn the_deepest_stack_seen_is_below_the_bound_derived_from_the_firmware() {
+    let Some(controller) = start(ControllerKind::Qemu) else { return };
+    let elf = std::fs::read(tendon::link::firmware_path().unwrap()).unwrap();
+    let report = tendon_bounds::check(&elf).unwrap_or_else(|failures| panic!("{failures:#?}"));
+    assert!(report.fits(), "{report}");
+    let mut session = open(&controller);
+    // Uploads, inferences, refusals, and ticks that the timer and the link interrupt.
+    session.upload(&bare(1), |_| ()).unwrap();
+    session.infer(&[0.5; 5]).unwrap();
+    assert!(session.upload(&bare(1)[..100], |_| ()).is_err());
+    hash_of(&mut session);
+    run_in_real_time(&mut session, ControllerKind::Qemu);
+    let seen = session.observe().unwrap().stack_bytes;
+    println!("{seen} bytes seen, bound {}", report.worst);
+    assert!(seen > 1000, "{seen} bytes: the stack was not painted");
+    assert!(seen <= report.worst, "{seen} bytes seen, more than the bound:\n{report}");
+}

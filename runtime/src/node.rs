@@ -5,7 +5,8 @@
 //! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
 
 use crate::{Cause, Controller, Image, Memory, Refusal, State};
-use tendon_wire::frame::{self, Decoder, MAX_PAYLOAD};
+use tendon_wire::codec::{Encode, Payload};
+use tendon_wire::frame::{self, Decoder};
 use tendon_wire::image::MAX_IMAGE;
 use tendon_wire::message::{
     Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
@@ -244,7 +245,8 @@ impl<'m> Control<'m> {
         policy.contract?;
         self.counters.ticks = self.counters.ticks.wrapping_add(1);
         let applied = self.controller.tick(&policy, state, now_us, &mut self.memory);
-        let mut action = Action {
+        // Made where it is returned: see `Answer`.
+        let mut made = Some(Action {
             sequence: self.answered,
             time_us: now_us,
             state: applied.state as u8,
@@ -253,7 +255,8 @@ impl<'m> Control<'m> {
             tick_us: 0,
             proposed: applied.proposed,
             ..Action::default()
-        };
+        });
+        let action = made.as_mut()?;
         for command in applied.commands.iter().take(applied.n_joints) {
             let _ = action.position.push(command.position);
             let _ = action.velocity.push(command.velocity);
@@ -262,7 +265,7 @@ impl<'m> Control<'m> {
             let _ = action.kd.push(command.kd);
             let _ = action.torque_limit.push(command.torque_limit);
         }
-        Some(action)
+        made
     }
 
     fn is_quiet(&self) -> bool {
@@ -326,7 +329,13 @@ impl<'m> Control<'m> {
     }
 
     /// One inference on an input, or on that of a golden vector.
-    fn infer(&mut self, input: Result<&[f32], u16>, reset: bool, clock: &impl Clock) -> Result<Inferred, Refused> {
+    fn infer(
+        &mut self,
+        input: Result<&[f32], u16>,
+        reset: bool,
+        clock: &impl Clock,
+        inferred: &mut Inferred,
+    ) -> Result<(), Refused> {
         if !self.is_quiet() {
             return Err((Refusal::State, self.controller.state() as u32));
         }
@@ -344,8 +353,8 @@ impl<'m> Control<'m> {
         let output =
             network.run(input, self.memory.arena).ok_or((Refusal::Input, network.plan().n_inputs))?;
         let counts = clock.counts().wrapping_sub(before);
-        let output = Floats::from_slice(output).map_err(|_| (Refusal::Memory, 0))?;
-        Ok(Inferred { counts, output })
+        inferred.counts = counts;
+        inferred.output.extend_from_slice(output).map_err(|_| (Refusal::Memory, 0))
     }
 
     fn identity(&self, board: &BoardInfo) -> Identity {
@@ -398,6 +407,31 @@ fn text(text: &str) -> Text {
     out
 }
 
+/// Where the answer to a message goes: a message, or a frame. Answers are lent, not moved, because on a
+/// controller each copy of a long one is 2 KB of stack.
+trait Answer {
+    fn send(&mut self, message: &impl Payload);
+}
+
+impl Answer for Option<Message> {
+    fn send(&mut self, message: &impl Payload) {
+        *self = Some(message.clone().into());
+    }
+}
+
+/// Frames the answer in a buffer.
+struct Framed<'o> {
+    sequence: u16,
+    out: &'o mut [u8],
+    length: usize,
+}
+
+impl Answer for Framed<'_> {
+    fn send(&mut self, message: &impl Payload) {
+        self.length = write(message, self.sequence, self.out).map_or(0, <[u8]>::len);
+    }
+}
+
 /// Answers one message of the host.
 pub fn handle<'m>(
     message: &Message,
@@ -406,45 +440,41 @@ pub fn handle<'m>(
     board: &BoardInfo,
     clock: &impl Clock,
 ) -> Option<Message> {
+    let mut answer = None;
+    dispatch(message, loader, control, board, clock, &mut answer);
+    answer
+}
+
+fn dispatch<'m>(
+    message: &Message,
+    loader: &mut Loader<'m>,
+    control: &mut impl Exclusive<'m>,
+    board: &BoardInfo,
+    clock: &impl Clock,
+    answer: &mut impl Answer,
+) {
     let now_us = clock.now_us();
     // An echo of our own messages (a terminal left in echo mode after its program died) is no proof of life.
     if message.kind() & TO_HOST != 0 {
-        return None;
+        return;
     }
     control.with(|control| control.heard(now_us));
     let result = match message {
-        Message::Hello(_) => return Some(control.with(|control| control.identity(board)).into()),
-        Message::Observe(_) => return Some(control.with(|control| control.telemetry()).into()),
-        Message::Heartbeat(_) => return None,
-        Message::RawState(state) => {
-            let before = clock.now_us();
-            return control.with(|control| {
-                let mut action = control.raw_state(state)?;
-                let after = clock.now_us();
-                action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
-                control.tick_took(action.tick_us, after);
-                Some(action.into())
-            });
-        }
-        Message::Infer(infer) => {
-            let reset = infer.reset != 0;
-            match control.with(|control| control.infer(Ok(&infer.input), reset, clock)) {
-                Ok(inferred) => return Some(inferred.into()),
-                Err(refused) => Err(refused),
-            }
-        }
-        Message::InferGolden(infer) => {
-            match control.with(|control| control.infer(Err(infer.vector), true, clock)) {
-                Ok(inferred) => return Some(inferred.into()),
-                Err(refused) => Err(refused),
-            }
-        }
-        Message::ImageBegin(begin) => loader.begin(begin.total_len),
-        Message::ImageChunk(chunk) => loader.chunk(chunk.offset, &chunk.data),
-        Message::ImageCommit(_) => match loader.verify() {
-            Ok(image) => control.with(|control| control.activate(loader, image)),
+        Message::Hello(_) => return identify(control, board, answer),
+        Message::Observe(_) => return observe(control, answer),
+        Message::Heartbeat(_) => return,
+        Message::RawState(state) => return tick(state, control, clock, answer),
+        Message::Infer(m) => match infer(Ok(&m.input), m.reset != 0, control, clock, answer) {
+            Ok(()) => return,
             Err(refused) => Err(refused),
         },
+        Message::InferGolden(m) => match infer(Err(m.vector), true, control, clock, answer) {
+            Ok(()) => return,
+            Err(refused) => Err(refused),
+        },
+        Message::ImageBegin(begin) => loader.begin(begin.total_len),
+        Message::ImageChunk(chunk) => loader.chunk(chunk.offset, &chunk.data),
+        Message::ImageCommit(_) => commit(loader, control),
         Message::ImageAbort(_) => {
             loader.abort();
             Ok(())
@@ -461,13 +491,69 @@ pub fn handle<'m>(
         | Message::Reply(_)
         | Message::Action(_)
         | Message::Inferred(_)
-        | Message::Telemetry(_) => return None,
+        | Message::Telemetry(_) => return,
     };
     let (code, detail) = match result {
         Ok(()) => (0, 0),
         Err((refusal, detail)) => (refusal as u8, detail),
     };
-    Some(Reply { to: message.kind(), code, detail }.into())
+    answer.send(&Reply { to: message.kind(), code, detail });
+}
+
+// Each of these is a function of its own, so that the stack holds one of their answers and not all.
+
+#[inline(never)]
+fn identify<'m>(control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
+    let identity = control.with(|control| control.identity(board));
+    answer.send(&identity);
+}
+
+#[inline(never)]
+fn observe<'m>(control: &mut impl Exclusive<'m>, answer: &mut impl Answer) {
+    let telemetry = control.with(|control| control.telemetry());
+    answer.send(&telemetry);
+}
+
+#[inline(never)]
+fn tick<'m>(
+    state: &RawState,
+    control: &mut impl Exclusive<'m>,
+    clock: &impl Clock,
+    answer: &mut impl Answer,
+) {
+    let before = clock.now_us();
+    let action = control.with(|control| {
+        let mut made = control.raw_state(state);
+        if let Some(action) = made.as_mut() {
+            let after = clock.now_us();
+            action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
+            control.tick_took(action.tick_us, after);
+        }
+        made
+    });
+    if let Some(action) = &action {
+        answer.send(action);
+    }
+}
+
+#[inline(never)]
+fn infer<'m>(
+    input: Result<&[f32], u16>,
+    reset: bool,
+    control: &mut impl Exclusive<'m>,
+    clock: &impl Clock,
+    answer: &mut impl Answer,
+) -> Result<(), Refused> {
+    let mut inferred = Inferred::default();
+    control.with(|control| control.infer(input, reset, clock, &mut inferred))?;
+    answer.send(&inferred);
+    Ok(())
+}
+
+#[inline(never)]
+fn commit<'m>(loader: &mut Loader<'m>, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    let image = loader.verify()?;
+    control.with(|control| control.activate(loader, image))
 }
 
 /// One byte of the link in; at the end of a good frame the answer comes out, framed in `out`.
@@ -480,25 +566,27 @@ pub fn receive<'m, 'o>(
     clock: &impl Clock,
     out: &'o mut [u8],
 ) -> Option<&'o [u8]> {
-    let parsed = decoder.push(byte)?;
-    let parsed = parsed.ok().and_then(|frame| {
-        Message::decode(frame.kind, frame.payload).ok().map(|message| (frame.sequence, message))
+    let frame = decoder.push(byte)?.ok();
+    let mut message = Message::empty();
+    let sequence = frame.and_then(|frame| {
+        message.take(frame.kind, frame.payload).ok()?;
+        Some(frame.sequence)
     });
-    let Some((sequence, message)) = parsed else {
+    let Some(sequence) = sequence else {
         control.with(|control| {
             control.counters.rejected_frames = control.counters.rejected_frames.wrapping_add(1);
         });
         return None;
     };
-    let answer = handle(&message, loader, control, board, clock)?;
-    write(&answer, sequence, out)
+    let mut answer = Framed { sequence, out: &mut *out, length: 0 };
+    dispatch(&message, loader, control, board, clock, &mut answer);
+    let length = answer.length;
+    out.get(..length).filter(|frame| !frame.is_empty())
 }
 
 /// Frames a message.
-pub fn write<'o>(message: &Message, sequence: u16, out: &'o mut [u8]) -> Option<&'o [u8]> {
-    let mut payload = [0; MAX_PAYLOAD];
-    let payload = message.encode(&mut payload).ok()?;
-    frame::encode(&frame::Frame { kind: message.kind(), sequence, payload }, out).ok()
+pub fn write<'o>(message: &impl Encode, sequence: u16, out: &'o mut [u8]) -> Option<&'o [u8]> {
+    frame::encode_with(message.kind(), sequence, out, |payload| message.put(payload)).ok()
 }
 
 /// Name of a message kind, for people.

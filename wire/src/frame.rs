@@ -4,6 +4,7 @@
 //! bytes, is in step again at the next `00`.
 
 use crate::CRC32C;
+use crate::codec::Sink;
 
 /// Longest frame content before COBS: kind, sequence, payload, CRC.
 pub const MAX_CONTENT: usize = 2304;
@@ -23,7 +24,7 @@ pub struct Frame<'a> {
     pub kind: u8,
     /// Counts frames per direction and wraps; a reply repeats the request's number.
     pub sequence: u16,
-    /// postcard bytes.
+    /// Fields of the message.
     pub payload: &'a [u8],
 }
 
@@ -65,19 +66,55 @@ pub fn encode<'o>(frame: &Frame<'_>, out: &'o mut [u8]) -> Result<&'o [u8], Fram
     if frame.payload.len() > MAX_PAYLOAD {
         return Err(FrameError::TooLong);
     }
-    let [low, high] = frame.sequence.to_le_bytes();
-    let header = [frame.kind, low, high];
-    let mut digest = CRC32C.digest();
-    digest.update(&header);
-    digest.update(frame.payload);
-    let crc = digest.finalize().to_le_bytes();
+    encode_with(frame.kind, frame.sequence, out, |payload| payload.put(frame.payload))
+}
 
-    let mut writer = CobsWriter { out, code_at: 0, next: 1, code: 1 };
-    for &byte in header.iter().chain(frame.payload).chain(&crc) {
+/// As [`encode`], of a payload that `write` hands over piece by piece; it returns whether all was taken.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_with(
+    kind: u8,
+    sequence: u16,
+    out: &mut [u8],
+    write: impl FnOnce(&mut PayloadWriter<'_>) -> bool,
+) -> Result<&[u8], FrameError> {
+    let writer = CobsWriter { out: &mut *out, code_at: 0, next: 1, code: 1 };
+    let mut payload = PayloadWriter { writer, digest: CRC32C.digest(), left: MAX_CONTENT - TRAILER };
+    let [low, high] = sequence.to_le_bytes();
+    if !payload.put(&[kind, low, high]) {
+        return Err(FrameError::BufferFull);
+    }
+    let whole = write(&mut payload);
+    let PayloadWriter { mut writer, digest, left } = payload;
+    if !whole {
+        return Err(if left == 0 { FrameError::TooLong } else { FrameError::BufferFull });
+    }
+    for byte in digest.finalize().to_le_bytes() {
         writer.push(byte)?;
     }
     let length = writer.finish()?;
     out.get(..length).ok_or(FrameError::BufferFull)
+}
+
+/// Takes the payload of one frame.
+pub struct PayloadWriter<'o> {
+    writer: CobsWriter<'o>,
+    digest: crc::Digest<'static, u32>,
+    /// Bytes of content that may still come.
+    left: usize,
+}
+
+impl Sink for PayloadWriter<'_> {
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        let Some(left) = self.left.checked_sub(bytes.len()) else {
+            self.left = 0;
+            return false;
+        };
+        self.left = left;
+        self.digest.update(bytes);
+        bytes.iter().all(|byte| self.writer.push(*byte).is_ok())
+    }
 }
 
 struct CobsWriter<'o> {

@@ -8,6 +8,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("image records are read in place and need a little-endian target");
 
+pub mod codec;
 pub mod frame;
 pub mod image;
 pub mod message;

@@ -1,12 +1,13 @@
 //! The message table: every message of the link, once. `docs/protocol.md` is written from it.
 //!
-//! A payload is the postcard encoding of the row's struct. Integers wider than a byte have fixed
+//! A payload is the postcard encoding of the row's struct (`codec`). Integers wider than a byte have fixed
 //! width, so the length of a message follows from its counts alone, and [`Message::decode`]
 //! refuses any other length.
 
+use crate::codec::{Buffer, Encode, Field, Payload, Reader, Sink};
 use crate::{FNV1A_START, fnv1a};
-use postcard::fixint::le;
-use serde::{Deserialize, Serialize};
+#[cfg(test)]
+use {postcard::fixint::le, serde::Serialize};
 
 /// Joints, actions.
 pub const MAX_JOINTS: usize = 32;
@@ -97,9 +98,33 @@ macro_rules! messages {
     )*) => {
         $(
             $(#[doc = $doc])*
-            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+            #[derive(Clone, Debug, Default, PartialEq)]
+            #[cfg_attr(test, derive(Serialize))]
             pub struct $name {
-                $( $(#[doc = $field_doc])* $(#[serde($serde)])? pub $field: $ty, )*
+                $( $(#[doc = $field_doc])* $(#[cfg_attr(test, serde($serde))])? pub $field: $ty, )*
+            }
+
+            impl Encode for $name {
+                fn kind(&self) -> u8 {
+                    $kind
+                }
+
+                // Not inlined: the frames of other messages are no part of the caller's.
+                #[inline(never)]
+                fn put(&self, sink: &mut impl Sink) -> bool {
+                    let _ = &sink;
+                    true $( && self.$field.put(sink) )*
+                }
+            }
+
+            impl Payload for $name {
+                #[inline(never)]
+                fn take(&mut self, payload: &[u8]) -> Result<(), MessageError> {
+                    #[allow(unused_mut, reason = "a message without fields")]
+                    let mut reader = Reader::new(payload);
+                    $( self.$field.take(&mut reader).ok_or(MessageError::Malformed($kind))?; )*
+                    if reader.is_exact() { Ok(()) } else { Err(MessageError::Length($kind)) }
+                }
             }
 
             impl From<$name> for Message {
@@ -127,11 +152,21 @@ macro_rules! messages {
             }, )*
         ];
 
+        impl Encode for Message {
+            fn kind(&self) -> u8 {
+                match self { $( Self::$name(_) => $kind, )* }
+            }
+
+            fn put(&self, sink: &mut impl Sink) -> bool {
+                match self { $( Self::$name(message) => message.put(sink), )* }
+            }
+        }
+
         impl Message {
             /// Kind byte of the frame.
             #[must_use]
             pub fn kind(&self) -> u8 {
-                match self { $( Self::$name(_) => $kind, )* }
+                Encode::kind(self)
             }
 
             /// Encodes the payload.
@@ -139,11 +174,10 @@ macro_rules! messages {
             /// # Errors
             /// [`MessageError::BufferFull`].
             pub fn encode<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], MessageError> {
-                match self {
-                    $( Self::$name(message) => postcard::to_slice(message, out), )*
-                }
-                .map(|bytes| &*bytes)
-                .map_err(|_| MessageError::BufferFull)
+                let mut buffer = Buffer { out: &mut *out, length: 0 };
+                let whole = self.put(&mut buffer);
+                let length = buffer.length;
+                out.get(..length).filter(|_| whole).ok_or(MessageError::BufferFull)
             }
 
             /// Decodes the payload of a frame of this kind.
@@ -151,8 +185,24 @@ macro_rules! messages {
             /// # Errors
             /// Unknown kind, malformed payload, or a length that its counts do not give.
             pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, MessageError> {
+                let mut message = Self::empty();
+                message.take(kind, payload)?;
+                Ok(message)
+            }
+
+            /// As [`Message::decode`], in place; what is here after an error is of no use.
+            ///
+            /// # Errors
+            /// As there.
+            pub fn take(&mut self, kind: u8, payload: &[u8]) -> Result<(), MessageError> {
                 match kind {
-                    $( $kind => exact::<$name>(kind, payload).map(Self::$name), )*
+                    $( $kind => {
+                        *self = Self::$name($name::default());
+                        match self {
+                            Self::$name(message) => message.take(payload),
+                            _ => Err(MessageError::UnknownKind(kind)),
+                        }
+                    } )*
                     _ => Err(MessageError::UnknownKind(kind)),
                 }
             }
@@ -160,16 +210,11 @@ macro_rules! messages {
     };
 }
 
-/// Decodes all of `payload` and refuses bytes left over or spelled in a longer way.
-#[inline(never)]
-fn exact<'a, T: Serialize + Deserialize<'a>>(kind: u8, payload: &'a [u8]) -> Result<T, MessageError> {
-    let (message, rest) =
-        postcard::take_from_bytes::<T>(payload).map_err(|_| MessageError::Malformed(kind))?;
-    let canonical = postcard::experimental::serialized_size(&message);
-    if rest.is_empty() && canonical == Ok(payload.len()) {
-        Ok(message)
-    } else {
-        Err(MessageError::Length(kind))
+impl Message {
+    /// A place to decode into.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self::Hello(Hello {})
     }
 }
 
@@ -417,7 +462,7 @@ mod tests {
     #[test]
     fn the_longest_messages_fit_a_frame() {
         let mut out = [0; MAX_PAYLOAD];
-        let longest: [Message; 4] = [
+        let longest: [Message; 5] = [
             Infer { reset: 0, input: floats(MAX_OBSERVATION) }.into(),
             InferGolden { vector: u16::MAX }.into(),
             Telemetry { observation: floats(MAX_OBSERVATION), ..Default::default() }.into(),
@@ -458,6 +503,31 @@ mod tests {
         assert_eq!(bytes[52..53], [2], "count of joint positions");
         assert_eq!(bytes[53..61], [0, 0, 0, 0, 0, 0, 0, 0x3f], "0.0 and 0.5");
         assert_eq!(bytes[61..], [0, 0, 0, 0], "the other counts");
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_postcard() {
+        fn check<T: Payload + Serialize>(message: T) {
+            let (mut ours, mut theirs) = ([0; MAX_PAYLOAD], [0; MAX_PAYLOAD]);
+            let theirs = postcard::to_slice(&message, &mut theirs).unwrap();
+            assert_eq!(message.into().encode(&mut ours).unwrap(), theirs);
+        }
+        let text = |text: &str| Text::try_from(text).unwrap();
+        check(Hello {});
+        check(Pace { lockstep: true });
+        check(Arm { schema_hash: 0x0123_4567_89ab_cdef });
+        for n in [0, 1, 127, 128, 300, 512] {
+            check(Infer { reset: 1, input: floats(n) });
+            check(Telemetry { ticks: 70_000, cause: 3, observation: floats(n), ..Default::default() });
+            check(ImageChunk { offset: 9, data: (0..n).map(|i| i as u8).collect() });
+        }
+        check(Identity { board: text("qemu"), robot: text("h\u{e9}"), ..Default::default() });
+        check(RawState {
+            time_us: 1 << 40,
+            joint_position: floats(32),
+            sensors: floats(64),
+            ..Default::default()
+        });
     }
 
     #[test]

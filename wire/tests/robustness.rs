@@ -4,7 +4,7 @@ use fastrand::Rng;
 use tendon_wire::frame::{Decoder, Frame, FrameError, MAX_FRAME, MAX_PAYLOAD, encode};
 use tendon_wire::message::{
     Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, Inferred, Message, Observe, Pace, RawState, Reply, Run, Stop, TABLE, Telemetry, Text,
+    Infer, InferGolden, Inferred, Message, Observe, Pace, RawState, Reply, Run, Stop, TABLE, Telemetry, Text,
 };
 
 const fn in_release(release: usize, debug: usize) -> usize {

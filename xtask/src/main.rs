@@ -1,8 +1,10 @@
 //! Automation of the repository: `cargo xtask setup | test | lint | docs | firmware build|run | bench NAME |
-//! campaign NAME`. Needs nothing but the standard library, so that it starts at once.
+//! campaign NAME | stack`. Needs nothing but the standard library and `tendon-bounds`, which needs nothing
+//! else, so that it starts at once.
 
 mod firmware;
 mod packages;
+mod stack;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,6 +17,7 @@ usage: cargo xtask COMMAND
   docs                      write the generated parts of docs/ again
   firmware build            build the firmware for QEMU's mps2-an386
   firmware run              run it in QEMU; prints the serial port
+  stack [--json FILE]       worst stack of the firmware, derived from its ELF; no panic and no heap in it
   bench mcu [--json FILE]   instructions per inference on the controller (QEMU, -icount shift=0)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
@@ -28,8 +31,10 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["lint"] => lint(),
         ["docs"] => docs(),
-        ["firmware", "build"] => packages::setup().and_then(|()| firmware::build()).map(|_| ()),
+        ["firmware", "build"] => built().map(|_| ()),
         ["firmware", "run"] => packages::setup().and_then(|()| firmware::run_built()),
+        ["stack"] => built().and_then(|elf| stack::check(&elf, None)),
+        ["stack", "--json", file] => built().and_then(|elf| stack::check(&elf, Some(file.as_ref()))),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", "--list"] => {
             println!("learning");
@@ -63,7 +68,9 @@ fn target() -> PathBuf {
 
 /// Runs a command in the repository and says which one failed.
 fn run(command: &mut Command) -> Result<(), String> {
-    command.current_dir(command.get_current_dir().unwrap_or(root()).to_path_buf());
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
     eprintln!("+ {}", shown(command));
     let status = command.status().map_err(|error| format!("cannot start `{}`: {error}", shown(command)))?;
     if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", shown(command))) }
@@ -85,9 +92,14 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The firmware's ELF, built with what that needs.
+fn built() -> Result<PathBuf, String> {
+    packages::setup().and_then(|()| firmware::build())
+}
+
 fn test() -> Result<(), String> {
-    packages::setup()?;
-    let elf = firmware::build()?;
+    let elf = built()?;
+    stack::check(&elf, None)?;
     let mut command = cargo();
     if is_there("cargo-nextest", "--version") {
         command.args(["nextest", "run"]);
@@ -123,7 +135,6 @@ fn tendon(arguments: &[&str]) -> Command {
 }
 
 fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
-    packages::setup()?;
-    let elf = firmware::build()?;
+    let elf = built()?;
     run(tendon(&[&["bench", name], rest].concat()).env("TENDON_FIRMWARE", elf))
 }

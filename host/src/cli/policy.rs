@@ -1,10 +1,10 @@
 //! `compile`, `inspect`, `parity`.
 
 use super::{print_table, read_file, read_image, read_text, write_file};
-use crate::link::{ControllerKind, Serial, Session, launch};
-use anyhow::{Context, Result, ensure};
+use crate::link::{ControllerKind, Serial, Session, firmware_path, launch};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tendon_compiler::parity::{
     ImageRunner, OnnxRunner, Report, TOLERANCE, compare, compare_recorded, output_labels, random_inputs,
@@ -12,9 +12,8 @@ use tendon_compiler::parity::{
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, compile};
 
-/// Deepest stack of the firmware in QEMU during Go1 inferences, bytes: printed by `tendon hil` and
-/// `tendon parity --target qemu`, the same for every image.
-const FIRMWARE_STACK_BYTES: u32 = 32_644;
+/// Longest firmware file that is read, debug information included.
+const MAX_FIRMWARE: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Compile {
@@ -61,16 +60,55 @@ impl Compile {
 pub(super) struct Inspect {
     /// The image
     image: PathBuf,
+    /// ELF file of the firmware whose worst stack is printed, instead of TENDON_FIRMWARE or the one built here
+    #[arg(long)]
+    firmware: Option<PathBuf>,
 }
 
 impl Inspect {
     pub(super) fn run(self) -> Result<()> {
         let image = read_image(&self.image)?;
-        let text = tendon_compiler::inspect::inspect(&image, Some(FIRMWARE_STACK_BYTES))
+        let text = tendon_compiler::inspect::inspect(&image, None)
             .with_context(|| self.image.display().to_string())?;
-        print!("{text}");
+        let stack = match (self.firmware, firmware_path()) {
+            (Some(path), _) => worst_stack(&path)?,
+            // Nobody asked for this one: the image is shown all the same.
+            (None, Some(path)) => worst_stack(&path).unwrap_or_else(|error| format!("not known: {error}")),
+            (None, None) => {
+                "not known: no firmware; build it with `cargo xtask firmware build`, or name it with --firmware"
+                    .to_owned()
+            }
+        };
+        for line in text.lines() {
+            // The stack belongs to the firmware, which the compiler does not know.
+            match line.strip_prefix("stack") {
+                Some(rest) => {
+                    let gap = rest.len() - rest.trim_start().len();
+                    println!("stack{}{stack}", &rest[..gap]);
+                }
+                None => println!("{line}"),
+            }
+        }
         Ok(())
     }
+}
+
+/// Worst stack of a firmware, derived from its ELF file: the same for every image that it admits.
+fn worst_stack(path: &Path) -> Result<String> {
+    let elf = read_file(path, MAX_FIRMWARE)?;
+    let report = tendon_bounds::check(&elf).map_err(|failures| {
+        let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
+        anyhow!("{}: no bound of its stack:\n  {}", path.display(), failures.join("\n  "))
+    })?;
+    ensure!(report.fits(), "{}: its stack does not hold the worst:\n{report}", path.display());
+    Ok(format!(
+        "{} bytes at worst, {} reserved (firmware {} for {}: {})",
+        report.worst,
+        report.reserved,
+        report.version,
+        report.board,
+        path.display()
+    ))
 }
 
 /// Where the image runs.

@@ -72,7 +72,7 @@ pub fn serve() -> std::io::Result<()> {
                 action.tick_us = (after - before) as u32;
                 control.tick_took(action.tick_us, after);
                 sequence = sequence.wrapping_add(1);
-                if let Some(frame) = node::write(&action.into(), sequence, &mut out) {
+                if let Some(frame) = node::write(&action, sequence, &mut out) {
                     write_all(&master, frame)?;
                 }
             }

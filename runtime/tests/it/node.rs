@@ -410,7 +410,7 @@ fn answers_a_frame_with_its_number_and_counts_the_ones_it_refuses() {
     let mut decoder = Decoder::new();
     let mut out = [0; MAX_FRAME];
     let mut buffer = [0; MAX_FRAME];
-    let good = write(&Hello {}.into(), 77, &mut buffer).unwrap().to_vec();
+    let good = write(&Hello {}, 77, &mut buffer).unwrap().to_vec();
     let mut corrupt = good.clone();
     corrupt[5] ^= 1;
     let unknown = {

@@ -1,0 +1,15 @@
+//! Bounds of a linked firmware, derived from its ELF alone: the deepest stack of the whole system, and
+//! the absence of panics and of a heap. `docs/bounds.md` says what they assume.
+//!
+//! [`check`] reads bytes and gives a [`Report`] or every reason why there is none. No dependencies: both
+//! `cargo xtask` and `tendon inspect` use it, and the one must start at once while ELF32 takes a page.
+#![forbid(unsafe_code)]
+
+mod elf;
+mod flow;
+mod system;
+pub mod thumb;
+
+pub use elf::{Elf, ElfError, Section, Symbol};
+pub use flow::{Code, Depth, Flow, Frame, Function, Problem, Violation};
+pub use system::{EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, forbidden_symbols};
