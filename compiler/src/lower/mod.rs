@@ -14,7 +14,7 @@ mod reduce;
 mod shape;
 
 use crate::error::CompileError;
-use crate::import::{Attribute, Constant, Data, Graph, Kind, Model, Node, elements};
+use crate::import::{Attribute, Constant, Data, Graph, Kind, Model, Node, Port, elements};
 use crate::program::{Op, Program, State, Value, ValueId, straight};
 use crate::{emit, plan};
 use std::collections::BTreeMap;
@@ -47,8 +47,8 @@ pub fn supported_operators() -> Vec<&'static str> {
 }
 
 /// Lowers a whole graph. The program's input is the inputs that are no state, one after the other; its output
-/// likewise. `states`: names of inputs, and of the outputs that become them.
-pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<Program, CompileError> {
+/// likewise, and its parts come beside it. `states`: names of inputs, and of the outputs that become them.
+pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<(Program, Vec<Port>), CompileError> {
     let is_state = |name: &str| states.iter().any(|(input, _)| input == name);
     let mut context = Context {
         program: Program::new(),
@@ -81,8 +81,8 @@ pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<Progra
         context.tensors.insert(port.name.clone(), tensor);
     }
     context.graph(&model.graph)?;
-    context.results(model, states)?;
-    Ok(context.program)
+    let outputs = context.results(model, states)?;
+    Ok((context.program, outputs))
 }
 
 /// What a name stands for while a graph is lowered.
@@ -171,15 +171,16 @@ impl Context {
     }
 
     /// Names the outputs and the next states.
-    fn results(&mut self, model: &Model, states: &[(String, String)]) -> Result<(), CompileError> {
+    fn results(&mut self, model: &Model, states: &[(String, String)]) -> Result<Vec<Port>, CompileError> {
         self.node = "outputs".into();
         let fail = |problem: String| CompileError::Mismatch(problem);
-        let mut parts = Vec::new();
+        let (mut parts, mut ports) = (Vec::new(), Vec::new());
         for name in model.outputs.iter().filter(|name| !states.iter().any(|(_, output)| output == *name)) {
             let tensor = self.tensors.get(name).cloned();
             let tensor = tensor.ok_or_else(|| fail(format!("the output `{name}` has no value")))?;
             let tensor = self.computed(tensor).map_err(|problem| fail(format!("output `{name}`: {problem}")))?;
             parts.push(tensor.id);
+            ports.push(Port { name: name.clone(), shape: tensor.shape, kind: tensor.kind });
         }
         if parts.is_empty() {
             return Err(fail("every output is a state: export the policy with its actions as an output".into()));
@@ -213,7 +214,7 @@ impl Context {
             let next = self.joined(&[next.id]).map_err(fail)?;
             self.program.states.push(State { value, next });
         }
-        Ok(())
+        Ok(ports)
     }
 
     /// Whether a value lies inside a state, which changes before the output is read.
