@@ -133,8 +133,24 @@ impl Frame {
 }
 
 fn conv(context: &mut Context, node: &Node) -> Result<(), String> {
-    let x = context.value(node, 0)?;
-    let (weights, kernel_shape) = context.known(node, 1)?.ok_or("has no weights")?;
+    let (x, weights) = (context.value(node, 0)?, context.value(node, 1)?);
+    let bias = context.known(node, 2)?.map(|(values, _)| values.to_vec());
+    let y = convolution(context, node, &x, &weights, bias)?;
+    context.finish(node, y)
+}
+
+/// The convolution that a node's attributes describe.
+pub(super) fn convolution(
+    context: &mut Context,
+    node: &Node,
+    x: &Computed,
+    weights: &Computed,
+    bias: Option<Vec<f32>>,
+) -> Result<Computed, String> {
+    let kernel_shape = &weights.shape;
+    let Some(values) = context.data(weights.id).cloned() else {
+        return Err("its weights are computed: export them as initializers".into());
+    };
     let groups = usize::try_from(node.int("group", 1)?).unwrap_or(0);
     if kernel_shape.len() != x.shape.len() || kernel_shape.len() < 3 {
         return Err(format!("weights of shape {kernel_shape:?} do not fit an input of shape {:?}", x.shape));
@@ -145,14 +161,13 @@ fn conv(context: &mut Context, node: &Node) -> Result<(), String> {
         return Err(format!("{groups} groups of weights {kernel_shape:?} do not fit {channels} channels"));
     }
     let frame = Frame::read(node, &x.shape, &kernel_shape[2..])?;
-    let bias = match context.known(node, 2)? {
-        Some((bias, _)) if bias.len() == channels_out => bias.to_vec(),
-        Some((bias, _)) => return Err(format!("has {} biases for {channels_out} channels", bias.len())),
+    let bias = match bias {
+        Some(bias) if bias.len() == channels_out => bias,
+        Some(bias) => return Err(format!("has {} biases for {channels_out} channels", bias.len())),
         None => vec![0.0; channels_out],
     };
-    let y = context.convolved(&x, &frame, weights.to_vec(), bias, groups)?;
-    let shape = frame.shape(images, channels_out);
-    context.finish(node, Computed { shape, ..y })
+    let y = context.convolved(x, &frame, values.to_vec(), bias, groups)?;
+    Ok(Computed { shape: frame.shape(images, channels_out), ..y })
 }
 
 impl Context {
@@ -274,7 +289,7 @@ fn conv_transpose(context: &mut Context, node: &Node) -> Result<(), String> {
 
 impl Context {
     /// The pixels of `x` at steps of `stride` from `before` on, zeros elsewhere.
-    fn spread(&mut self, x: &Computed, before: &[usize], stride: &[usize], shape: &[usize]) -> Result<Computed, String> {
+    pub(super) fn spread(&mut self, x: &Computed, before: &[usize], stride: &[usize], shape: &[usize]) -> Result<Computed, String> {
         let full = super::strides(shape);
         let mut to = full.clone();
         for (place, &step) in stride.iter().enumerate() {

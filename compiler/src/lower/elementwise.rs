@@ -70,6 +70,7 @@ pub(super) const REGISTRY: &[(&str, Lowering)] = &[
     ("Sqrt",        |c, n| plain(c, n, unary::SQRT)),
     ("Sub",         |c, n| arithmetic(c, n, binary::SUB)),
     ("Sum",         |c, n| variadic(c, n, binary::ADD)),
+    ("SwiGLU",      swish_gated),
     ("Swish",       swish),
     ("Tan",         |c, n| plain(c, n, unary::TAN)),
     ("Tanh",        |c, n| plain(c, n, unary::TANH)),
@@ -149,9 +150,19 @@ impl Context {
         offset: usize,
     ) -> Result<Computed, String> {
         let len = elements(shape)?;
-        let view = view(shape, from, &strides(shape), [offset, 0])
-            .ok_or_else(|| format!("shape {shape:?} has too many dimensions to move numbers"))?;
-        let id = self.step(Op::Assemble { fill: None, parts: vec![(x.id, view)] }, len)?;
+        let op = match view(shape, from, &strides(shape), [offset, 0]) {
+            Some(view) => Op::Assemble { fill: None, parts: vec![(x.id, view)] },
+            // More dimensions than a view has: one table entry per element.
+            None => {
+                self.charge(len)?;
+                let mut table = vec![offset as i64];
+                for (&size, &stride) in shape.iter().zip(from) {
+                    table = table.iter().flat_map(|&base| (0..size as i64).map(move |i| base + i * stride)).collect();
+                }
+                Op::Gather { x: x.id, table: table.into_iter().map(|place| place as u32).collect() }
+            }
+        };
+        let id = self.step(op, len)?;
         Ok(Computed { id, shape: shape.to_vec(), kind: x.kind })
     }
 }
@@ -279,13 +290,25 @@ fn modulo(context: &mut Context, node: &Node) -> Result<(), String> {
     arithmetic(context, node, if fmod { binary::FMOD } else { binary::MOD })
 }
 
+/// Beyond the bits of the type nothing is left of a number but its sign; a negative amount counts as that.
 fn shift(context: &mut Context, node: &Node) -> Result<(), String> {
-    let kind = match node.text("direction", "")? {
-        "LEFT" => binary::SHIFT_LEFT,
-        "RIGHT" => binary::SHIFT_RIGHT,
+    let (x, amount) = (context.value(node, 0)?, context.value(node, 1)?);
+    let all = context.fixed(vec![64.0], vec![], amount.kind)?;
+    let negative = context.with_number(&amount, binary::LESS, 0.0)?;
+    let amount = context.choose(&negative, &all, &amount)?;
+    let y = match node.text("direction", "")? {
+        "LEFT" => {
+            let bits = x.kind.bits();
+            let beyond = context.with_number(&amount, binary::GREATER_EQUAL, bits as f32)?;
+            let amount = context.with_number(&amount, binary::MIN, bits as f32)?;
+            let y = context.combine(&x, &amount, binary::SHIFT_LEFT)?;
+            let zero = context.fixed(vec![0.0], vec![], x.kind)?;
+            context.choose(&beyond, &zero, &y)?
+        }
+        "RIGHT" => context.combine(&x, &amount, binary::SHIFT_RIGHT)?,
         other => return Err(format!("attribute `direction` is `{other}`, expected LEFT or RIGHT")),
     };
-    arithmetic(context, node, kind)
+    context.finish(node, Computed { kind: x.kind, ..y })
 }
 
 fn variadic(context: &mut Context, node: &Node, kind: u8) -> Result<(), String> {
@@ -365,17 +388,30 @@ fn gelu(context: &mut Context, node: &Node) -> Result<(), String> {
     }
 }
 
-/// `x * sigmoid(alpha * x)`
 fn swish(context: &mut Context, node: &Node) -> Result<(), String> {
-    let alpha = node.float("alpha", 1.0)?;
-    if alpha == 1.0 {
-        return plain(context, node, unary::SWISH);
-    }
     let x = context.value(node, 0)?;
-    let gate = context.with_number(&x, binary::MUL, alpha)?;
-    let gate = context.apply(&gate, Function::new(unary::SIGMOID))?;
-    let y = context.combine(&x, &gate, binary::MUL)?;
+    let y = context.swished(&x, node.float("alpha", 1.0)?)?;
     context.finish(node, y)
+}
+
+/// `swish(a) * b`
+fn swish_gated(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (a, b) = (context.value(node, 0)?, context.value(node, 1)?);
+    let gate = context.swished(&a, node.float("alpha", 1.0)?)?;
+    let y = context.combine(&gate, &b, binary::MUL)?;
+    context.finish(node, y)
+}
+
+impl Context {
+    /// `x * sigmoid(alpha * x)`
+    pub(super) fn swished(&mut self, x: &Computed, alpha: f32) -> Result<Computed, String> {
+        if alpha == 1.0 {
+            return self.apply(x, Function::new(unary::SWISH));
+        }
+        let gate = self.with_number(x, binary::MUL, alpha)?;
+        let gate = self.apply(&gate, Function::new(unary::SIGMOID))?;
+        self.combine(x, &gate, binary::MUL)
+    }
 }
 
 /// `clip(alpha * x + beta, 0, 1)`

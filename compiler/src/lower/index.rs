@@ -11,6 +11,7 @@ pub(super) const REGISTRY: &[(&str, Lowering)] = &[
     ("GatherElements",  gather_elements),
     ("GatherND",        gather_nd),
     ("OneHot",          one_hot),
+    ("Scatter",         scatter_elements),
     ("ScatterElements", scatter_elements),
     ("ScatterND",       scatter_nd),
     ("Trilu",           trilu),
@@ -229,7 +230,11 @@ fn one_hot(context: &mut Context, node: &Node) -> Result<(), String> {
     let places = Computed { id: places, shape: own, kind: Kind::F32 };
     let mut shape = indices.shape.clone();
     shape.insert(along, 1);
-    let indices = context.with_number(&Computed { shape, ..indices }, binary::MOD, depth as f32)?;
+    // Negative indices count from the end; others outside are nowhere.
+    let indices = Computed { shape, ..indices };
+    let negative = context.with_number(&indices, binary::LESS, 0.0)?;
+    let shift = context.with_number(&negative, binary::MUL, depth as f32)?;
+    let indices = context.combine(&indices, &shift, binary::ADD)?;
     let hot = context.combine(&indices, &places, binary::EQUAL)?;
     let (off, on) = (context.part(&values, 0, 0, 1)?, context.part(&values, 0, 1, 1)?);
     let y = context.choose(&hot, &on, &off)?;

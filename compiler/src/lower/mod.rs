@@ -5,10 +5,14 @@
 //! flat vector and its shape). A step whose operands are all constant is run here, by the runtime
 //! itself, and becomes a constant.
 
+mod attention;
+mod control;
 mod conv;
 mod dense;
 mod elementwise;
 mod index;
+mod loss;
+mod quantize;
 mod recurrent;
 mod reduce;
 mod shape;
@@ -26,8 +30,19 @@ use tendon_wire::image::MAX_IMAGE;
 type Lowering = fn(&mut Context, &Node) -> Result<(), String>;
 
 /// Operators with a lowering, in one part per file.
-const REGISTRIES: &[&[(&str, Lowering)]] =
-    &[conv::REGISTRY, dense::REGISTRY, elementwise::REGISTRY, index::REGISTRY, recurrent::REGISTRY, reduce::REGISTRY, shape::REGISTRY];
+const REGISTRIES: &[&[(&str, Lowering)]] = &[
+    attention::REGISTRY,
+    control::REGISTRY,
+    conv::REGISTRY,
+    dense::REGISTRY,
+    elementwise::REGISTRY,
+    index::REGISTRY,
+    loss::REGISTRY,
+    quantize::REGISTRY,
+    recurrent::REGISTRY,
+    reduce::REGISTRY,
+    shape::REGISTRY,
+];
 
 /// Most constant elements a graph may unfold to while it is lowered: four images full.
 const MAX_CONSTANT_ELEMENTS: usize = MAX_IMAGE;
@@ -35,6 +50,8 @@ const MAX_CONSTANT_ELEMENTS: usize = MAX_IMAGE;
 const MAX_COMPUTED_ELEMENTS: usize = 1 << 20;
 /// Most steps of a program: bounds the passes whose cost grows with the square.
 const MAX_STEPS: usize = 4096;
+/// Most values of a program, constants included: bounds what loops unfold to.
+const MAX_VALUES: usize = 1 << 16;
 /// Integers up to here are exact in `f32`.
 const MAX_EXACT: i64 = 1 << 24;
 
@@ -55,6 +72,7 @@ pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<(Progr
         tensors: BTreeMap::new(),
         opset: model.opset,
         spent: 0,
+        steps: 0,
         node: "inputs".into(),
     };
     let observed: Vec<_> = model.inputs.iter().filter(|port| !is_state(&port.name)).collect();
@@ -133,6 +151,8 @@ pub(crate) struct Context {
     opset: i64,
     /// Constant elements made so far.
     spent: usize,
+    /// Values that are no constants.
+    steps: usize,
     /// Name of the node being lowered.
     node: String,
 }
@@ -179,6 +199,9 @@ impl Context {
             let tensor = self.tensors.get(name).cloned();
             let tensor = tensor.ok_or_else(|| fail(format!("the output `{name}` has no value")))?;
             let tensor = self.computed(tensor).map_err(|problem| fail(format!("output `{name}`: {problem}")))?;
+            if tensor.len() == 0 {
+                return Err(fail(format!("output `{name}` of shape {:?} is empty: export the policy without it", tensor.shape)));
+            }
             parts.push(tensor.id);
             ports.push(Port { name: name.clone(), shape: tensor.shape, kind: tensor.kind });
         }
@@ -242,6 +265,7 @@ impl Context {
 
     /// Appends a step.
     fn push(&mut self, op: Op, len: usize) -> ValueId {
+        self.steps += usize::from(!matches!(op, Op::Const(_)));
         self.program.values.push(Value { name: self.node.clone(), len, op });
         self.program.values.len() - 1
     }
@@ -267,6 +291,19 @@ impl Context {
                 Tensor::Value { value, shape, kind: constant.kind }
             }
         })
+    }
+
+    /// A constant tensor.
+    pub(crate) fn fixed(&mut self, values: Vec<f32>, shape: Vec<usize>, kind: Kind) -> Result<Computed, String> {
+        Ok(Computed { id: self.floats(values)?, shape, kind })
+    }
+
+    /// Whole numbers of a tensor that is known now.
+    pub(crate) fn whole(&self, tensor: &Tensor) -> Option<Vec<i64>> {
+        match tensor {
+            Tensor::Known { values, .. } => Some(values.to_vec()),
+            Tensor::Value { value, .. } => Some(self.data(*value)?.iter().map(|&value| value as i64).collect()),
+        }
     }
 
     /// A constant value of floats.
@@ -336,12 +373,7 @@ impl Context {
     pub(crate) fn integers(&mut self, node: &Node, index: usize) -> Result<Option<Vec<i64>>, String> {
         match self.optional(node, index)? {
             None => Ok(None),
-            Some(Tensor::Known { values, .. }) => Ok(Some(values.to_vec())),
-            Some(Tensor::Value { value, kind, .. }) if !kind.is_float() => match self.data(value) {
-                Some(values) => Ok(Some(values.iter().map(|&value| value as i64).collect())),
-                None => Err(must_be_constant(node, index)),
-            },
-            Some(_) => Err(must_be_constant(node, index)),
+            Some(tensor) => self.whole(&tensor).map(Some).ok_or_else(|| must_be_constant(node, index)),
         }
     }
 
@@ -368,10 +400,11 @@ impl Context {
 
     /// Gives output `index` its tensor.
     pub(crate) fn set(&mut self, node: &Node, index: usize, tensor: Tensor) -> Result<(), String> {
-        let count = elements(tensor.shape())?;
-        if count == 0 && matches!(tensor, Tensor::Value { .. }) {
-            return Err(format!("output {index} is empty (shape {:?})", tensor.shape()));
-        }
+        let tensor = match elements(tensor.shape())? {
+            // What is empty is known.
+            0 => Tensor::integers(Vec::new(), tensor.shape().to_vec(), tensor.kind()),
+            _ => tensor,
+        };
         if let Tensor::Known { values, .. } = &tensor {
             self.charge(values.len())?;
         }
@@ -403,8 +436,11 @@ impl Context {
         if len == 0 || len > MAX_COMPUTED_ELEMENTS {
             return Err(format!("its output has {len} elements, between 1 and {MAX_COMPUTED_ELEMENTS} fit"));
         }
-        if self.program.values.iter().filter(|value| !matches!(value.op, Op::Const(_))).count() >= MAX_STEPS {
+        if self.steps >= MAX_STEPS {
             return Err(format!("the network has more than {MAX_STEPS} steps: make it smaller"));
+        }
+        if self.program.values.len() >= MAX_VALUES {
+            return Err(format!("the network unfolds to more than {MAX_VALUES} values: make it smaller"));
         }
         Ok(())
     }

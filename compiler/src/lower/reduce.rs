@@ -238,17 +238,32 @@ fn rms_normalization(context: &mut Context, node: &Node) -> Result<(), String> {
     context.finish(node, y)
 }
 
-/// Scale and shift with statistics that are known: one factor and one summand per channel.
+/// Scale and shift with statistics that are known: one factor and one summand per channel. In training mode the
+/// statistics of this batch, and those given moved towards them.
 fn batch_normalization(context: &mut Context, node: &Node) -> Result<(), String> {
-    if node.int("training_mode", 0)? != 0 {
-        return Err("training_mode is 1: export the model for inference".into());
-    }
     let x = context.value(node, 0)?;
     let rank = x.shape.len();
     let mut parameters = Vec::new();
     for index in 1..5 {
         let own = context.value(node, index)?;
         parameters.push(context.per_channel(own, rank));
+    }
+    let [_, _, mean, variance] = &mut *parameters else { return Err("has no statistics".into()) };
+    if node.int("training_mode", 0)? != 0 {
+        let momentum = node.float("momentum", 0.9)?;
+        let axes: Vec<usize> = (0..rank).filter(|&along| along != 1).collect();
+        let own_mean = context.reduced(&x, &axes, by::MEAN)?;
+        let centred = context.combine(&x, &own_mean, binary::SUB)?;
+        let square = context.combine(&centred, &centred, binary::MUL)?;
+        let own_variance = context.reduced(&square, &axes, by::MEAN)?;
+        for (index, (running, own)) in [(1, (mean, own_mean)), (2, (variance, own_variance))] {
+            let kept = context.with_number(running, binary::MUL, momentum)?;
+            let own = Computed { shape: running.shape.clone(), ..own };
+            let new = context.with_number(&own, binary::MUL, 1.0 - momentum)?;
+            let next = context.combine(&kept, &new, binary::ADD)?;
+            context.result(node, index, next.id, vec![next.len()], next.kind)?;
+            *running = own;
+        }
     }
     let [scale, shift, mean, variance] = &*parameters else { return Err("has no statistics".into()) };
     let variance = context.with_number(variance, binary::ADD, node.float("epsilon", 1e-5)?)?;
@@ -320,6 +335,9 @@ fn lp_normalization(context: &mut Context, node: &Node) -> Result<(), String> {
         }
         other => return Err(format!("attribute `p` is {other}, expected 1 or 2")),
     };
+    // Of zeros nothing is made: they are divided by 1.
+    let none = context.with_number(&norm, binary::EQUAL, 0.0)?;
+    let norm = context.combine(&norm, &none, binary::ADD)?;
     let y = context.combine(&x, &norm, binary::DIV)?;
     context.finish(node, y)
 }

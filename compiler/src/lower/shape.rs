@@ -39,9 +39,10 @@ fn identity(context: &mut Context, node: &Node) -> Result<(), String> {
     context.set(node, 0, tensor)
 }
 
-/// Nothing is dropped at inference; the mask is all true.
+/// Nothing is dropped at inference, or with ratio 0; the mask is all true.
 fn dropout(context: &mut Context, node: &Node) -> Result<(), String> {
-    if context.integers(node, 2)?.is_some_and(|training| training.iter().any(|&mode| mode != 0)) {
+    let training = context.integers(node, 2)?.is_some_and(|training| training.iter().any(|&mode| mode != 0));
+    if training && context.scalar(node, 1)? != Some(0.0) {
         return Err("training_mode is true: export the model for inference".into());
     }
     let tensor = context.input(node, 0)?;
@@ -361,6 +362,12 @@ fn split(context: &mut Context, node: &Node) -> Result<(), String> {
     }
     let mut start = 0;
     for (index, part) in sizes.into_iter().enumerate() {
+        if part == 0 {
+            let mut shape = x.shape.clone();
+            shape[along] = 0;
+            context.set(node, index, Tensor::integers(vec![], shape, x.kind))?;
+            continue;
+        }
         let y = context.part(&x, along, start, part)?;
         context.result(node, index, y.id, y.shape, y.kind)?;
         start += part;
@@ -573,7 +580,11 @@ fn space_to_depth(context: &mut Context, node: &Node) -> Result<(), String> {
         return Err(format!("blocksize {size} does not divide {h} x {w} pixels"));
     }
     let split = vec![n, c, h / size, size, w / size, size];
-    let y = context.permuted(&Computed { shape: split, ..x }, &[0, 3, 5, 1, 2, 4])?;
+    let order = match node.text("mode", "DCR")? {
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        _ => [0, 3, 5, 1, 2, 4],
+    };
+    let y = context.permuted(&Computed { shape: split, ..x }, &order)?;
     context.finish(node, Computed { shape: vec![n, c * size * size, h / size, w / size], ..y })
 }
 
