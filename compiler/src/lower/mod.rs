@@ -15,7 +15,9 @@ mod loss;
 mod quantize;
 mod recurrent;
 mod reduce;
+mod resize;
 mod shape;
+mod signal;
 
 use crate::error::CompileError;
 use crate::import::{Attribute, Constant, Data, Graph, Kind, Model, Node, Port, elements};
@@ -41,7 +43,9 @@ const REGISTRIES: &[&[(&str, Lowering)]] = &[
     quantize::REGISTRY,
     recurrent::REGISTRY,
     reduce::REGISTRY,
+    resize::REGISTRY,
     shape::REGISTRY,
+    signal::REGISTRY,
 ];
 
 /// Most constant elements a graph may unfold to while it is lowered: four images full.

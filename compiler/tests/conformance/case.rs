@@ -220,11 +220,13 @@ fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<usize, Attempt> {
         let values = numbers(expected).ok_or_else(|| Attempt::Wrong("an output is of no known type".into()))?;
         let (own, after) = rest.split_at_checked(values.len()).ok_or_else(|| Attempt::Wrong("too few outputs".into()))?;
         rest = after;
+        // A caller would get the type of the output.
+        let own: Vec<f64> = own.iter().map(|&value| if port.kind == Kind::F16 { to_half(value) } else { value.into() }).collect();
         if let Some((place, (found, expected))) =
-            own.iter().zip(&values).enumerate().find(|(_, (found, expected))| !close(f64::from(**found), **expected))
+            own.iter().zip(&values).enumerate().find(|(_, (found, expected))| !close(**found, **expected))
         {
             let wrong =
-                own.iter().zip(&values).filter(|(found, expected)| !close(f64::from(**found), **expected)).count();
+                own.iter().zip(&values).filter(|(found, expected)| !close(**found, **expected)).count();
             return Err(Attempt::Wrong(format!(
                 "{} [{place}] is {found}, expected {expected} ({wrong} of {} differ)",
                 info.name,
@@ -291,6 +293,18 @@ pub(crate) fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f64>> {
         Kind::U32 => words(raw, |b| u32::from_le_bytes(b).into()),
         Kind::U64 => words(raw, |b| u64::from_le_bytes(b) as f64),
     })
+}
+
+/// The nearest half-precision number, halves to even; in range.
+fn to_half(value: f32) -> f64 {
+    let value = f64::from(value);
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let exponent = value.abs().log2().floor().max(-14.0);
+    let unit = 2f64.powf(exponent - 10.0);
+    let rounded = (value / unit).round_ties_even() * unit;
+    if rounded.abs() > 65504.0 { f64::INFINITY.copysign(value) } else { rounded }
 }
 
 fn half(bits: u16) -> f64 {
