@@ -8,6 +8,7 @@ use tendon_wire::image::{binary, reduce as by, unary};
 #[rustfmt::skip]
 pub(super) const REGISTRY: &[(&str, Lowering)] = &[
     ("Attention",       attention),
+    ("LinearAttention", linear_attention),
     ("RotaryEmbedding", rotary_embedding),
 ];
 
@@ -298,4 +299,93 @@ fn rotary_embedding(context: &mut Context, node: &Node) -> Result<(), String> {
         y = context.concatenated(&[y, rest], 3)?;
     }
     context.finish(node, Computed { shape: original, ..y })
+}
+
+/// A memory of keys times values that decays and is corrected, one step per element of the sequence.
+fn linear_attention(context: &mut Context, node: &Node) -> Result<(), String> {
+    let q = context.value(node, 0)?;
+    let (&[batch, steps, _], kind) = (&*q.shape, q.kind) else {
+        return Err(format!("query has shape {:?}, expected three dimensions", q.shape));
+    };
+    let rule = node.text("update_rule", "gated_delta")?;
+    let (gated, corrected) = match rule {
+        "linear" => (false, false),
+        "gated" => (true, false),
+        "delta" => (false, true),
+        "gated_delta" => (true, true),
+        other => return Err(format!("attribute `update_rule` is `{other}`, expected linear, gated, delta or gated_delta")),
+    };
+    let q = heads(context, node, q, "q_num_heads")?;
+    let k = context.value(node, 1)?;
+    let k = heads(context, node, k, "kv_num_heads")?;
+    let v = context.value(node, 2)?;
+    let v = heads(context, node, v, "kv_num_heads")?;
+    let (n_heads, groups, size, v_size) = (q.shape[1], k.shape[1], q.shape[3], v.shape[3]);
+    let fits = k.shape == [batch, groups, steps, size] && v.shape == [batch, groups, steps, v_size];
+    if !fits || !n_heads.is_multiple_of(groups) {
+        return Err(format!("Q {:?}, K {:?} and V {:?} do not fit", q.shape, k.shape, v.shape));
+    }
+    // `[batch, steps, heads (* n)]` as `[batch, heads, steps, n]`.
+    let mut factors = |index: usize, wanted: bool| -> Result<Option<Computed>, String> {
+        if !wanted {
+            return Ok(None);
+        }
+        let x = context.value(node, index)?;
+        let last = x.shape.last().copied().unwrap_or(0);
+        let own = if last.is_multiple_of(groups) { groups } else { 1 };
+        if x.shape.len() != 3 || x.len() != batch * steps * last || !matches!(last / own.max(1), n if n == 1 || n == size) {
+            return Err(format!("input {index} has shape {:?}, which does not fit {groups} heads", x.shape));
+        }
+        let split = Computed { shape: vec![batch, steps, own, last / own], ..x };
+        Ok(Some(context.permuted(&split, &[0, 2, 1, 3])?))
+    };
+    let (decay, beta) = (factors(4, gated)?, factors(5, corrected)?);
+    let mut memory = match context.optional(node, 3)? {
+        Some(past) => context.computed(past)?,
+        None => {
+            let shape = vec![batch, groups, size, v_size];
+            context.fixed(vec![0.0; elements(&shape)?], shape, kind)?
+        }
+    };
+    if memory.shape != [batch, groups, size, v_size] {
+        return Err(format!("past_state has shape {:?}, expected {:?}", memory.shape, [batch, groups, size, v_size]));
+    }
+    let memory_kind = memory.kind;
+    let scale = match node.float("scale", 0.0)? {
+        0.0 => 1.0 / (size as f32).sqrt(),
+        scale => scale,
+    };
+    let q = context.with_number(&q, binary::MUL, scale)?;
+    let mut outputs = Vec::new();
+    for step in 0..steps {
+        let at = |context: &mut Context, x: &Computed, rest: [usize; 2]| -> Result<Computed, String> {
+            let part = context.part(x, 2, step, 1)?;
+            let shape = vec![batch, part.len() / (batch * rest[0] * rest[1]), rest[0], rest[1]];
+            Ok(Computed { shape, ..part })
+        };
+        if let Some(decay) = &decay {
+            let n = decay.shape[3];
+            let decay = at(context, decay, [n, 1])?;
+            let kept = context.apply(&decay, Function::new(unary::EXP))?;
+            memory = context.combine(&memory, &kept, binary::MUL)?;
+        }
+        let key = at(context, &k, [size, 1])?;
+        let mut value = at(context, &v, [1, v_size])?;
+        if let Some(beta) = &beta {
+            let found = context.product(&Computed { shape: vec![batch, groups, 1, size], ..key.clone() }, &memory)?;
+            let error = context.combine(&value, &found, binary::SUB)?;
+            let beta = at(context, beta, [1, 1])?;
+            value = context.combine(&error, &beta, binary::MUL)?;
+        }
+        let key = context.expand(&key, &[batch, groups, size, v_size])?;
+        let new = context.combine(&key, &value, binary::MUL)?;
+        memory = context.combine(&memory, &new, binary::ADD)?;
+        // Heads that share a memory are rows of one product.
+        let rows = at(context, &q, [n_heads / groups, size])?;
+        let y = context.product(&rows, &memory)?;
+        outputs.push(Computed { shape: vec![batch, 1, n_heads * v_size], ..y });
+    }
+    let y = if outputs.len() == 1 { outputs.remove(0) } else { context.concatenated(&outputs, 1)? };
+    context.result(node, 1, memory.id, memory.shape, memory_kind)?;
+    context.finish(node, Computed { kind, ..y })
 }

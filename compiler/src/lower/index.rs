@@ -11,9 +11,11 @@ pub(super) const REGISTRY: &[(&str, Lowering)] = &[
     ("GatherElements",  gather_elements),
     ("GatherND",        gather_nd),
     ("OneHot",          one_hot),
+    ("ReverseSequence", reverse_sequence),
     ("Scatter",         scatter_elements),
     ("ScatterElements", scatter_elements),
     ("ScatterND",       scatter_nd),
+    ("TensorScatter",   tensor_scatter),
     ("Trilu",           trilu),
 ];
 
@@ -212,6 +214,67 @@ fn scatter_nd(context: &mut Context, node: &Node) -> Result<(), String> {
     let op = Op::Scatter { x: x.id, indices: flat.id, updates: updates.id, axis, m, each: false, kind };
     let id = context.step(op, x.len())?;
     context.finish(node, Computed { id, ..x })
+}
+
+/// A cache with new entries along an axis, at computed places.
+fn tensor_scatter(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (x, updates) = (context.value(node, 0)?, context.value(node, 1)?);
+    let rank = x.shape.len();
+    let along = axis(node.int("axis", -2)?, rank)?;
+    let fits = updates.shape.len() == rank
+        && along > 0
+        && (0..rank).all(|place| place == along || x.shape[place] == updates.shape[place])
+        && updates.shape[along] <= x.shape[along];
+    if !fits {
+        return Err(format!("updates of shape {:?} do not fit {:?} along axis {along}", updates.shape, x.shape));
+    }
+    let count = updates.shape[along];
+    let mut shape = vec![1; rank];
+    shape[along] = count;
+    let steps = context.fixed((0..count).map(|step| step as f32).collect(), shape, Kind::I64)?;
+    let mut places = match context.optional(node, 2)? {
+        None => steps,
+        Some(starts) => {
+            let starts = context.computed(starts)?;
+            let mut shape = vec![1; rank];
+            shape[0] = starts.len();
+            context.combine(&Computed { shape, ..starts }, &steps, binary::ADD)?
+        }
+    };
+    match node.text("mode", "linear")? {
+        "linear" => {}
+        "circular" => places = context.with_number(&places, binary::MOD, x.shape[along] as f32)?,
+        other => return Err(format!("attribute `mode` is `{other}`, expected linear or circular")),
+    }
+    let places = context.expand(&places, &updates.shape)?;
+    let axis = Axis::of(&x.shape, along);
+    let op = Op::Scatter { x: x.id, indices: places.id, updates: updates.id, axis, m: count, each: true, kind: 0 };
+    let id = context.step(op, x.len())?;
+    context.finish(node, Computed { id, ..x })
+}
+
+/// The first elements of every sequence in reverse order, as many as its length says.
+fn reverse_sequence(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (x, lengths) = (context.value(node, 0)?, context.value(node, 1)?);
+    let rank = x.shape.len();
+    let (batch, time) = (axis(node.int("batch_axis", 1)?, rank)?, axis(node.int("time_axis", 0)?, rank)?);
+    if batch == time || lengths.len() != x.shape[batch] {
+        return Err(format!("lengths of shape {:?} do not fit axis {batch} of {:?}", lengths.shape, x.shape));
+    }
+    let shape = |along: usize| {
+        let mut shape = vec![1; rank];
+        shape[along] = x.shape[along];
+        shape
+    };
+    let steps = context.fixed((0..x.shape[time]).map(|step| step as f32).collect(), shape(time), Kind::I64)?;
+    let lengths = Computed { shape: shape(batch), ..lengths };
+    let inside = context.combine(&steps, &lengths, binary::LESS)?;
+    let last = context.with_number(&lengths, binary::SUB, 1.0)?;
+    let turned = context.combine(&last, &steps, binary::SUB)?;
+    let places = context.choose(&inside, &turned, &steps)?;
+    let places = context.expand(&places, &x.shape)?;
+    let y = context.taken_each(&x, &places, time)?;
+    context.finish(node, y)
 }
 
 /// 1 (or the second value) where the index is, 0 (or the first) elsewhere.

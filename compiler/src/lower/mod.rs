@@ -5,6 +5,7 @@
 //! flat vector and its shape). A step whose operands are all constant is run here, by the runtime
 //! itself, and becomes a constant.
 
+mod algebra;
 mod attention;
 mod control;
 mod conv;
@@ -16,6 +17,7 @@ mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sampling;
 mod shape;
 mod signal;
 
@@ -33,6 +35,7 @@ type Lowering = fn(&mut Context, &Node) -> Result<(), String>;
 
 /// Operators with a lowering, in one part per file.
 const REGISTRIES: &[&[(&str, Lowering)]] = &[
+    algebra::REGISTRY,
     attention::REGISTRY,
     control::REGISTRY,
     conv::REGISTRY,
@@ -44,6 +47,7 @@ const REGISTRIES: &[&[(&str, Lowering)]] = &[
     recurrent::REGISTRY,
     reduce::REGISTRY,
     resize::REGISTRY,
+    sampling::REGISTRY,
     shape::REGISTRY,
     signal::REGISTRY,
 ];
@@ -300,6 +304,12 @@ impl Context {
     /// A constant tensor.
     pub(crate) fn fixed(&mut self, values: Vec<f32>, shape: Vec<usize>, kind: Kind) -> Result<Computed, String> {
         Ok(Computed { id: self.floats(values)?, shape, kind })
+    }
+
+    /// A value of one number everywhere, made at run time.
+    pub(crate) fn filled(&mut self, len: usize, number: f32) -> Result<ValueId, String> {
+        self.checked(len)?;
+        Ok(self.push(Op::Assemble { fill: Some(number), parts: Vec::new() }, len))
     }
 
     /// Whole numbers of a tensor that is known now.

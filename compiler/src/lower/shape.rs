@@ -7,6 +7,7 @@ use crate::program::{Op, view};
 
 #[rustfmt::skip]
 pub(super) const REGISTRY: &[(&str, Lowering)] = &[
+    ("CenterCropPad", center_crop_pad),
     ("Concat",     concat),
     ("Constant",   constant),
     ("ConstantOfShape", constant_of_shape),
@@ -551,6 +552,31 @@ fn pad(context: &mut Context, node: &Node) -> Result<(), String> {
         })
         .collect::<Result<Vec<Vec<usize>>, String>>()?;
     let y = context.picked(&x, &places)?;
+    context.finish(node, y)
+}
+
+/// To a size by cutting off or adding zeros on both sides.
+fn center_crop_pad(context: &mut Context, node: &Node) -> Result<(), String> {
+    let x = context.value(node, 0)?;
+    let rank = x.shape.len();
+    let wanted = sizes(&context.integers(node, 1)?.ok_or("has no shape")?)?;
+    let axes = match node.ints("axes")? {
+        Some(axes) => axes.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?,
+        None => (0..rank).collect(),
+    };
+    if axes.len() != wanted.len() || wanted.contains(&0) {
+        return Err(format!("shape {wanted:?} does not fit {} axes", axes.len()));
+    }
+    let mut windows: Vec<(usize, usize, i64)> = x.shape.iter().map(|&size| (0, size, 1)).collect();
+    let (mut before, mut shape) = (vec![0; rank], x.shape.clone());
+    for (&along, &size) in axes.iter().zip(&wanted) {
+        let own = x.shape[along];
+        windows[along] = (own.saturating_sub(size) / 2, own.min(size), 1);
+        before[along] = size.saturating_sub(own) / 2;
+        shape[along] = size;
+    }
+    let kept = context.windowed(&x, &windows)?;
+    let y = if kept.shape == shape { kept } else { context.padded(&kept, &before, &shape, 0.0)? };
     context.finish(node, y)
 }
 
