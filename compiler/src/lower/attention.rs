@@ -95,6 +95,9 @@ fn attention(context: &mut Context, node: &Node) -> Result<(), String> {
     let raw = scores.clone();
     let mask = mask(context, node, [batch, queries, keys], past)?;
     if let Some(mask) = &mask {
+        if broadcast(&mask.shape, &shape)? != shape {
+            return Err(format!("a mask of shape {:?} does not fit scores of shape {shape:?}", mask.shape));
+        }
         scores = context.combine(&scores, mask, binary::ADD)?;
     }
     let biased = scores.clone();

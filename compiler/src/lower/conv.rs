@@ -262,6 +262,9 @@ fn causal_conv(context: &mut Context, node: &Node) -> Result<(), String> {
             Some(past) => context.computed(past)?,
             None => context.fixed(vec![0.0; elements(&[batch, channels, before])?], vec![batch, channels, before], kind)?,
         };
+        if past.shape != [batch, channels, before] {
+            return Err(format!("past_state has shape {:?}, expected {:?}", past.shape, [batch, channels, before]));
+        }
         whole = context.concatenated(&[past, whole], 2)?;
     }
     let values = context.data(weights.id).ok_or("its weights are computed: export them as initializers")?.to_vec();
@@ -503,6 +506,9 @@ fn max_unpool(context: &mut Context, node: &Node) -> Result<(), String> {
     let (x, places) = (context.value(node, 0)?, context.value(node, 1)?);
     let kernel = kernel(node, &x)?;
     let spatial = kernel.len();
+    if spatial == 0 {
+        return Err(format!("shape {:?} has no pixels", x.shape));
+    }
     let stride = positive(node, "strides", spatial, 1, 1)?;
     let pads = positive(node, "pads", 2 * spatial, 0, 0)?;
     let mut shape = x.shape[..2].to_vec();

@@ -95,6 +95,8 @@ impl Context {
 
     /// `f(a, b)`, broadcast.
     pub(super) fn combine(&mut self, a: &Computed, b: &Computed, kind: u8) -> Result<Computed, String> {
+        self.sound(a)?;
+        self.sound(b)?;
         let shape = broadcast(&a.shape, &b.shape)?;
         let n = elements(&shape)?;
         let result = |id, kind| Computed { id, shape: shape.clone(), kind };
@@ -127,6 +129,7 @@ impl Context {
 
     /// `x` repeated to a shape that it broadcasts to.
     pub(super) fn expand(&mut self, x: &Computed, shape: &[usize]) -> Result<Computed, String> {
+        self.sound(x)?;
         let target = broadcast(&x.shape, shape)?;
         if target != shape {
             return Err(format!("shape {:?} does not expand to {shape:?}", x.shape));
@@ -149,6 +152,7 @@ impl Context {
         from: &[i64],
         offset: usize,
     ) -> Result<Computed, String> {
+        self.sound(x)?;
         let len = elements(shape)?;
         let op = match view(shape, from, &strides(shape), [offset, 0]) {
             Some(view) => Op::Assemble { fill: None, parts: vec![(x.id, view)] },
@@ -462,6 +466,9 @@ fn clip(context: &mut Context, node: &Node) -> Result<(), String> {
         }
     }
     let [(low, ..), (high, ..)] = bounds;
+    if low.is_nan() || high.is_nan() {
+        return Err("a bound is NaN: the file is damaged".into());
+    }
     if low > high && constant {
         // As ONNX has it: min, then max.
         let low_first = context.with_number(&y, binary::MAX, low)?;

@@ -39,6 +39,11 @@ impl Context {
 
     /// Slices of `x` along an axis at computed indices, which count from either end.
     pub(super) fn taken(&mut self, x: &Computed, indices: &Computed, along: usize) -> Result<Computed, String> {
+        if along >= x.shape.len() {
+            return Err(format!("shape {:?} has no axis {along}", x.shape));
+        }
+        self.sound(x)?;
+        self.sound(indices)?;
         let mut shape = x.shape[..along].to_vec();
         shape.extend(&indices.shape);
         shape.extend(&x.shape[along + 1..]);
@@ -55,6 +60,11 @@ impl Context {
 
     /// One element of `x` per index: `indices` has the shape of the result.
     pub(super) fn taken_each(&mut self, x: &Computed, indices: &Computed, along: usize) -> Result<Computed, String> {
+        self.sound(x)?;
+        self.sound(indices)?;
+        if along >= x.shape.len() || indices.shape.len() != x.shape.len() {
+            return Err(format!("indices of shape {:?} do not fit axis {along} of {:?}", indices.shape, x.shape));
+        }
         // Other axes may be shorter in the indices: only the first elements are read.
         let mut x = x.clone();
         for place in (0..x.shape.len()).filter(|&place| place != along) {

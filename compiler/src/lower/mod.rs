@@ -306,6 +306,14 @@ impl Context {
         Ok(Computed { id: self.floats(values)?, shape, kind })
     }
 
+    /// Whether a tensor's shape is that of its value; a lowering that names numbers anew may be given a malformed node.
+    pub(crate) fn sound(&self, x: &Computed) -> Result<(), String> {
+        match self.program.values[x.id].len {
+            len if len == x.len() => Ok(()),
+            len => Err(format!("a tensor of {len} elements does not have shape {:?}: the node is malformed", x.shape)),
+        }
+    }
+
     /// A value of one number everywhere, made at run time.
     pub(crate) fn filled(&mut self, len: usize, number: f32) -> Result<ValueId, String> {
         self.checked(len)?;
@@ -359,6 +367,9 @@ impl Context {
     /// Input `index` as a value of the program.
     pub(crate) fn value(&mut self, node: &Node, index: usize) -> Result<Computed, String> {
         let tensor = self.input(node, index)?;
+        if elements(tensor.shape())? == 0 {
+            return Err(format!("input {index} (`{}`) of shape {:?} is empty", node.inputs[index], tensor.shape()));
+        }
         self.computed(tensor)
     }
 

@@ -131,8 +131,8 @@ impl Context {
     /// An accumulator to the quantised result: `clip(round(x * a_scale * b_scale / y_scale) + zero)`.
     fn requantized(&mut self, node: &Node, x: &Computed, scales: [&Computed; 2], [y_scale, y_zero]: [usize; 2]) -> Result<(), String> {
         let scale = self.combine(scales[0], scales[1], binary::MUL)?;
-        let own = self.value(node, y_scale)?;
-        let factor = self.combine(&scale, &Computed { shape: vec![], ..own }, binary::DIV)?;
+        let own = self.scale(node, y_scale, |count| vec![count])?;
+        let factor = self.combine(&scale, &own, binary::DIV)?;
         let y = self.combine(&Computed { kind: Kind::F32, ..x.clone() }, &factor, binary::MUL)?;
         let zero = self.value(node, y_zero)?;
         let zero = Computed { shape: if zero.len() == 1 { vec![] } else { zero.shape.clone() }, ..zero };

@@ -41,6 +41,10 @@ impl Context {
         axes.sort_unstable();
         axes.dedup();
         let Some(&first) = axes.first() else { return Ok(x.clone()) };
+        self.sound(x)?;
+        if axes.last().is_some_and(|&last| last >= x.shape.len()) {
+            return Err(format!("shape {:?} has not the axes {axes:?}", x.shape));
+        }
         let mut shape = x.shape.clone();
         axes.iter().for_each(|&along| shape[along] = 1);
         let run = axes.windows(2).all(|pair| pair[1] == pair[0] + 1);
@@ -246,6 +250,9 @@ fn batch_normalization(context: &mut Context, node: &Node) -> Result<(), String>
     let mut parameters = Vec::new();
     for index in 1..5 {
         let own = context.value(node, index)?;
+        if rank < 2 || own.len() != x.shape[1] {
+            return Err(format!("input {index} has {} numbers, which do not fit the channels of {:?}", own.len(), x.shape));
+        }
         parameters.push(context.per_channel(own, rank));
     }
     let [_, _, mean, variance] = &mut *parameters else { return Err("has no statistics".into()) };

@@ -336,6 +336,9 @@ fn roi_align(context: &mut Context, node: &Node) -> Result<(), String> {
     let (&[_, channels, height, width], &[count, 4]) = (&*x.shape, &*regions.shape) else {
         return Err(format!("shapes {:?} and {:?} are no images and regions", x.shape, regions.shape));
     };
+    if items.len() != count {
+        return Err(format!("{} batch indices for {count} regions", items.len()));
+    }
     let number = |name: &str, default: i64| -> Result<usize, String> {
         let value = node.int(name, default)?;
         usize::try_from(value).ok().filter(|value| (1..=1 << 10).contains(value)).ok_or_else(|| {

@@ -251,7 +251,10 @@ fn transpose(context: &mut Context, node: &Node) -> Result<(), String> {
 impl Context {
     /// Dimensions in another order.
     pub(super) fn permuted(&mut self, x: &Computed, order: &[usize]) -> Result<Computed, String> {
-        let shape: Vec<usize> = order.iter().map(|&place| x.shape[place]).collect();
+        self.sound(x)?;
+        let shape = order.iter().map(|&place| x.shape.get(place).copied()).collect::<Option<Vec<usize>>>();
+        let shape = shape.filter(|shape| shape.len() == x.shape.len());
+        let shape = shape.ok_or_else(|| format!("shape {:?} has not the axes {order:?}", x.shape))?;
         // Only dimensions of size 1 move: the numbers stay where they are.
         if order.iter().filter(|&&place| x.shape[place] != 1).is_sorted() {
             return Ok(Computed { shape, ..x.clone() });
@@ -267,6 +270,7 @@ impl Context {
         x: &Computed,
         windows: &[(usize, usize, i64)],
     ) -> Result<Computed, String> {
+        self.sound(x)?;
         let own = strides(&x.shape);
         let (mut shape, mut from, mut offset) = (Vec::new(), Vec::new(), 0usize);
         for (&(start, count, step), &stride) in windows.iter().zip(&own) {
@@ -294,8 +298,8 @@ impl Context {
     /// `count` elements from `start` along one axis.
     pub(super) fn part(&mut self, x: &Computed, along: usize, start: usize, count: usize) -> Result<Computed, String> {
         let mut windows: Vec<_> = x.shape.iter().map(|&size| (0, size, 1)).collect();
-        if start + count > windows[along].1 {
-            return Err(format!("a part {start}..{} lies outside axis {along} of {:?}", start + count, x.shape));
+        if windows.get(along).is_none_or(|&(_, size, _)| start.saturating_add(count) > size) {
+            return Err(format!("a part of {count} from {start} lies outside axis {along} of {:?}", x.shape));
         }
         windows[along] = (start, count, 1);
         self.windowed(x, &windows)
@@ -304,6 +308,10 @@ impl Context {
     /// Tensors one after the other along an axis.
     pub(super) fn concatenated(&mut self, tensors: &[Computed], along: usize) -> Result<Computed, String> {
         let first = tensors.first().ok_or("has no inputs: the node is malformed")?;
+        if along >= first.shape.len() {
+            return Err(format!("shape {:?} has no axis {along}", first.shape));
+        }
+        tensors.iter().try_for_each(|tensor| self.sound(tensor))?;
         let mut shape = first.shape.clone();
         shape[along] = 0;
         for tensor in tensors {

@@ -152,7 +152,7 @@ enum Attempt {
 
 /// The model with the masked inputs as initializers; the others have the shapes of the data, as an exporter with
 /// fixed shapes writes them.
-fn bind(case: &Case, mask: &[bool]) -> (pb::ModelProto, Vec<f32>) {
+pub(crate) fn bind(case: &Case, mask: &[bool]) -> (pb::ModelProto, Vec<f32>) {
     let mut model = case.model.clone();
     let mut input = Vec::new();
     let Some(graph) = &mut model.graph else { return (model, input) };
