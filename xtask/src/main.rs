@@ -1,6 +1,7 @@
 //! Automation of the repository: `cargo xtask setup | test | lint | docs | firmware build|run | bench NAME |
 //! campaign NAME`. Needs nothing but the standard library, so that it starts at once.
 
+mod conformance;
 mod firmware;
 mod packages;
 
@@ -18,6 +19,7 @@ usage: cargo xtask COMMAND
   bench mcu [--json FILE]   instructions per inference on the controller (QEMU, -icount shift=0)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
+  campaign conformance [--json FILE]   ONNX's node tests, emx-onnx-cgen beside (PyPI, about 40 minutes)
   campaign --list           names of the campaigns";
 
 fn main() -> ExitCode {
@@ -32,9 +34,10 @@ fn main() -> ExitCode {
         ["firmware", "run"] => packages::setup().and_then(|()| firmware::run_built()),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", "--list"] => {
-            println!("learning");
+            println!("learning\nconformance");
             Ok(())
         }
+        ["campaign", "conformance", rest @ ..] => conformance::campaign(rest),
         ["campaign", "learning", rest @ ..] => run(&mut tendon(&[&["bench", "learning"], rest].concat())),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -88,6 +91,9 @@ fn cargo() -> Command {
 fn test() -> Result<(), String> {
     packages::setup()?;
     let elf = firmware::build()?;
+    if let Err(problem) = conformance::cases() {
+        eprintln!("SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}");
+    }
     let mut command = cargo();
     if is_there("cargo-nextest", "--version") {
         command.args(["nextest", "run"]);

@@ -27,8 +27,6 @@ pub(crate) struct Result {
     /// The operator that the case is about.
     pub(crate) target: String,
     pub(crate) verdict: Verdict,
-    /// Number of elements that were compared.
-    pub(crate) compared: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -101,28 +99,23 @@ impl Case {
 
 /// The verdict of a case.
 pub(crate) fn judged(case: &Case, folder: &Path, names: &[String]) -> Result {
-    let result = |verdict, compared| Result {
-        name: case.name.clone(),
-        target: scope::target(case, folder, names),
-        verdict,
-        compared,
-    };
+    let result = |verdict| Result { name: case.name.clone(), target: scope::target(case, folder, names), verdict };
     if let Some(rule) = scope::out_of_scope(case) {
-        return result(Verdict::OutOfScope(rule), 0);
+        return result(Verdict::OutOfScope(rule));
     }
     let text = |panic: Box<dyn std::any::Any + Send>| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
     };
     match catch_unwind(AssertUnwindSafe(|| tried(case))) {
-        Ok(Ok((bound, compared))) => result(Verdict::Passed(bound), compared),
-        Ok(Err(problem)) => result(Verdict::Failed(problem), 0),
-        Err(panic) => result(Verdict::Crashed(text(panic)), 0),
+        Ok(Ok(bound)) => result(Verdict::Passed(bound)),
+        Ok(Err(problem)) => result(Verdict::Failed(problem)),
+        Err(panic) => result(Verdict::Crashed(text(panic))),
     }
 }
 
 /// Binds as little as compiles, runs, and compares.
-fn tried(case: &Case) -> std::result::Result<(Bound, usize), String> {
+fn tried(case: &Case) -> std::result::Result<Bound, String> {
     let constants = scope::constants(case);
     let mut first_refusal = String::new();
     let mut last: Option<Vec<bool>> = None;
@@ -133,7 +126,7 @@ fn tried(case: &Case) -> std::result::Result<(Bound, usize), String> {
         }
         last = Some(mask.clone());
         match attempt(case, &mask) {
-            Ok(compared) => return Ok((bound, compared)),
+            Ok(()) => return Ok(bound),
             Err(Attempt::Wrong(problem)) => return Err(problem),
             // Without the operator there is no need to try further.
             Err(Attempt::Refused(problem)) if problem.contains("is not supported") => {
@@ -194,7 +187,7 @@ fn fixed_port(name: &str, elem_type: i32, dims: &[i64]) -> pb::ValueInfoProto {
     }
 }
 
-fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<usize, Attempt> {
+fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<(), Attempt> {
     let (model, input) = bind(case, mask);
     let options =
         Options { contract: ContractChoice::Bare, states: Some(&[]), golden_vectors: 1, ..Options::default() };
@@ -202,7 +195,6 @@ fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<usize, Attempt> {
     let mut runner = ImageRunner::new(&compiled.image).map_err(|error| Attempt::Wrong(error.to_string()))?;
     let found = runner.run(&input).map_err(Attempt::Wrong)?;
     let mut rest = &*found;
-    let mut compared = 0;
     let named: Vec<&pb::ValueInfoProto> = case.graph().output.iter().collect();
     if compiled.outputs.len() != named.len() + 1 {
         return Err(Attempt::Wrong(format!("{} outputs, expected {}", compiled.outputs.len() - 1, named.len())));
@@ -233,12 +225,11 @@ fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<usize, Attempt> {
                 values.len()
             )));
         }
-        compared += values.len();
     }
     if rest != [PROBE_VALUE] {
         return Err(Attempt::Wrong(format!("{} more outputs, expected one", rest.len())));
     }
-    Ok(compared)
+    Ok(())
 }
 
 fn close(found: f64, expected: f64) -> bool {

@@ -1,7 +1,7 @@
 //! `docs/conformance.md` and the JSON beside it.
 
 use crate::case::{Bound, Result, Verdict};
-use crate::scope::RULES;
+use crate::scope::{RULES, known};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -101,7 +101,8 @@ pub(crate) fn report(results: &[Result], folder: &Path, emx: &Path) -> String {
     let mut failed = 0;
     for result in all.iter().filter(|result| !result.verdict.is_fine()) {
         failed += 1;
-        let _ = writeln!(w, "- `{}`: {}", result.name, result.verdict);
+        let reason = known(&result.name).map_or(String::new(), |reason| format!(" ({reason})"));
+        let _ = writeln!(w, "- `{}`: {}{reason}", result.name, result.verdict);
     }
     if failed == 0 {
         let _ = writeln!(w, "None.");

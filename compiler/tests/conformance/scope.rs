@@ -23,6 +23,15 @@ pub(crate) const RULES: [(&str, &str); 12] = [
     ("empty", "a tensor without elements"),
 ];
 
+/// Cases in scope that do not pass, each with the reason.
+const KNOWN: [(&str, &str); 2] = [("test_dft_inverse", NOISE), ("test_dft_inverse_opset19", NOISE)];
+const NOISE: &str = "expects 1.9e-7, the rounding noise of numpy's FFT in f32, where the exact result is 0 and ours 3e-15";
+
+/// Why a case in scope is known not to pass.
+pub(crate) fn known(name: &str) -> Option<&'static str> {
+    KNOWN.iter().find(|(case, _)| *case == name).map(|(_, reason)| *reason)
+}
+
 const STRING: [&str; 6] =
     ["StringNormalizer", "StringSplit", "StringConcat", "RegexFullMatch", "TfIdfVectorizer", "LabelEncoder"];
 const SEQUENCE: [&str; 12] = [
