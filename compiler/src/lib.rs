@@ -21,6 +21,7 @@ pub mod parity;
 mod plan;
 mod program;
 mod random;
+pub mod range;
 mod reference;
 pub mod sample;
 pub mod trace;

@@ -338,3 +338,18 @@ pub(crate) fn view(dims: &[usize], from: &[i64], to: &[i64], offsets: [usize; 2]
     }
     Some(view)
 }
+
+/// Every pair of indices that a view moves.
+pub(crate) fn each_index(view: &View, mut f: impl FnMut(usize, usize)) {
+    let total: u32 = view.dims.iter().product();
+    for mut index in 0..total {
+        let (mut from, mut to) = (i64::from(view.from_offset), i64::from(view.to_offset));
+        for axis in (0..view.dims.len()).rev() {
+            let along = i64::from(index % view.dims[axis]);
+            index /= view.dims[axis];
+            from += along * i64::from(view.from[axis]);
+            to += along * i64::from(view.to[axis]);
+        }
+        f(from as usize, to as usize);
+    }
+}

@@ -55,7 +55,7 @@ mod app {
     use tendon_wire::frame::{Decoder, MAX_FRAME};
 
     /// `f32` of activations, for the control loop and for the self-test.
-    const ARENA: usize = 16 << 10;
+    const ARENA: usize = 32 << 10;
     /// `f32` of observation history.
     const HISTORY: usize = 1024;
     /// Bytes each queue of the link holds: three of the longest frames.

@@ -133,6 +133,8 @@ pub struct Controller {
     host_at_us: u64,
     entered_us: u64,
     rejected_this_tick: bool,
+    /// The network's recurrent state is reset before the next inference.
+    forget: bool,
 }
 
 impl Controller {
@@ -230,6 +232,7 @@ impl Controller {
         }
         self.enter(State::Running, Cause::None, now_us);
         self.builder.reset();
+        self.forget = true;
         self.last_action.clear();
         let _ = self.last_action.resize(contract.actions.len(), 0.0);
         Ok(())
@@ -375,6 +378,9 @@ impl Controller {
         self.builder
             .build(contract, state, &self.last_action, memory.history, observation)
             .map_err(|_| Cause::Internal)?;
+        if core::mem::take(&mut self.forget) {
+            policy.network.reset(memory.arena);
+        }
         let output = policy.network.run(observation, memory.arena).ok_or(Cause::Internal)?;
         if !output.iter().all(|v| v.is_finite()) {
             return Err(Cause::InvalidAction);

@@ -126,6 +126,15 @@ impl Image {
 }
 
 impl Policy<'_> {
+    /// Input `[n_inputs]` of a golden vector.
+    #[must_use]
+    pub fn golden_input(&self, vector: usize) -> Option<&[f32]> {
+        let plan = self.network.plan();
+        let (n_in, n_out) = (plan.n_inputs as usize, plan.n_outputs as usize);
+        let start = vector.checked_mul(n_in.checked_add(n_out)?)?;
+        self.golden.get(start..start.checked_add(n_in)?)
+    }
+
     /// Runs every golden vector over `arena`, the state going on from one to the next, and compares bit for bit. Returns the first vector that
     /// differs.
     ///

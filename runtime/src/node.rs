@@ -317,16 +317,29 @@ impl<'m> Control<'m> {
         core::mem::swap(&mut self.slot, &mut loader.slot);
         self.image = Some(image);
         self.controller.image_changed(same);
+        // What the former network remembered means nothing to this one.
+        if let Some(policy) = self.image.as_ref().and_then(|image| image.policy(self.slot)) {
+            policy.network.reset(self.memory.arena);
+        }
         loader.abort();
         Ok(())
     }
 
-    fn infer(&mut self, input: &[f32], clock: &impl Clock) -> Result<Inferred, Refused> {
+    /// One inference on an input, or on that of a golden vector.
+    fn infer(&mut self, input: Result<&[f32], u16>, reset: bool, clock: &impl Clock) -> Result<Inferred, Refused> {
         if !self.is_quiet() {
             return Err((Refusal::State, self.controller.state() as u32));
         }
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
-        let network = policy.ok_or((Refusal::NoContract, 0))?.network;
+        let policy = policy.ok_or((Refusal::NoContract, 0))?;
+        let network = policy.network;
+        let input = match input {
+            Ok(input) => input,
+            Err(vector) => policy.golden_input(vector.into()).ok_or((Refusal::Input, vector.into()))?,
+        };
+        if reset {
+            network.reset(self.memory.arena);
+        }
         let before = clock.counts();
         let output =
             network.run(input, self.memory.arena).ok_or((Refusal::Input, network.plan().n_inputs))?;
@@ -413,10 +426,19 @@ pub fn handle<'m>(
                 Some(action.into())
             });
         }
-        Message::Infer(infer) => match control.with(|control| control.infer(&infer.input, clock)) {
-            Ok(inferred) => return Some(inferred.into()),
-            Err(refused) => Err(refused),
-        },
+        Message::Infer(infer) => {
+            let reset = infer.reset != 0;
+            match control.with(|control| control.infer(Ok(&infer.input), reset, clock)) {
+                Ok(inferred) => return Some(inferred.into()),
+                Err(refused) => Err(refused),
+            }
+        }
+        Message::InferGolden(infer) => {
+            match control.with(|control| control.infer(Err(infer.vector), true, clock)) {
+                Ok(inferred) => return Some(inferred.into()),
+                Err(refused) => Err(refused),
+            }
+        }
         Message::ImageBegin(begin) => loader.begin(begin.total_len),
         Message::ImageChunk(chunk) => loader.chunk(chunk.offset, &chunk.data),
         Message::ImageCommit(_) => match loader.verify() {

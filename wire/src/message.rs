@@ -253,12 +253,20 @@ messages! {
 
     /// One inference of the active network, raw input to raw output, no actuator involved. Taken in Idle and Fault only. Answer: `Inferred`.
     0x32 ToController Infer {
+        /// 1: the network forgets its recurrent state first. 0: the state goes on from the inference before.
+        reset: u8,
         /// Input of the network.
         input: Floats<MAX_OBSERVATION>,
     }
 
     /// Asks for `Telemetry`.
     0x33 ToController Observe {}
+
+    /// `Infer` on the input of a golden vector of the image, after a reset: for inputs longer than a message.
+    0x34 ToController InferGolden {
+        /// Which vector, from 0.
+        vector: u16,
+    }
 
     /// Who the controller is. Answers `Hello`.
     0x81 ToHost Identity {
@@ -410,7 +418,8 @@ mod tests {
     fn the_longest_messages_fit_a_frame() {
         let mut out = [0; MAX_PAYLOAD];
         let longest: [Message; 4] = [
-            Infer { input: floats(MAX_OBSERVATION) }.into(),
+            Infer { reset: 0, input: floats(MAX_OBSERVATION) }.into(),
+            InferGolden { vector: u16::MAX }.into(),
             Telemetry { observation: floats(MAX_OBSERVATION), ..Default::default() }.into(),
             ImageChunk { offset: 0, data: Bytes::from_slice(&[0; MAX_CHUNK]).unwrap() }.into(),
             Action {

@@ -42,7 +42,8 @@ fn one_of_each() -> Vec<Message> {
             sensors: floats(1),
         }
         .into(),
-        Infer { input: floats(4) }.into(),
+        Infer { reset: 1, input: floats(4) }.into(),
+        InferGolden { vector: 1 }.into(),
         Observe {}.into(),
         Identity {
             protocol: 1,

@@ -472,6 +472,9 @@ impl Context {
 
     /// Appends a step of `len` elements. A step over constants becomes a constant.
     pub(crate) fn step(&mut self, op: Op, len: usize) -> Result<ValueId, String> {
+        if let Some(values) = self.moved_constant(&op, len)? {
+            return self.floats(values);
+        }
         self.checked(len)?;
         let weights: &[&[f32]] = match &op {
             Op::Gemm { gemm, .. } | Op::Conv { gemm, .. } => &[&gemm.weights, &gemm.bias],
@@ -482,17 +485,34 @@ impl Context {
         if let Some(value) = weights.iter().flat_map(|part| part.iter()).find(|value| !value.is_finite()) {
             return Err(format!("a weight is {value}: weights must be finite"));
         }
-        if let Op::Slice { x, start } = op
-            && let Some(values) = self.data(x)
-        {
-            let part = values.get(start..start + len).ok_or("a part lies outside its tensor")?.to_vec();
-            return self.floats(part);
-        }
         if op.operands().into_iter().all(|operand| self.program.is_const(operand)) {
             let values = self.run(op, len)?;
             return self.floats(values);
         }
         Ok(self.push(op, len))
+    }
+
+    /// What a step gives that only moves constants; these may be larger than the arena.
+    fn moved_constant(&mut self, op: &Op, len: usize) -> Result<Option<Vec<f32>>, String> {
+        match op {
+            Op::Slice { x, start } => match self.data(*x) {
+                Some(values) => {
+                    let part = values.get(*start..*start + len).ok_or("a part lies outside its tensor")?;
+                    Ok(Some(part.to_vec()))
+                }
+                None => Ok(None),
+            },
+            Op::Assemble { fill, parts } if parts.iter().all(|(part, _)| self.program.is_const(*part)) => {
+                self.charge(len)?;
+                let mut values = vec![fill.unwrap_or(0.0); len];
+                for (part, view) in parts {
+                    let source = self.data(*part).ok_or("a part is no constant")?;
+                    crate::program::each_index(view, |from, to| values[to] = source[from]);
+                }
+                Ok(Some(values))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Runs one step over constants on the runtime.

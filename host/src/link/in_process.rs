@@ -8,7 +8,7 @@ use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
 use tendon_wire::message::Message;
 
 /// `f32` of activations; as in the firmware.
-pub(super) const ARENA: usize = 16 << 10;
+pub(super) const ARENA: usize = 32 << 10;
 pub(super) const HISTORY: usize = 1024;
 pub(super) const OBSERVATION: usize = 512;
 

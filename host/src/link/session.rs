@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, MAX_CHUNK,
+    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden, MAX_CHUNK,
     Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
 };
 
@@ -155,9 +155,21 @@ impl<T: Transport> Session<T> {
     pub fn infer(&mut self, input: &[f32]) -> Result<(Vec<f32>, u32), LinkError> {
         let input =
             input.iter().copied().collect::<heapless::Vec<f32, { tendon_wire::message::MAX_OBSERVATION }>>();
-        match self.request(&Infer { input }.into(), ANSWER)? {
+        match self.request(&Infer { reset: 0, input }.into(), ANSWER)? {
             Message::Inferred(inferred) => Ok((inferred.output.to_vec(), inferred.counts)),
             _ => Err(unexpected("Infer")),
+        }
+    }
+
+    /// One inference on the input of a golden vector after a reset of the recurrent state, for inputs longer
+    /// than a message, and the board's timer counts for it.
+    ///
+    /// # Errors
+    /// The refusal: there is no such vector.
+    pub fn infer_golden(&mut self, vector: u16) -> Result<(Vec<f32>, u32), LinkError> {
+        match self.request(&InferGolden { vector }.into(), ANSWER)? {
+            Message::Inferred(inferred) => Ok((inferred.output.to_vec(), inferred.counts)),
+            _ => Err(unexpected("InferGolden")),
         }
     }
 
@@ -235,7 +247,7 @@ fn is_answer(message: &Message, answer: &Message) -> bool {
         (_, Message::Reply(reply)) => reply.to == message.kind(),
         (Message::Hello(_), Message::Identity(_))
         | (Message::RawState(_), Message::Action(_))
-        | (Message::Infer(_), Message::Inferred(_))
+        | (Message::Infer(_) | Message::InferGolden(_), Message::Inferred(_))
         | (Message::Observe(_), Message::Telemetry(_)) => true,
         _ => false,
     }

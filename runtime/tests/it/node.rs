@@ -237,17 +237,17 @@ fn a_bare_network_infers_but_is_never_armed() {
     }
     assert_eq!(node.arm(), Err((Refusal::NoContract, 0)));
     let input = Floats::from_slice(&parts.golden[..6]).unwrap();
-    let Some(Message::Inferred(Inferred { output, .. })) = node.send(Infer { input }) else { panic!() };
+    let Some(Message::Inferred(Inferred { output, .. })) = node.send(Infer { reset: 0, input }) else { panic!() };
     assert_eq!(output, parts.golden[6..9]);
     let input = Floats::from_slice(&[0.0; 5]).unwrap();
-    assert_eq!(node.command(Infer { input }), Err((Refusal::Input, 6)));
+    assert_eq!(node.command(Infer { reset: 0, input }), Err((Refusal::Input, 6)));
 }
 
 #[test]
 fn without_an_image_it_neither_arms_nor_infers() {
     let mut node = Node::new();
     assert_eq!(node.arm(), Err((Refusal::NoContract, 0)));
-    assert_eq!(node.command(Infer { input: Floats::new() }), Err((Refusal::NoContract, 0)));
+    assert_eq!(node.command(Infer { reset: 0, input: Floats::new() }), Err((Refusal::NoContract, 0)));
     assert_eq!(node.command(Run {}), Err((Refusal::State, State::Idle as u32)));
     assert_eq!(node.command(Stop {}), Err((Refusal::State, State::Idle as u32)));
 }
@@ -256,7 +256,7 @@ fn without_an_image_it_neither_arms_nor_infers() {
 fn refuses_inference_and_pace_while_running() {
     let mut node = Node::running(&parts());
     let refused = Err((Refusal::State, State::Running as u32));
-    assert_eq!(node.command(Infer { input: Floats::new() }), refused);
+    assert_eq!(node.command(Infer { reset: 0, input: Floats::new() }), refused);
     assert_eq!(node.command(Pace { lockstep: true }), refused);
     node.command(Stop {}).unwrap();
     assert_eq!(node.command(Pace { lockstep: true }), Err((Refusal::State, State::Damping as u32)));
