@@ -207,14 +207,19 @@ fn shapes_without_a_lowering_say_what_to_do() {
         text("Gemm", &["x", "w"], vec![float_tensor("w", &[3, 4], &[0.0; 12])])
             .contains("the shapes do not fit")
     );
-    assert!(text("Reshape", &["x", "x"], vec![]).contains("must be constant integers: export with fixed shapes"));
+    assert!(
+        text("Reshape", &["x", "x"], vec![]).contains("must be constant integers: export with fixed shapes")
+    );
     assert!(text("Tile", &["x", "n"], vec![int_tensor("n", &[1 << 40, 1])]).contains("more than"));
     let nodes = vec![
         node("Unsqueeze", &["x", "last"], &["z"], vec![]),
         node("Unsqueeze", &["x", "last"], &["w"], vec![]),
         node("Conv", &["z", "w"], &["y"], vec![]),
     ];
-    assert!(message(nodes, vec![int_tensor("last", &[-1])]).contains("weights are computed: export them as initializers"));
+    assert!(
+        message(nodes, vec![int_tensor("last", &[-1])])
+            .contains("weights are computed: export them as initializers")
+    );
     let onnx = model(vec![node("Relu", &["x"], &["y"], vec![])], vec![], ("x", &[8, 4]), ("y", &[8, 4]), 13);
     assert!(bare(&onnx).is_ok(), "a batch is a dimension as others");
 }

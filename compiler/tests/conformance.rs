@@ -33,7 +33,9 @@ fn cases() -> Option<PathBuf> {
     }
     let entries = std::fs::read_dir(target().join("peers")).ok()?;
     let folders = entries.flatten().map(|entry| entry.path());
-    folders.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("onnx-node-"))).max()
+    folders
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("onnx-node-")))
+        .max()
 }
 
 /// Names of the cases in a folder, sorted.
@@ -53,7 +55,9 @@ fn names(folder: &std::path::Path) -> Vec<String> {
 fn cases_or_skip() -> Option<PathBuf> {
     let folder = cases().filter(|folder| folder.is_dir());
     if folder.is_none() {
-        println!("SKIPPED: no ONNX node tests in target/peers (`cargo xtask campaign conformance` makes them)");
+        println!(
+            "SKIPPED: no ONNX node tests in target/peers (`cargo xtask campaign conformance` makes them)"
+        );
     }
     folder
 }
@@ -89,7 +93,8 @@ fn every_case_in_scope_passes() {
             Err(problem) => panic!("{name}: {problem}: make the cases again"),
         }
     }
-    let emx = std::env::var_os("TENDON_EMX").map_or_else(|| target().join("peers/emx-1.4.0.json"), PathBuf::from);
+    let emx =
+        std::env::var_os("TENDON_EMX").map_or_else(|| target().join("peers/emx-1.4.0.json"), PathBuf::from);
     let text = report::report(&results, &folder, &emx);
     if let Some(file) = std::env::var_os("TENDON_CONFORMANCE_DOC") {
         std::fs::write(&file, &text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -5,8 +5,8 @@ mod common;
 use common::check;
 use tendon_compiler::parity::ImageRunner;
 use tendon_compiler::sample::{
-    Hidden, Sample, float_attribute, float_tensor, int_attribute, int_tensor, ints_attribute, mlp, model, node,
-    operators, tensor_attribute,
+    Hidden, Sample, float_attribute, float_tensor, int_attribute, int_tensor, ints_attribute, mlp, model,
+    node, operators, tensor_attribute,
 };
 use tendon_compiler::{Options, compile, supported_operators};
 use tendon_wire::image::{binary, opcode, pool, reduce, unary};
@@ -227,10 +227,12 @@ fn shape_operators_agree_with_tract() {
 fn samples_use_every_operator_of_the_runtime_and_every_kind_of_it() {
     let mut seen = std::collections::BTreeSet::new();
     for sample in operators() {
-        let compiled = compile(&sample.onnx, &Options::default()).unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+        let compiled = compile(&sample.onnx, &Options::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
         let mut runner = ImageRunner::new(&compiled.image).unwrap();
         assert!(runner.run(&weights(Sample::N_INPUTS)).is_ok(), "{}", sample.name);
-        let kinds = runner.policy().network.operators().iter().map(|operator| (operator.opcode, operator.kind));
+        let kinds =
+            runner.policy().network.operators().iter().map(|operator| (operator.opcode, operator.kind));
         seen.extend(kinds);
     }
     let expected = |code: u8| match code {
@@ -246,8 +248,10 @@ fn samples_use_every_operator_of_the_runtime_and_every_kind_of_it() {
         _ => 0..=0,
     };
     let all = (1..=opcode::NAMES.len() as u8).flat_map(|code| expected(code).map(move |kind| (code, kind)));
-    let missing: Vec<String> =
-        all.filter(|pair| !seen.contains(pair)).map(|(code, kind)| format!("{} {kind}", opcode::NAMES[code as usize - 1])).collect();
+    let missing: Vec<String> = all
+        .filter(|pair| !seen.contains(pair))
+        .map(|(code, kind)| format!("{} {kind}", opcode::NAMES[code as usize - 1]))
+        .collect();
     assert!(missing.is_empty(), "no sample uses {}", missing.join(", "));
     // Transposed, one A, one B.
     for kind in [0, 1, 2, 4] {
@@ -261,9 +265,11 @@ fn the_root_of_a_mean_square_over_all_pixels_is_global_lp_pool() {
         node("Reshape", &["x", "shape"], &["r"], vec![]),
         node("GlobalLpPool", &["r"], &["y"], vec![int_attribute("p", 2)]),
     ];
-    let onnx = model(nodes, vec![int_tensor("shape", &[1, 2, 2, 2])], ("x", &[1, 8]), ("y", &[1, 2, 1, 1]), 18);
+    let onnx =
+        model(nodes, vec![int_tensor("shape", &[1, 2, 2, 2])], ("x", &[1, 8]), ("y", &[1, 2, 1, 1]), 18);
     let compiled = compile(&onnx, &Options::default()).unwrap();
-    let found = ImageRunner::new(&compiled.image).unwrap().run(&[1.0, -2.0, 2.0, 0.0, 0.0, 3.0, -4.0, 0.0]).unwrap();
+    let found =
+        ImageRunner::new(&compiled.image).unwrap().run(&[1.0, -2.0, 2.0, 0.0, 0.0, 3.0, -4.0, 0.0]).unwrap();
     assert_eq!(compiled.outputs[0].shape, [1, 2, 1, 1]);
     assert!((found[0] - 3.0).abs() < 1e-6 && (found[1] - 5.0).abs() < 1e-6, "{found:?}");
 }

@@ -40,15 +40,24 @@ impl Net {
     fn read(path: &Path) -> Self {
         let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-        let states: Vec<(String, String)> =
-            json["state"].as_array().into_iter().flatten().map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+        let states: Vec<(String, String)> = json["state"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|pair| (text(&pair[0]), text(&pair[1])))
+            .collect();
         let (before, after): (Vec<String>, Vec<String>) = states.iter().cloned().unzip();
         let rows = |key: &str, ports: &str, state: &[String]| {
             let rows = json["rows"].as_array().into_iter().flatten();
             rows.map(|values| row(&values[key], &json[ports], state)).collect()
         };
         Self {
-            files: json["models"].as_array().into_iter().flatten().map(|model| text(&model["file"])).collect(),
+            files: json["models"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|model| text(&model["file"]))
+                .collect(),
             inputs: rows("in", "inputs", &before),
             outputs: rows("out", "outputs", &after),
             exact: rows("out64", "outputs", &after),
@@ -59,8 +68,7 @@ impl Net {
 
 fn run(net: &Net, file: &str, reference: &[Vec<f32>]) -> Result<Report, String> {
     let onnx = std::fs::read(folder().join(file)).map_err(|error| error.to_string())?;
-    let options =
-        Options { contract: ContractChoice::Bare, states: Some(&net.states), ..Options::default() };
+    let options = Options { contract: ContractChoice::Bare, states: Some(&net.states), ..Options::default() };
     let compiled = compile(&onnx, &options).map_err(|error| error.to_string())?;
     let mut image = ImageRunner::new(&compiled.image).map_err(|error| error.to_string())?;
     let labels: Vec<String> = compiled
@@ -68,14 +76,16 @@ fn run(net: &Net, file: &str, reference: &[Vec<f32>]) -> Result<Report, String> 
         .iter()
         .flat_map(|port| (0..port.len()).map(|index| format!("{}[{index}]", port.name)))
         .collect();
-    compare_recorded(&net.inputs, reference, &labels, TOLERANCE, |input| image.run(input)).map_err(|error| error.to_string())
+    compare_recorded(&net.inputs, reference, &labels, TOLERANCE, |input| image.run(input))
+        .map_err(|error| error.to_string())
 }
 
 #[test]
 fn exported_policies_compute_what_pytorch_computed() {
     let mut failed = Vec::new();
     let mut files = 0;
-    let mut names: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().flatten().map(|entry| entry.path()).collect();
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(folder()).unwrap().flatten().map(|entry| entry.path()).collect();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     names.sort();
     for path in names {
@@ -92,6 +102,11 @@ fn exported_policies_compute_what_pytorch_computed() {
             }
         }
     }
-    assert!(failed.is_empty(), "{} comparisons of {files} files do not pass:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} comparisons of {files} files do not pass:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
     assert_eq!(files, 33, "files of models/roundtrip");
 }

@@ -22,7 +22,9 @@ fn environment(name: &str, packages: &[String]) -> Result<PathBuf, String> {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(packages))?;
     std::fs::write(&done, wanted).map_err(|error| format!("{}: {error}", done.display()))?;
     Ok(python)
 }
@@ -62,7 +64,16 @@ pub(crate) fn campaign(rest: &[&str]) -> Result<(), String> {
     let verdicts = peer(&cases)?;
     // The same features as for all tests, so that nothing is built twice.
     let mut command = cargo();
-    command.args(["test", "--release", "--workspace", "--locked", "--test", "conformance", "--", "--nocapture"]);
+    command.args([
+        "test",
+        "--release",
+        "--workspace",
+        "--locked",
+        "--test",
+        "conformance",
+        "--",
+        "--nocapture",
+    ]);
     command.env("TENDON_ONNX_NODES", &cases).env("TENDON_EMX", verdicts).env("TENDON_MUTATIONS", "600");
     command.env("TENDON_CONFORMANCE_DOC", root().join("docs/conformance.md"));
     if let Some(json) = json {

@@ -61,7 +61,11 @@ fn einsum(context: &mut Context, node: &Node) -> Result<(), String> {
     };
     let terms: Vec<&str> = left.split(',').collect();
     if terms.len() != node.inputs.len() {
-        return Err(format!("equation `{equation}` has {} terms for {} inputs", terms.len(), node.inputs.len()));
+        return Err(format!(
+            "equation `{equation}` has {} terms for {} inputs",
+            terms.len(),
+            node.inputs.len()
+        ));
     }
     let mut operands = Vec::new();
     let mut most = 0;
@@ -74,18 +78,28 @@ fn einsum(context: &mut Context, node: &Node) -> Result<(), String> {
             return Err(format!("term `{term}` does not fit shape {:?}", x.shape));
         }
         // Ellipses are aligned at their ends.
-        letters.iter_mut().filter(|letter| **letter >= ELLIPSIS).for_each(|letter| *letter += 64 - own as u32);
+        letters
+            .iter_mut()
+            .filter(|letter| **letter >= ELLIPSIS)
+            .for_each(|letter| *letter += 64 - own as u32);
         operands.push(context.diagonal(&Lettered { x, letters })?);
     }
     let wanted = match right {
         Some(right) => {
             let mut wanted = letters(right, most)?;
-            wanted.iter_mut().filter(|letter| **letter >= ELLIPSIS).for_each(|letter| *letter += 64 - most as u32);
+            wanted
+                .iter_mut()
+                .filter(|letter| **letter >= ELLIPSIS)
+                .for_each(|letter| *letter += 64 - most as u32);
             wanted
         }
         None => {
             let all: Vec<u32> = operands.iter().flat_map(|operand| operand.letters.iter().copied()).collect();
-            let mut once: Vec<u32> = all.iter().copied().filter(|l| *l < ELLIPSIS && all.iter().filter(|o| *o == l).count() == 1).collect();
+            let mut once: Vec<u32> = all
+                .iter()
+                .copied()
+                .filter(|l| *l < ELLIPSIS && all.iter().filter(|o| *o == l).count() == 1)
+                .collect();
             once.sort_unstable();
             (0..most as u32).map(|place| ELLIPSIS + 64 - most as u32 + place).chain(once).collect()
         }
@@ -95,16 +109,22 @@ fn einsum(context: &mut Context, node: &Node) -> Result<(), String> {
     let rest: Vec<Lettered> = operands.collect();
     for (place, operand) in rest.iter().enumerate() {
         // What neither the result nor a later operand names is summed.
-        let kept = |letter: &u32| wanted.contains(letter) || rest[place + 1..].iter().any(|later| later.letters.contains(letter));
+        let kept = |letter: &u32| {
+            wanted.contains(letter) || rest[place + 1..].iter().any(|later| later.letters.contains(letter))
+        };
         result = context.contracted(&result, operand, kept)?;
     }
-    let summed: Vec<usize> = (0..result.letters.len()).filter(|&axis| !wanted.contains(&result.letters[axis])).collect();
+    let summed: Vec<usize> =
+        (0..result.letters.len()).filter(|&axis| !wanted.contains(&result.letters[axis])).collect();
     if !summed.is_empty() {
         let y = context.reduced(&result.x, &summed, by::SUM)?;
         let keep = |axis: &usize| !summed.contains(axis);
         let axes: Vec<usize> = (0..result.letters.len()).filter(keep).collect();
         let shape = axes.iter().map(|&axis| result.x.shape[axis]).collect();
-        result = Lettered { x: Computed { shape, ..y }, letters: axes.iter().map(|&axis| result.letters[axis]).collect() };
+        result = Lettered {
+            x: Computed { shape, ..y },
+            letters: axes.iter().map(|&axis| result.letters[axis]).collect(),
+        };
     }
     let order = wanted.iter().map(|letter| {
         let place = result.letters.iter().position(|own| own == letter);
@@ -134,17 +154,29 @@ impl Context {
                 }
             }
         }
-        let x = if shape.len() == operand.letters.len() { operand.x.clone() } else { self.moved(&operand.x, &shape, &from, 0)? };
+        let x = if shape.len() == operand.letters.len() {
+            operand.x.clone()
+        } else {
+            self.moved(&operand.x, &shape, &from, 0)?
+        };
         Ok(Lettered { x, letters })
     }
 
     /// The product of two tensors, summed over the letters that both have and nobody keeps.
-    fn contracted(&mut self, a: &Lettered, b: &Lettered, kept: impl Fn(&u32) -> bool) -> Result<Lettered, String> {
+    fn contracted(
+        &mut self,
+        a: &Lettered,
+        b: &Lettered,
+        kept: impl Fn(&u32) -> bool,
+    ) -> Result<Lettered, String> {
         let shared = |letter: &&u32| b.letters.contains(letter);
-        let batch: Vec<u32> = a.letters.iter().filter(shared).filter(|letter| kept(letter)).copied().collect();
-        let summed: Vec<u32> = a.letters.iter().filter(shared).filter(|letter| !kept(letter)).copied().collect();
+        let batch: Vec<u32> =
+            a.letters.iter().filter(shared).filter(|letter| kept(letter)).copied().collect();
+        let summed: Vec<u32> =
+            a.letters.iter().filter(shared).filter(|letter| !kept(letter)).copied().collect();
         let rows: Vec<u32> = a.letters.iter().filter(|letter| !b.letters.contains(letter)).copied().collect();
-        let columns: Vec<u32> = b.letters.iter().filter(|letter| !a.letters.contains(letter)).copied().collect();
+        let columns: Vec<u32> =
+            b.letters.iter().filter(|letter| !a.letters.contains(letter)).copied().collect();
         let sizes = |operand: &Lettered, letters: &[u32]| -> Vec<usize> {
             letters.iter().map(|&letter| operand.size(letter).unwrap_or(1)).collect()
         };
@@ -152,7 +184,8 @@ impl Context {
         if sizes(a, &summed) != sizes(b, &summed) {
             return Err(format!("shapes {:?} and {:?} do not fit", a.x.shape, b.x.shape));
         }
-        let (m, k, n) = (elements(&sizes(a, &rows))?, elements(&sizes(a, &summed))?, elements(&sizes(b, &columns))?);
+        let (m, k, n) =
+            (elements(&sizes(a, &rows))?, elements(&sizes(a, &summed))?, elements(&sizes(b, &columns))?);
         let left = self.arranged(a, &[&batch, &rows, &summed], [m, k])?;
         let right = self.arranged(b, &[&batch, &summed, &columns], [k, n])?;
         let y = self.product(&left, &right)?;
@@ -163,7 +196,12 @@ impl Context {
     }
 
     /// A batch of matrices: axes in this order, all but those of the batch as two.
-    fn arranged(&mut self, operand: &Lettered, parts: &[&Vec<u32>; 3], matrix: [usize; 2]) -> Result<Computed, String> {
+    fn arranged(
+        &mut self,
+        operand: &Lettered,
+        parts: &[&Vec<u32>; 3],
+        matrix: [usize; 2],
+    ) -> Result<Computed, String> {
         let place = |letter: &u32| operand.letters.iter().position(|own| own == letter);
         let order: Option<Vec<usize>> = parts.iter().flat_map(|part| part.iter()).map(place).collect();
         let order = order.ok_or("a letter is missing")?;
@@ -177,9 +215,13 @@ impl Context {
 /// By minors of the rows from below, each made once.
 fn determinant(context: &mut Context, node: &Node) -> Result<(), String> {
     let x = context.value(node, 0)?;
-    let &[ref batch @ .., n, columns] = &*x.shape else { return Err(format!("shape {:?} is no matrix", x.shape)) };
+    let &[ref batch @ .., n, columns] = &*x.shape else {
+        return Err(format!("shape {:?} is no matrix", x.shape));
+    };
     if n != columns || !(1..=MAX_DETERMINANT).contains(&n) {
-        return Err(format!("a matrix of {n} x {columns}: square ones up to {MAX_DETERMINANT} have a lowering"));
+        return Err(format!(
+            "a matrix of {n} x {columns}: square ones up to {MAX_DETERMINANT} have a lowering"
+        ));
     }
     let (batch, count) = (batch.to_vec(), x.len() / (n * n));
     let x = Computed { shape: vec![count, n * n], ..x };
@@ -196,7 +238,9 @@ fn determinant(context: &mut Context, node: &Node) -> Result<(), String> {
             };
             sum = Some(match sum {
                 None => term,
-                Some(sum) => context.combine(&sum, &term, if place % 2 == 0 { binary::ADD } else { binary::SUB })?,
+                Some(sum) => {
+                    context.combine(&sum, &term, if place % 2 == 0 { binary::ADD } else { binary::SUB })?
+                }
             });
         }
         minors[set] = sum;

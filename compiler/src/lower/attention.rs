@@ -71,11 +71,13 @@ fn attention(context: &mut Context, node: &Node) -> Result<(), String> {
             v = context.concatenated(&[past_v, v], 2)?;
         }
     }
-    let (&[batch, n_heads, queries, size], &[_, groups, keys, _], &[_, _, v_keys, v_size]) = (&*q.shape, &*k.shape, &*v.shape)
+    let (&[batch, n_heads, queries, size], &[_, groups, keys, _], &[_, _, v_keys, v_size]) =
+        (&*q.shape, &*k.shape, &*v.shape)
     else {
         return Err("Q, K and V have not four dimensions".into());
     };
-    let fits = k.shape == [batch, groups, keys, size] && v.shape == [batch, groups, keys, v_size] && v_keys == keys;
+    let fits =
+        k.shape == [batch, groups, keys, size] && v.shape == [batch, groups, keys, v_size] && v_keys == keys;
     if !fits || groups == 0 || !n_heads.is_multiple_of(groups) {
         return Err(format!("Q {:?}, K {:?} and V {:?} do not fit", q.shape, k.shape, v.shape));
     }
@@ -106,7 +108,8 @@ fn attention(context: &mut Context, node: &Node) -> Result<(), String> {
     if let Some(mask) = &mask {
         weights = without_blind_rows(context, &weights, mask)?;
     }
-    let op = Op::MatMul { a: weights.id, b: v.id, batch: batch * groups, m: rows, k: keys, n: v_size, kind: 0 };
+    let op =
+        Op::MatMul { a: weights.id, b: v.id, batch: batch * groups, m: rows, k: keys, n: v_size, kind: 0 };
     let shape = vec![batch, n_heads, queries, v_size];
     let mut y = Computed { id: context.step(op, elements(&shape)?)?, shape, kind };
     if flat {
@@ -126,7 +129,11 @@ fn attention(context: &mut Context, node: &Node) -> Result<(), String> {
 }
 
 /// Rows of a softmax whose mask lets nothing through are 0.
-fn without_blind_rows(context: &mut Context, weights: &Computed, mask: &Computed) -> Result<Computed, String> {
+fn without_blind_rows(
+    context: &mut Context,
+    weights: &Computed,
+    mask: &Computed,
+) -> Result<Computed, String> {
     let last = mask.shape.len().checked_sub(1).ok_or("the mask is a scalar")?;
     let best = context.reduced(mask, &[last], by::MAX)?;
     if context.data(best.id).is_some_and(|best| best.iter().all(|&best| best > f32::NEG_INFINITY)) {
@@ -145,7 +152,9 @@ fn mask(
     [batch, queries, keys]: [usize; 3],
     past: usize,
 ) -> Result<Option<Computed>, String> {
-    let side = |name: &str| -> Result<Option<i64>, String> { Ok(Some(node.int(name, -1)?).filter(|&size| size >= 0)) };
+    let side = |name: &str| -> Result<Option<i64>, String> {
+        Ok(Some(node.int(name, -1)?).filter(|&size| size >= 0))
+    };
     let frontier = Frontier {
         queries,
         keys,
@@ -168,7 +177,8 @@ fn mask(
         }
         Some(_) => return Err("has both past keys and nonpad_kv_seqlen: the node is malformed".into()),
         None => {
-            let numbers = frontier.grid(|query, key| if frontier.sees(query, key) { 0.0 } else { f32::NEG_INFINITY });
+            let numbers =
+                frontier.grid(|query, key| if frontier.sees(query, key) { 0.0 } else { f32::NEG_INFINITY });
             if numbers.iter().any(|&number| number != 0.0) {
                 parts.push(context.fixed(numbers, vec![queries, keys], Kind::F32)?);
             }
@@ -204,12 +214,18 @@ fn given_mask(context: &mut Context, node: &Node, keys: usize) -> Result<Compute
 }
 
 /// The mask when the number of keys that count is computed, one per item of the batch.
-fn moving_frontier(context: &mut Context, lengths: &Computed, frontier: &Frontier) -> Result<Computed, String> {
+fn moving_frontier(
+    context: &mut Context,
+    lengths: &Computed,
+    frontier: &Frontier,
+) -> Result<Computed, String> {
     // A query at `i` stands at key `i + length - queries`.
     let behind = |query: i64, key: i64| (key - query + frontier.queries as i64) as f32;
     let mut least = frontier.grid(|_, key| (key + 1) as f32);
     let mut most: Option<Vec<f32>> = None;
-    let mut raise = |numbers: Vec<f32>| least.iter_mut().zip(numbers).for_each(|(least, number)| *least = least.max(number));
+    let mut raise = |numbers: Vec<f32>| {
+        least.iter_mut().zip(numbers).for_each(|(least, number)| *least = least.max(number))
+    };
     if frontier.causal {
         raise(frontier.grid(behind));
     }
@@ -250,7 +266,10 @@ fn rotary_embedding(context: &mut Context, node: &Node) -> Result<(), String> {
     let &[_, _, _, size] = &*x.shape else { return Err(format!("input has shape {original:?}")) };
     let turned = match node.int("rotary_embedding_dim", 0)? {
         0 => size,
-        some => usize::try_from(some).ok().filter(|&some| some <= size).ok_or("attribute `rotary_embedding_dim` is too large")?,
+        some => usize::try_from(some)
+            .ok()
+            .filter(|&some| some <= size)
+            .ok_or("attribute `rotary_embedding_dim` is too large")?,
     };
     let half = turned / 2;
     let mut waves = Vec::new();
@@ -261,10 +280,16 @@ fn rotary_embedding(context: &mut Context, node: &Node) -> Result<(), String> {
             wave = context.taken(&wave, &positions, 0)?;
         }
         let &[batch, sequence, pairs] = &*wave.shape else {
-            return Err(format!("input {index} has shape {:?}, expected [batch, sequence, {half}]", wave.shape));
+            return Err(format!(
+                "input {index} has shape {:?}, expected [batch, sequence, {half}]",
+                wave.shape
+            ));
         };
         if pairs != half {
-            return Err(format!("input {index} has shape {:?}, expected [batch, sequence, {half}]", wave.shape));
+            return Err(format!(
+                "input {index} has shape {:?}, expected [batch, sequence, {half}]",
+                wave.shape
+            ));
         }
         let shape = if flat { vec![batch, sequence, 1, half] } else { vec![batch, 1, sequence, half] };
         waves.push(Computed { shape, ..wave });
@@ -316,7 +341,11 @@ fn linear_attention(context: &mut Context, node: &Node) -> Result<(), String> {
         "gated" => (true, false),
         "delta" => (false, true),
         "gated_delta" => (true, true),
-        other => return Err(format!("attribute `update_rule` is `{other}`, expected linear, gated, delta or gated_delta")),
+        other => {
+            return Err(format!(
+                "attribute `update_rule` is `{other}`, expected linear, gated, delta or gated_delta"
+            ));
+        }
     };
     let q = heads(context, node, q, "q_num_heads")?;
     let k = context.value(node, 1)?;
@@ -336,7 +365,10 @@ fn linear_attention(context: &mut Context, node: &Node) -> Result<(), String> {
         let x = context.value(node, index)?;
         let last = x.shape.last().copied().unwrap_or(0);
         let own = if last.is_multiple_of(groups) { groups } else { 1 };
-        if x.shape.len() != 3 || x.len() != batch * steps * last || !matches!(last / own.max(1), n if n == 1 || n == size) {
+        if x.shape.len() != 3
+            || x.len() != batch * steps * last
+            || !matches!(last / own.max(1), n if n == 1 || n == size)
+        {
             return Err(format!("input {index} has shape {:?}, which does not fit {groups} heads", x.shape));
         }
         let split = Computed { shape: vec![batch, steps, own, last / own], ..x };
@@ -351,7 +383,11 @@ fn linear_attention(context: &mut Context, node: &Node) -> Result<(), String> {
         }
     };
     if memory.shape != [batch, groups, size, v_size] {
-        return Err(format!("past_state has shape {:?}, expected {:?}", memory.shape, [batch, groups, size, v_size]));
+        return Err(format!(
+            "past_state has shape {:?}, expected {:?}",
+            memory.shape,
+            [batch, groups, size, v_size]
+        ));
     }
     let memory_kind = memory.kind;
     let scale = match node.float("scale", 0.0)? {
@@ -375,7 +411,8 @@ fn linear_attention(context: &mut Context, node: &Node) -> Result<(), String> {
         let key = at(context, &k, [size, 1])?;
         let mut value = at(context, &v, [1, v_size])?;
         if let Some(beta) = &beta {
-            let found = context.product(&Computed { shape: vec![batch, groups, 1, size], ..key.clone() }, &memory)?;
+            let found =
+                context.product(&Computed { shape: vec![batch, groups, 1, size], ..key.clone() }, &memory)?;
             let error = context.combine(&value, &found, binary::SUB)?;
             let beta = at(context, beta, [1, 1])?;
             value = context.combine(&error, &beta, binary::MUL)?;

@@ -27,7 +27,12 @@ impl Context {
         if inputs.len() != graph.inputs.len() {
             return Err(format!("its body takes {} inputs, {} are given", graph.inputs.len(), inputs.len()));
         }
-        let own = graph.nodes.iter().flat_map(|node| &node.outputs).chain(&graph.inputs).chain(graph.constants.keys());
+        let own = graph
+            .nodes
+            .iter()
+            .flat_map(|node| &node.outputs)
+            .chain(&graph.inputs)
+            .chain(graph.constants.keys());
         let hidden: Vec<(String, Option<Tensor>)> =
             own.map(|name| (name.clone(), self.tensors.get(name).cloned())).collect();
         self.tensors.extend(graph.inputs.iter().cloned().zip(inputs));
@@ -119,12 +124,16 @@ fn repeat(context: &mut Context, node: &Node) -> Result<(), String> {
     let count = match context.optional(node, 0)? {
         None => None,
         Some(tensor) => Some(context.whole(&tensor).ok_or_else(|| {
-            format!("its trip count `{}` is computed: export with a fixed number of iterations", node.inputs[0])
+            format!(
+                "its trip count `{}` is computed: export with a fixed number of iterations",
+                node.inputs[0]
+            )
         })?),
     };
     let count = count.and_then(|values| values.first().copied()).map(|count| count.max(0) as usize);
     let mut going = context.optional(node, 1)?;
-    let mut carried = (2..node.inputs.len()).map(|index| context.input(node, index)).collect::<Result<Vec<_>, _>>()?;
+    let mut carried =
+        (2..node.inputs.len()).map(|index| context.input(node, index)).collect::<Result<Vec<_>, _>>()?;
     let n_scans = graph.outputs.len().checked_sub(1 + carried.len()).ok_or("its body has too few outputs")?;
     let mut scans: Vec<Vec<Computed>> = vec![Vec::new(); n_scans];
     let mut active: Option<Computed> = None;
@@ -142,7 +151,9 @@ fn repeat(context: &mut Context, node: &Node) -> Result<(), String> {
             _ => {}
         }
         if iteration >= MAX_ITERATIONS {
-            return Err(format!("it runs more than {MAX_ITERATIONS} iterations, or has no bound that is constant"));
+            return Err(format!(
+                "it runs more than {MAX_ITERATIONS} iterations, or has no bound that is constant"
+            ));
         }
         if active.is_some() && (n_scans > 0 || count.is_none()) {
             return Err("its condition is computed: export with a fixed number of iterations".into());
@@ -220,9 +231,11 @@ fn scan(context: &mut Context, node: &Node) -> Result<(), String> {
     let n_in = usize::try_from(node.int("num_scan_inputs", 0)?).unwrap_or(0);
     let n_state = node.inputs.len().checked_sub(first + n_in).ok_or("has too few inputs")?;
     let n_out = graph.outputs.len().checked_sub(n_state).ok_or("its body has too few outputs")?;
-    let names = if batched { ["directions", ""] } else { ["scan_input_directions", "scan_output_directions"] };
+    let names =
+        if batched { ["directions", ""] } else { ["scan_input_directions", "scan_output_directions"] };
     let sequences = Sequences::read(node, n_in, n_out, names)?;
-    let inputs = (first..node.inputs.len()).map(|index| context.value(node, index)).collect::<Result<Vec<_>, _>>()?;
+    let inputs =
+        (first..node.inputs.len()).map(|index| context.value(node, index)).collect::<Result<Vec<_>, _>>()?;
     let results = if batched {
         let batch = inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(0);
         let mut all: Vec<Vec<Computed>> = vec![Vec::new(); n_state + n_out];
@@ -285,8 +298,11 @@ impl Context {
                 parts.push(self.computed(output)?);
             }
         }
-        let mut results = states.into_iter().map(|state| self.computed(state)).collect::<Result<Vec<_>, _>>()?;
-        for ((mut parts, &along), &reversed) in written.into_iter().zip(&sequences.out_axes).zip(&sequences.out_reversed) {
+        let mut results =
+            states.into_iter().map(|state| self.computed(state)).collect::<Result<Vec<_>, _>>()?;
+        for ((mut parts, &along), &reversed) in
+            written.into_iter().zip(&sequences.out_axes).zip(&sequences.out_reversed)
+        {
             if reversed {
                 parts.reverse();
             }

@@ -55,7 +55,9 @@ fn triple(values: &[usize], missing: usize) -> [usize; 3] {
 fn positive(node: &Node, name: &str, spatial: usize, low: i64, default: i64) -> Result<Vec<usize>, String> {
     let values = node.ints(name)?.unwrap_or_else(|| vec![default; spatial]);
     if values.len() != spatial || values.iter().any(|value| !(low..=MOST).contains(value)) {
-        return Err(format!("attribute `{name}` is {values:?}, expected {spatial} numbers from {low} to {MOST}"));
+        return Err(format!(
+            "attribute `{name}` is {values:?}, expected {spatial} numbers from {low} to {MOST}"
+        ));
     }
     Ok(values.into_iter().map(|value| value as usize).collect())
 }
@@ -92,7 +94,10 @@ impl Frame {
             }
             let padded = size + (pads[place] + pads[place + spatial]) as usize;
             let room = padded.checked_sub(reach).ok_or_else(|| {
-                format!("a kernel that reaches over {reach} does not fit {padded} elements (axis {})", place + 2)
+                format!(
+                    "a kernel that reaches over {reach} does not fit {padded} elements (axis {})",
+                    place + 2
+                )
             })?;
             let mut count = if ceil { room.div_ceil(stride[place]) } else { room / stride[place] } + 1;
             // A window must start inside the image or the padding before it.
@@ -213,7 +218,13 @@ impl Context {
     ) -> Result<Computed, String> {
         let (images, channels, channels_out) = (x.shape[0], x.shape[1], bias.len());
         if frame.spatial < 3 {
-            return self.convolved_planes(x.id, images, frame.window(channels, channels_out, groups), weights, bias);
+            return self.convolved_planes(
+                x.id,
+                images,
+                frame.window(channels, channels_out, groups),
+                weights,
+                bias,
+            );
         }
         let [depth, height, width] = frame.size;
         let [out_depth, out_height, out_width] = frame.out;
@@ -221,7 +232,12 @@ impl Context {
         let [front, back] = [frame.pad[0][0], frame.pad[1][0]];
         let mut x = Computed { shape: vec![images, channels, depth, height, width], ..x.clone() };
         if front + back > 0 {
-            x = self.padded(&x, &[0, 0, front, 0, 0], &[images, channels, front + depth + back, height, width], 0.0)?;
+            x = self.padded(
+                &x,
+                &[0, 0, front, 0, 0],
+                &[images, channels, front + depth + back, height, width],
+                0.0,
+            )?;
         }
         let own = super::strides(&x.shape);
         let plane = own[2];
@@ -260,17 +276,30 @@ fn causal_conv(context: &mut Context, node: &Node) -> Result<(), String> {
     if before > 0 {
         let past = match context.optional(node, 3)? {
             Some(past) => context.computed(past)?,
-            None => context.fixed(vec![0.0; elements(&[batch, channels, before])?], vec![batch, channels, before], kind)?,
+            None => context.fixed(
+                vec![0.0; elements(&[batch, channels, before])?],
+                vec![batch, channels, before],
+                kind,
+            )?,
         };
         if past.shape != [batch, channels, before] {
-            return Err(format!("past_state has shape {:?}, expected {:?}", past.shape, [batch, channels, before]));
+            return Err(format!(
+                "past_state has shape {:?}, expected {:?}",
+                past.shape,
+                [batch, channels, before]
+            ));
         }
         whole = context.concatenated(&[past, whole], 2)?;
     }
-    let values = context.data(weights.id).ok_or("its weights are computed: export them as initializers")?.to_vec();
+    let values =
+        context.data(weights.id).ok_or("its weights are computed: export them as initializers")?.to_vec();
     let bias = context.known(node, 2)?.map_or_else(|| vec![0.0; channels], |(bias, _)| bias.to_vec());
     if weights.shape != [channels, 1, taps] || bias.len() != channels {
-        return Err(format!("weights {:?} and {} biases do not fit {channels} channels", weights.shape, bias.len()));
+        return Err(format!(
+            "weights {:?} and {} biases do not fit {channels} channels",
+            weights.shape,
+            bias.len()
+        ));
     }
     let frame = Frame {
         size: [SIZE, SIZE, before + length],
@@ -347,7 +376,8 @@ fn conv_transpose(context: &mut Context, node: &Node) -> Result<(), String> {
         out.push(size as usize);
     }
     // Zeros between the pixels, and `reach - 1 - pad` around them (cut off where that is negative).
-    let (mut shape, mut windows, mut before) = (vec![images, channels], vec![(0, images, 1), (0, channels, 1)], vec![0, 0]);
+    let (mut shape, mut windows, mut before) =
+        (vec![images, channels], vec![(0, images, 1), (0, channels, 1)], vec![0, 0]);
     for place in 0..spatial {
         let reach = (kernel_shape[place + 2] - 1) * dilation[place] + 1;
         let front = reach as i64 - 1 - pads[place];
@@ -399,7 +429,13 @@ fn conv_transpose(context: &mut Context, node: &Node) -> Result<(), String> {
 
 impl Context {
     /// The pixels of `x` at steps of `stride` from `before` on, zeros elsewhere.
-    pub(super) fn spread(&mut self, x: &Computed, before: &[usize], stride: &[usize], shape: &[usize]) -> Result<Computed, String> {
+    pub(super) fn spread(
+        &mut self,
+        x: &Computed,
+        before: &[usize],
+        stride: &[usize],
+        shape: &[usize],
+    ) -> Result<Computed, String> {
         let full = super::strides(shape);
         let mut to = full.clone();
         for (place, &step) in stride.iter().enumerate() {
@@ -423,10 +459,15 @@ impl Context {
         // Every depth is a channel; means over lines of equal length are the mean over the box.
         let [depth, ..] = frame.size;
         let planes = Frame { spatial: 2, ..frame.clone() };
-        let flat = Computed { shape: vec![images, channels * depth, frame.size[1], frame.size[2]], ..x.clone() };
+        let flat =
+            Computed { shape: vec![images, channels * depth, frame.size[1], frame.size[2]], ..x.clone() };
         let y = self.pooled(&flat, &planes, kind)?;
         let along = frame.depth();
-        let y = self.pooled(&Computed { shape: vec![images, channels, along.size[1], along.size[2]], ..y }, &along, kind)?;
+        let y = self.pooled(
+            &Computed { shape: vec![images, channels, along.size[1], along.size[2]], ..y },
+            &along,
+            kind,
+        )?;
         Ok(Computed { shape, ..y })
     }
 }
@@ -446,11 +487,17 @@ fn max_pool(context: &mut Context, node: &Node) -> Result<(), String> {
 }
 
 /// The windows side by side; then the largest element of each, and where it lies in `x`.
-fn max_pool_with_places(context: &mut Context, node: &Node, x: &Computed, frame: &Frame) -> Result<(), String> {
+fn max_pool_with_places(
+    context: &mut Context,
+    node: &Node,
+    x: &Computed,
+    frame: &Frame,
+) -> Result<(), String> {
     let planes = x.shape[0] * x.shape[1];
     // Every window inside: what is added is never the largest.
     let reached = |axis: usize| (frame.out[axis] - 1) * frame.stride[axis] + frame.reach(axis);
-    let grown: Vec<usize> = (0..3).map(|axis| reached(axis).max(frame.pad[0][axis] + frame.size[axis])).collect();
+    let grown: Vec<usize> =
+        (0..3).map(|axis| reached(axis).max(frame.pad[0][axis] + frame.size[axis])).collect();
     let [front, top, left] = frame.pad[0];
     let flat = Computed { shape: [&[planes], &frame.size[..]].concat(), ..x.clone() };
     let wide = [&[planes], &*grown].concat();
@@ -464,7 +511,8 @@ fn max_pool_with_places(context: &mut Context, node: &Node, x: &Computed, frame:
     let windows = context.moved(&padded, &dims, &from, 0)?;
     let around = Axis { outer: planes * outs, n: taps, inner: 1 };
     let shape = frame.shape(x.shape[0], x.shape[1]);
-    let largest = context.step(Op::Reduce { x: windows.id, axis: around, kind: reduce::MAX }, planes * outs)?;
+    let largest =
+        context.step(Op::Reduce { x: windows.id, axis: around, kind: reduce::MAX }, planes * outs)?;
     context.result(node, 0, largest, shape.clone(), x.kind)?;
     let tap = context.step(Op::Arg { x: windows.id, axis: around, kind: 0 }, planes * outs)?;
     let tap = Computed { id: tap, shape: vec![planes * outs], kind: Kind::I64 };
@@ -522,11 +570,13 @@ fn max_unpool(context: &mut Context, node: &Node) -> Result<(), String> {
     let n = elements(&shape)?;
     let zeros = context.filled(n, 0.0)?;
     let axis = Axis { outer: 1, n, inner: 1 };
-    let op = Op::Scatter { x: zeros, indices: places.id, updates: x.id, axis, m: x.len(), each: false, kind: 0 };
+    let op =
+        Op::Scatter { x: zeros, indices: places.id, updates: x.id, axis, m: x.len(), each: false, kind: 0 };
     let mut y = Computed { id: context.step(op, n)?, shape: shape.clone(), kind: x.kind };
     if let Some(wanted) = context.integers(node, 2)? {
         let wanted: Option<Vec<usize>> = wanted.into_iter().map(|size| usize::try_from(size).ok()).collect();
-        let wanted = wanted.filter(|w| w.len() == shape.len() && w.iter().zip(&shape).all(|(w, own)| w >= own));
+        let wanted =
+            wanted.filter(|w| w.len() == shape.len() && w.iter().zip(&shape).all(|(w, own)| w >= own));
         let wanted = wanted.ok_or_else(|| format!("output_shape is smaller than {shape:?}"))?;
         if wanted != shape {
             y = context.padded(&y, &vec![0; shape.len()], &wanted, 0.0)?;
@@ -540,8 +590,12 @@ fn col_to_image(context: &mut Context, node: &Node) -> Result<(), String> {
     let x = context.value(node, 0)?;
     let read = |context: &mut Context, index: usize| -> Result<Vec<usize>, String> {
         let values = context.integers(node, index)?.ok_or("has no sizes")?;
-        let bounded = |value: i64| usize::try_from(value).ok().filter(|&value| (1..=MOST as usize).contains(&value));
-        values.iter().map(|&value| bounded(value).ok_or_else(|| format!("size {value} is out of range"))).collect()
+        let bounded =
+            |value: i64| usize::try_from(value).ok().filter(|&value| (1..=MOST as usize).contains(&value));
+        values
+            .iter()
+            .map(|&value| bounded(value).ok_or_else(|| format!("size {value} is out of range")))
+            .collect()
     };
     let (image, block) = (read(context, 1)?, read(context, 2)?);
     let rank = image.len();
@@ -560,7 +614,8 @@ fn col_to_image(context: &mut Context, node: &Node) -> Result<(), String> {
     for axis in 0..rank {
         let size = image[axis] + pads[axis] + pads[axis + rank];
         let reach = (block[axis] - 1) * dilation[axis] + 1;
-        let room = size.checked_sub(reach).ok_or_else(|| format!("a kernel {block:?} does not fit {image:?}"))?;
+        let room =
+            size.checked_sub(reach).ok_or_else(|| format!("a kernel {block:?} does not fit {image:?}"))?;
         wide.push(size);
         counts.push(room / stride[axis] + 1);
     }
@@ -573,7 +628,10 @@ fn col_to_image(context: &mut Context, node: &Node) -> Result<(), String> {
     for (sizes, factors) in [(&block, &dilation), (&counts, &stride)] {
         for axis in 0..rank {
             let step = steps[axis] * factors[axis] as i64;
-            table = table.iter().flat_map(|&base| (0..sizes[axis] as i64).map(move |i| base + i * step)).collect();
+            table = table
+                .iter()
+                .flat_map(|&base| (0..sizes[axis] as i64).map(move |i| base + i * step))
+                .collect();
         }
     }
     let m = table.len();
@@ -629,7 +687,11 @@ impl Context {
     /// `|x|^p`
     fn powers(&mut self, x: &Computed, p: f32) -> Result<Computed, String> {
         let size = self.apply(x, Function::new(unary::ABS))?;
-        if p == 2.0 { self.combine(&size, &size, binary::MUL) } else { self.with_number(&size, binary::POW, p) }
+        if p == 2.0 {
+            self.combine(&size, &size, binary::MUL)
+        } else {
+            self.with_number(&size, binary::POW, p)
+        }
     }
 }
 
@@ -659,7 +721,9 @@ fn global_lp_pool(context: &mut Context, node: &Node) -> Result<(), String> {
 fn lrn(context: &mut Context, node: &Node) -> Result<(), String> {
     let x = context.value(node, 0)?;
     let size = node.int("size", 0)?;
-    let &[images, channels, ..] = &*x.shape else { return Err(format!("shape {:?} has no channels", x.shape)) };
+    let &[images, channels, ..] = &*x.shape else {
+        return Err(format!("shape {:?} has no channels", x.shape));
+    };
     if !(1..=MOST).contains(&size) {
         return Err(format!("attribute `size` is {size}, expected a number from 1"));
     }

@@ -114,7 +114,9 @@ impl Context {
             symmetric => Some(symmetric),
         };
         let prefers_swap = a.len() < n || (self.data(a.id).is_some() && self.data(b.id).is_none());
-        if let (true, Some(swapped), Some(inner)) = (prefers_swap && b.len() == n, swap(kind), pattern(&a.shape, &shape)) {
+        if let (true, Some(swapped), Some(inner)) =
+            (prefers_swap && b.len() == n, swap(kind), pattern(&a.shape, &shape))
+        {
             let id = self.step(Op::Binary { a: b.id, b: a.id, kind: swapped, inner }, n)?;
             return Ok(result(id, a.kind));
         }
@@ -161,7 +163,10 @@ impl Context {
                 self.charge(len)?;
                 let mut table = vec![offset as i64];
                 for (&size, &stride) in shape.iter().zip(from) {
-                    table = table.iter().flat_map(|&base| (0..size as i64).map(move |i| base + i * stride)).collect();
+                    table = table
+                        .iter()
+                        .flat_map(|&base| (0..size as i64).map(move |i| base + i * stride))
+                        .collect();
                 }
                 Op::Gather { x: x.id, table: table.into_iter().map(|place| place as u32).collect() }
             }
@@ -218,7 +223,11 @@ impl Context {
 /// Integers that are known stay known.
 fn known_arithmetic(context: &mut Context, node: &Node, kind: u8) -> Result<bool, String> {
     let (a, b) = (context.input(node, 0)?, context.input(node, 1)?);
-    let (Tensor::Known { values: x, shape: own_a, kind: dtype }, Tensor::Known { values: y, shape: own_b, .. }) = (a, b) else {
+    let (
+        Tensor::Known { values: x, shape: own_a, kind: dtype },
+        Tensor::Known { values: y, shape: own_b, .. },
+    ) = (a, b)
+    else {
         return Ok(false);
     };
     let f: fn(i64, i64) -> Option<i64> = match kind {
@@ -487,7 +496,8 @@ fn is_inf(context: &mut Context, node: &Node) -> Result<(), String> {
 }
 
 fn cast(context: &mut Context, node: &Node) -> Result<(), String> {
-    let to = Kind::from_onnx(node.int("to", 0)? as i32).map_err(|problem| format!("attribute `to` {problem}"))?;
+    let to =
+        Kind::from_onnx(node.int("to", 0)? as i32).map_err(|problem| format!("attribute `to` {problem}"))?;
     cast_to(context, node, to)
 }
 
@@ -531,13 +541,18 @@ fn cast_to(context: &mut Context, node: &Node, to: Kind) -> Result<(), String> {
 
 /// `a` where the condition holds, else `b`.
 fn select(context: &mut Context, node: &Node) -> Result<(), String> {
-    if let (Tensor::Known { values: x, shape: own, .. }, Tensor::Known { values: a, shape: own_a, kind }, Tensor::Known { values: b, shape: own_b, .. }) =
-        (context.input(node, 0)?, context.input(node, 1)?, context.input(node, 2)?)
+    if let (
+        Tensor::Known { values: x, shape: own, .. },
+        Tensor::Known { values: a, shape: own_a, kind },
+        Tensor::Known { values: b, shape: own_b, .. },
+    ) = (context.input(node, 0)?, context.input(node, 1)?, context.input(node, 2)?)
     {
         let shape = broadcast(&broadcast(&own, &own_a)?, &own_b)?;
         context.charge(elements(&shape)?)?;
-        let places = repeated(&own, &shape).into_iter().zip(repeated(&own_a, &shape)).zip(repeated(&own_b, &shape));
-        let values = places.map(|((x_at, a_at), b_at)| if x[x_at] != 0 { a[a_at] } else { b[b_at] }).collect();
+        let places =
+            repeated(&own, &shape).into_iter().zip(repeated(&own_a, &shape)).zip(repeated(&own_b, &shape));
+        let values =
+            places.map(|((x_at, a_at), b_at)| if x[x_at] != 0 { a[a_at] } else { b[b_at] }).collect();
         return context.set(node, 0, Tensor::integers(values, shape, kind));
     }
     let (x, a, b) = (context.value(node, 0)?, context.value(node, 1)?, context.value(node, 2)?);

@@ -38,7 +38,12 @@ impl Context {
     }
 
     /// Slices of `x` along an axis at computed indices, which count from either end.
-    pub(super) fn taken(&mut self, x: &Computed, indices: &Computed, along: usize) -> Result<Computed, String> {
+    pub(super) fn taken(
+        &mut self,
+        x: &Computed,
+        indices: &Computed,
+        along: usize,
+    ) -> Result<Computed, String> {
         if along >= x.shape.len() {
             return Err(format!("shape {:?} has no axis {along}", x.shape));
         }
@@ -59,11 +64,19 @@ impl Context {
     }
 
     /// One element of `x` per index: `indices` has the shape of the result.
-    pub(super) fn taken_each(&mut self, x: &Computed, indices: &Computed, along: usize) -> Result<Computed, String> {
+    pub(super) fn taken_each(
+        &mut self,
+        x: &Computed,
+        indices: &Computed,
+        along: usize,
+    ) -> Result<Computed, String> {
         self.sound(x)?;
         self.sound(indices)?;
         if along >= x.shape.len() || indices.shape.len() != x.shape.len() {
-            return Err(format!("indices of shape {:?} do not fit axis {along} of {:?}", indices.shape, x.shape));
+            return Err(format!(
+                "indices of shape {:?} do not fit axis {along} of {:?}",
+                indices.shape, x.shape
+            ));
         }
         // Other axes may be shorter in the indices: only the first elements are read.
         let mut x = x.clone();
@@ -90,7 +103,9 @@ fn gather(context: &mut Context, node: &Node) -> Result<(), String> {
     let (tensor, indices) = (context.input(node, 0)?, context.input(node, 1)?);
     let along = axis(node.int("axis", 0)?, tensor.shape().len())?;
     let size = tensor.shape()[along];
-    let place = |index: i64| axis(index, size).map_err(|_| format!("index {index} lies outside axis {along} of size {size}"));
+    let place = |index: i64| {
+        axis(index, size).map_err(|_| format!("index {index} lies outside axis {along} of size {size}"))
+    };
     if let Tensor::Known { values: places, shape: index_shape, .. } = &indices {
         let places = places.iter().map(|&index| place(index)).collect::<Result<Vec<_>, _>>()?;
         if let (Tensor::Known { values, kind, .. }, 1) = (&tensor, tensor.shape().len()) {
@@ -190,7 +205,9 @@ fn reduction(node: &Node) -> Result<u8, String> {
         "mul" => 2,
         "max" => 3,
         "min" => 4,
-        other => return Err(format!("attribute `reduction` is `{other}`, expected none, add, mul, max or min")),
+        other => {
+            return Err(format!("attribute `reduction` is `{other}`, expected none, add, mul, max or min"));
+        }
     })
 }
 
@@ -236,7 +253,10 @@ fn tensor_scatter(context: &mut Context, node: &Node) -> Result<(), String> {
         && (0..rank).all(|place| place == along || x.shape[place] == updates.shape[place])
         && updates.shape[along] <= x.shape[along];
     if !fits {
-        return Err(format!("updates of shape {:?} do not fit {:?} along axis {along}", updates.shape, x.shape));
+        return Err(format!(
+            "updates of shape {:?} do not fit {:?} along axis {along}",
+            updates.shape, x.shape
+        ));
     }
     let count = updates.shape[along];
     let mut shape = vec![1; rank];
@@ -258,7 +278,8 @@ fn tensor_scatter(context: &mut Context, node: &Node) -> Result<(), String> {
     }
     let places = context.expand(&places, &updates.shape)?;
     let axis = Axis::of(&x.shape, along);
-    let op = Op::Scatter { x: x.id, indices: places.id, updates: updates.id, axis, m: count, each: true, kind: 0 };
+    let op =
+        Op::Scatter { x: x.id, indices: places.id, updates: updates.id, axis, m: count, each: true, kind: 0 };
     let id = context.step(op, x.len())?;
     context.finish(node, Computed { id, ..x })
 }
@@ -276,7 +297,8 @@ fn reverse_sequence(context: &mut Context, node: &Node) -> Result<(), String> {
         shape[along] = x.shape[along];
         shape
     };
-    let steps = context.fixed((0..x.shape[time]).map(|step| step as f32).collect(), shape(time), Kind::I64)?;
+    let steps =
+        context.fixed((0..x.shape[time]).map(|step| step as f32).collect(), shape(time), Kind::I64)?;
     let lengths = Computed { shape: shape(batch), ..lengths };
     let inside = context.combine(&steps, &lengths, binary::LESS)?;
     let last = context.with_number(&lengths, binary::SUB, 1.0)?;

@@ -33,13 +33,17 @@ fn cross_entropy(context: &mut Context, node: &Node) -> Result<(), String> {
 fn likelihood(context: &mut Context, node: &Node, x: &Computed) -> Result<Computed, String> {
     let target = context.value(node, 1)?;
     let mut own = x.shape.clone();
-    if own.len() < 2 || { own.remove(1); own != target.shape } {
+    if own.len() < 2 || {
+        own.remove(1);
+        own != target.shape
+    } {
         return Err(format!("targets of shape {:?} do not fit scores of shape {:?}", target.shape, x.shape));
     }
     let mut shape = x.shape.clone();
     shape[1] = 1;
     let picked = context.taken_each(x, &Computed { shape, ..target.clone() }, 1)?;
-    let mut loss = context.with_number(&Computed { shape: target.shape.clone(), ..picked }, binary::MUL, -1.0)?;
+    let mut loss =
+        context.with_number(&Computed { shape: target.shape.clone(), ..picked }, binary::MUL, -1.0)?;
     let mut weight = match context.optional(node, 2)? {
         None => None,
         Some(tensor) => {

@@ -51,7 +51,10 @@ impl Context {
         }
         let block = usize::try_from(block).unwrap_or(0);
         if own.shape.len() != rank || block == 0 || own.shape[along].saturating_mul(block) < x.shape[along] {
-            return Err(format!("scales of shape {:?} do not fit blocks of {block} in {:?}", own.shape, x.shape));
+            return Err(format!(
+                "scales of shape {:?} do not fit blocks of {block} in {:?}",
+                own.shape, x.shape
+            ));
         }
         let mut split = own.shape.clone();
         split.insert(along + 1, 1);
@@ -64,7 +67,13 @@ impl Context {
     }
 
     /// `clip(round(x / scale) + zero)` as an integer of this type.
-    fn quantized(&mut self, x: &Computed, scale: &Computed, zero: Option<&Computed>, kind: Kind) -> Result<Computed, String> {
+    fn quantized(
+        &mut self,
+        x: &Computed,
+        scale: &Computed,
+        zero: Option<&Computed>,
+        kind: Kind,
+    ) -> Result<Computed, String> {
         let (low, high) = range(kind)?;
         let y = self.combine(x, scale, binary::DIV)?;
         let mut y = self.apply(&y, Function::new(unary::ROUND))?;
@@ -76,13 +85,21 @@ impl Context {
     }
 
     /// `x - zero`, with the largest size that its elements can have. `shape`: of the zero point.
-    fn centred(&mut self, node: &Node, x: &Computed, zero: usize, shape: impl Fn(usize) -> Vec<usize>) -> Result<(Computed, f32), String> {
+    fn centred(
+        &mut self,
+        node: &Node,
+        x: &Computed,
+        zero: usize,
+        shape: impl Fn(usize) -> Vec<usize>,
+    ) -> Result<(Computed, f32), String> {
         let (low, high) = range(x.kind)?;
         let Some(zero) = self.optional(node, zero)? else { return Ok((x.clone(), high.max(-low))) };
         let zero = self.computed(zero)?;
         let zero = Computed { shape: if zero.len() == 1 { vec![] } else { shape(zero.len()) }, ..zero };
         let (first, last) = match self.data(zero.id) {
-            Some(values) => values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v))),
+            Some(values) => {
+                values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)))
+            }
             None => (low, high),
         };
         let y = self.combine(x, &zero, binary::SUB)?;
@@ -92,7 +109,8 @@ impl Context {
 
     /// Whether sums of `terms` products stay exact; `b` may be known better than by its type.
     fn exact(&self, terms: usize, a: f32, b: &Computed, most: f32) -> Result<(), String> {
-        let most = self.data(b.id).map_or(most, |values| values.iter().fold(0.0, |most: f32, v| most.max(v.abs())));
+        let most =
+            self.data(b.id).map_or(most, |values| values.iter().fold(0.0, |most: f32, v| most.max(v.abs())));
         let sum = terms as f64 * f64::from(a) * f64::from(most);
         if sum > MAX_EXACT as f64 {
             return Err(format!(
@@ -103,7 +121,11 @@ impl Context {
     }
 
     /// The product of integers less their zero points, exactly. `places`: of A, B and their zero points.
-    fn integer_product(&mut self, node: &Node, [a, b, a_zero, b_zero]: [usize; 4]) -> Result<Computed, String> {
+    fn integer_product(
+        &mut self,
+        node: &Node,
+        [a, b, a_zero, b_zero]: [usize; 4],
+    ) -> Result<Computed, String> {
         let (a, b) = (self.value(node, a)?, self.value(node, b)?);
         // One zero point per row of A, per column of B.
         let (a, a_most) = self.centred(node, &a, a_zero, |count| vec![count, 1])?;
@@ -114,7 +136,12 @@ impl Context {
     }
 
     /// The convolution of integers less their zero points, exactly.
-    fn integer_conv(&mut self, node: &Node, [x, w, x_zero, w_zero]: [usize; 4], bias: Option<usize>) -> Result<Computed, String> {
+    fn integer_conv(
+        &mut self,
+        node: &Node,
+        [x, w, x_zero, w_zero]: [usize; 4],
+        bias: Option<usize>,
+    ) -> Result<Computed, String> {
         let (x, w) = (self.value(node, x)?, self.value(node, w)?);
         let (x, x_most) = self.centred(node, &x, x_zero, |count| vec![count])?;
         let rank = w.shape.len();
@@ -129,7 +156,13 @@ impl Context {
     }
 
     /// An accumulator to the quantised result: `clip(round(x * a_scale * b_scale / y_scale) + zero)`.
-    fn requantized(&mut self, node: &Node, x: &Computed, scales: [&Computed; 2], [y_scale, y_zero]: [usize; 2]) -> Result<(), String> {
+    fn requantized(
+        &mut self,
+        node: &Node,
+        x: &Computed,
+        scales: [&Computed; 2],
+        [y_scale, y_zero]: [usize; 2],
+    ) -> Result<(), String> {
         let scale = self.combine(scales[0], scales[1], binary::MUL)?;
         let own = self.scale(node, y_scale, |count| vec![count])?;
         let factor = self.combine(&scale, &own, binary::DIV)?;
@@ -142,7 +175,12 @@ impl Context {
     }
 
     /// A scale: one number, or many in this shape.
-    fn scale(&mut self, node: &Node, index: usize, shape: impl Fn(usize) -> Vec<usize>) -> Result<Computed, String> {
+    fn scale(
+        &mut self,
+        node: &Node,
+        index: usize,
+        shape: impl Fn(usize) -> Vec<usize>,
+    ) -> Result<Computed, String> {
         let own = self.value(node, index)?;
         Ok(Computed { shape: if own.len() == 1 { vec![] } else { shape(own.len()) }, ..own })
     }
@@ -163,7 +201,9 @@ fn quantize(context: &mut Context, node: &Node) -> Result<(), String> {
     let kind = match (&zero, node.int("output_dtype", 0)?) {
         (Some(zero), _) => zero.kind,
         (None, 0) => Kind::U8,
-        (None, number) => Kind::from_onnx(number as i32).map_err(|problem| format!("attribute `output_dtype` {problem}"))?,
+        (None, number) => {
+            Kind::from_onnx(number as i32).map_err(|problem| format!("attribute `output_dtype` {problem}"))?
+        }
     };
     let y = context.quantized(&x, &scale, zero.as_ref(), kind)?;
     context.finish(node, y)
@@ -217,7 +257,8 @@ fn matmul_integer(context: &mut Context, node: &Node) -> Result<(), String> {
 
 fn qlinear_matmul(context: &mut Context, node: &Node) -> Result<(), String> {
     let y = context.integer_product(node, [0, 3, 2, 5])?;
-    let scales = [context.scale(node, 1, |count| vec![count, 1])?, context.scale(node, 4, |count| vec![count])?];
+    let scales =
+        [context.scale(node, 1, |count| vec![count, 1])?, context.scale(node, 4, |count| vec![count])?];
     context.requantized(node, &y, [&scales[0], &scales[1]], [6, 7])
 }
 
@@ -229,7 +270,9 @@ fn conv_integer(context: &mut Context, node: &Node) -> Result<(), String> {
 fn qlinear_conv(context: &mut Context, node: &Node) -> Result<(), String> {
     let y = context.integer_conv(node, [0, 3, 2, 5], Some(8))?;
     let rank = y.shape.len();
-    let scales =
-        [context.scale(node, 1, |count| vec![count])?, context.scale(node, 4, |count| per_first(count, rank - 1))?];
+    let scales = [
+        context.scale(node, 1, |count| vec![count])?,
+        context.scale(node, 4, |count| per_first(count, rank - 1))?,
+    ];
     context.requantized(node, &y, [&scales[0], &scales[1]], [6, 7])
 }

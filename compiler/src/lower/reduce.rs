@@ -50,7 +50,8 @@ impl Context {
         let run = axes.windows(2).all(|pair| pair[1] == pair[0] + 1);
         let (x, around) = if run {
             let last = first + axes.len();
-            let flat = [elements(&x.shape[..first])?, elements(&x.shape[first..last])?, elements(&x.shape[last..])?];
+            let flat =
+                [elements(&x.shape[..first])?, elements(&x.shape[first..last])?, elements(&x.shape[last..])?];
             (x.clone(), Axis { outer: flat[0], n: flat[1], inner: flat[2] })
         } else {
             // The axes to be reduced go to the end.
@@ -66,7 +67,12 @@ impl Context {
     }
 
     /// `(x - mean) / sqrt(variance + epsilon)` over axes.
-    pub(super) fn normalized(&mut self, x: &Computed, axes: &[usize], epsilon: f32) -> Result<[Computed; 3], String> {
+    pub(super) fn normalized(
+        &mut self,
+        x: &Computed,
+        axes: &[usize],
+        epsilon: f32,
+    ) -> Result<[Computed; 3], String> {
         let mean = self.reduced(x, axes, by::MEAN)?;
         let centred = self.combine(x, &mean, binary::SUB)?;
         let (y, scale) = self.scaled(&centred, axes, epsilon)?;
@@ -142,7 +148,8 @@ fn arg(context: &mut Context, node: &Node, kind: u8) -> Result<(), String> {
     let along = axis(node.int("axis", 0)?, x.shape.len())?;
     let last = u8::from(node.int("select_last_index", 0)? != 0) << 1;
     let around = Axis::of(&x.shape, along);
-    let id = context.step(Op::Arg { x: x.id, axis: around, kind: kind | last }, around.outer * around.inner)?;
+    let id =
+        context.step(Op::Arg { x: x.id, axis: around, kind: kind | last }, around.outer * around.inner)?;
     let mut shape = x.shape;
     shape[along] = 1;
     if node.int("keepdims", 1)? == 0 {
@@ -251,7 +258,11 @@ fn batch_normalization(context: &mut Context, node: &Node) -> Result<(), String>
     for index in 1..5 {
         let own = context.value(node, index)?;
         if rank < 2 || own.len() != x.shape[1] {
-            return Err(format!("input {index} has {} numbers, which do not fit the channels of {:?}", own.len(), x.shape));
+            return Err(format!(
+                "input {index} has {} numbers, which do not fit the channels of {:?}",
+                own.len(),
+                x.shape
+            ));
         }
         parameters.push(context.per_channel(own, rank));
     }

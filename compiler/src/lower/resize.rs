@@ -54,7 +54,11 @@ impl Mode<'_> {
             "tf_half_pixel_for_nn" => (y + 0.5) / scale,
             "tf_crop_and_resize" if out == 1.0 => (end - start) * (size - 1.0) / 2.0 + start * (size - 1.0),
             "tf_crop_and_resize" => y * (end - start) * (size - 1.0) / (out - 1.0) + start * (size - 1.0),
-            other => return Err(format!("attribute `coordinate_transformation_mode` is `{other}`, which has no lowering")),
+            other => {
+                return Err(format!(
+                    "attribute `coordinate_transformation_mode` is `{other}`, which has no lowering"
+                ));
+            }
         })
     }
 
@@ -73,7 +77,9 @@ impl Mode<'_> {
                     "round_prefer_ceil" => ratio >= 0.5,
                     "floor" => false,
                     "ceil" => true,
-                    other => return Err(format!("attribute `nearest_mode` is `{other}`, which has no lowering")),
+                    other => {
+                        return Err(format!("attribute `nearest_mode` is `{other}`, which has no lowering"));
+                    }
                 };
                 if up { vec![0.0, 1.0] } else { vec![1.0, 0.0] }
             }
@@ -84,7 +90,8 @@ impl Mode<'_> {
             }
             "cubic" => {
                 let first = (-2.0 / scale).floor() as i64 + 1;
-                let weights = (first..2 - first).map(|tap| self.spline(scale * (tap as f64 - ratio))).collect();
+                let weights =
+                    (first..2 - first).map(|tap| self.spline(scale * (tap as f64 - ratio))).collect();
                 if self.antialias { normal(weights) } else { weights }
             }
             other => return Err(format!("attribute `mode` is `{other}`, expected nearest, linear or cubic")),
@@ -258,7 +265,8 @@ fn resize(context: &mut Context, node: &Node) -> Result<(), String> {
     }
     let mode = Mode {
         kind: node.text("mode", "nearest")?,
-        coordinates: node.text("coordinate_transformation_mode", if old { "asymmetric" } else { "half_pixel" })?,
+        coordinates: node
+            .text("coordinate_transformation_mode", if old { "asymmetric" } else { "half_pixel" })?,
         rounding: node.text("nearest_mode", if old { "floor" } else { "round_prefer_floor" })?,
         cubic: node.float("cubic_coeff_a", -0.75)?.into(),
         antialias: node.int("antialias", 0)? != 0,

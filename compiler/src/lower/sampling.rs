@@ -22,7 +22,10 @@ enum Border {
     Zeros,
     Edge,
     /// Mirrored at these places.
-    Mirror { low: f32, high: f32 },
+    Mirror {
+        low: f32,
+        high: f32,
+    },
 }
 
 impl Context {
@@ -53,7 +56,13 @@ impl Context {
     }
 
     /// One tap: the pixel inside the image, and the weight, 0 where zeros lie around it.
-    fn tap(&mut self, place: &Computed, weight: Computed, size: usize, border: Border) -> Result<(Computed, Computed), String> {
+    fn tap(
+        &mut self,
+        place: &Computed,
+        weight: Computed,
+        size: usize,
+        border: Border,
+    ) -> Result<(Computed, Computed), String> {
         let last = size as f32 - 1.0;
         let (mut place, mut weight) = (place.clone(), weight);
         match border {
@@ -136,7 +145,11 @@ impl Context {
             let axis = Axis { outer: n * channels, n: pixels, inner: 1 };
             let op = Op::Take { x: x.id, indices: index.id, axis, m: places, each: true };
             let value = Computed { id: self.step(op, elements(&wide)?)?, shape: wide.to_vec(), kind: x.kind };
-            values.push(self.combine(&value, &Computed { shape: vec![n, 1, places], ..weight }, binary::MUL)?);
+            values.push(self.combine(
+                &value,
+                &Computed { shape: vec![n, 1, places], ..weight },
+                binary::MUL,
+            )?);
         }
         Ok(values)
     }
@@ -154,7 +167,11 @@ impl Context {
 fn grid_sample(context: &mut Context, node: &Node) -> Result<(), String> {
     let (x, grid) = (context.value(node, 0)?, context.value(node, 1)?);
     let rank = x.shape.len();
-    if !(3..=5).contains(&rank) || grid.shape.len() != rank || grid.shape[0] != x.shape[0] || grid.shape[rank - 1] != rank - 2 {
+    if !(3..=5).contains(&rank)
+        || grid.shape.len() != rank
+        || grid.shape[0] != x.shape[0]
+        || grid.shape[rank - 1] != rank - 2
+    {
         return Err(format!("a grid of shape {:?} does not fit {:?}", grid.shape, x.shape));
     }
     let [n, channels] = [x.shape[0], x.shape[1]];
@@ -186,7 +203,11 @@ fn grid_sample(context: &mut Context, node: &Node) -> Result<(), String> {
             "zeros" => Border::Zeros,
             "border" => Border::Edge,
             "reflection" => Border::Mirror { low, high },
-            other => return Err(format!("attribute `padding_mode` is `{other}`, expected zeros, border or reflection")),
+            other => {
+                return Err(format!(
+                    "attribute `padding_mode` is `{other}`, expected zeros, border or reflection"
+                ));
+            }
         };
         if border != Border::Zeros {
             let moved = match border {
@@ -206,7 +227,8 @@ fn grid_sample(context: &mut Context, node: &Node) -> Result<(), String> {
     let flat = Computed { shape: vec![n, channels, elements(&size)?], ..x.clone() };
     let values = context.sampled(&flat, &size, &taps)?;
     let y = context.folded(values, binary::ADD)?;
-    let shape: Vec<usize> = [n, channels].into_iter().chain(grid.shape[1..rank - 1].iter().copied()).collect();
+    let shape: Vec<usize> =
+        [n, channels].into_iter().chain(grid.shape[1..rank - 1].iter().copied()).collect();
     context.finish(node, Computed { shape, ..y })
 }
 
@@ -214,8 +236,11 @@ fn grid_sample(context: &mut Context, node: &Node) -> Result<(), String> {
 fn affine_grid(context: &mut Context, node: &Node) -> Result<(), String> {
     let theta = context.value(node, 0)?;
     let size = context.integers(node, 1)?.ok_or("has no size")?;
-    let size: Option<Vec<usize>> = size.iter().map(|&size| usize::try_from(size).ok().filter(|&size| size > 0)).collect();
-    let size = size.filter(|size| (4..=5).contains(&size.len())).ok_or("its size is not [n, channels, .., height, width]")?;
+    let size: Option<Vec<usize>> =
+        size.iter().map(|&size| usize::try_from(size).ok().filter(|&size| size > 0)).collect();
+    let size = size
+        .filter(|size| (4..=5).contains(&size.len()))
+        .ok_or("its size is not [n, channels, .., height, width]")?;
     let (n, size) = (size[0], &size[2..]);
     let (rank, pixels) = (size.len(), elements(size)?);
     if theta.shape != [n, rank, rank + 1] {
@@ -247,30 +272,46 @@ fn pair(node: &Node, name: &str, default: usize) -> Result<Vec<usize>, String> {
     let values = node.ints(name)?.unwrap_or_else(|| vec![default as i64; if name == "pads" { 4 } else { 2 }]);
     let bounded = |value: &i64| usize::try_from(*value).ok().filter(|&value| value <= 1 << 12);
     let values: Option<Vec<usize>> = values.iter().map(bounded).collect();
-    values.filter(|values| values.len() == if name == "pads" { 4 } else { 2 }).ok_or_else(|| format!("attribute `{name}` is out of range"))
+    values
+        .filter(|values| values.len() == if name == "pads" { 4 } else { 2 })
+        .ok_or_else(|| format!("attribute `{name}` is out of range"))
 }
 
 /// A convolution whose taps lie at computed places: the pixels under every tap, then a product.
 fn deform_conv(context: &mut Context, node: &Node) -> Result<(), String> {
     let (x, weights, offset) = (context.value(node, 0)?, context.value(node, 1)?, context.value(node, 2)?);
-    let (&[n, channels, height, width], &[channels_out, per_group, kernel_h, kernel_w]) = (&*x.shape, &*weights.shape) else {
-        return Err(format!("an input of shape {:?} with weights {:?}: two dimensions have a lowering", x.shape, weights.shape));
+    let (&[n, channels, height, width], &[channels_out, per_group, kernel_h, kernel_w]) =
+        (&*x.shape, &*weights.shape)
+    else {
+        return Err(format!(
+            "an input of shape {:?} with weights {:?}: two dimensions have a lowering",
+            x.shape, weights.shape
+        ));
     };
     let positive = |name: &str| -> Result<usize, String> {
-        usize::try_from(node.int(name, 1)?).ok().filter(|&value| value > 0).ok_or_else(|| format!("attribute `{name}` is not positive"))
+        usize::try_from(node.int(name, 1)?)
+            .ok()
+            .filter(|&value| value > 0)
+            .ok_or_else(|| format!("attribute `{name}` is not positive"))
     };
     let (groups, offset_groups) = (positive("group")?, positive("offset_group")?);
     let taps = kernel_h * kernel_w;
-    let &[_, rows, out_h, out_w] = &*offset.shape else { return Err(format!("offsets have shape {:?}", offset.shape)) };
+    let &[_, rows, out_h, out_w] = &*offset.shape else {
+        return Err(format!("offsets have shape {:?}", offset.shape));
+    };
     let fits = per_group * groups == channels
         && channels_out.is_multiple_of(groups)
         && channels.is_multiple_of(offset_groups)
         && rows == 2 * taps * offset_groups
         && offset.shape[0] == n;
     if !fits {
-        return Err(format!("offsets {:?} and weights {:?} do not fit {:?}", offset.shape, weights.shape, x.shape));
+        return Err(format!(
+            "offsets {:?} and weights {:?} do not fit {:?}",
+            offset.shape, weights.shape, x.shape
+        ));
     }
-    let (stride, dilation, pads) = (pair(node, "strides", 1)?, pair(node, "dilations", 1)?, pair(node, "pads", 0)?);
+    let (stride, dilation, pads) =
+        (pair(node, "strides", 1)?, pair(node, "dilations", 1)?, pair(node, "pads", 0)?);
     let kernel = [kernel_h, kernel_w];
     let places = out_h * out_w;
     let size = [height, width];
@@ -292,7 +333,8 @@ fn deform_conv(context: &mut Context, node: &Node) -> Result<(), String> {
                 let out = if axis == 0 { out / out_w } else { out % out_w };
                 (out * stride[axis] + tap * dilation[axis]) as f32 - pads[axis] as f32
             };
-            let grid = context.fixed((0..taps * places).map(place).collect(), vec![taps * places], Kind::F32)?;
+            let grid =
+                context.fixed((0..taps * places).map(place).collect(), vec![taps * places], Kind::F32)?;
             let moved = context.part(&offset, 1, group, 1)?;
             let moved = context.part(&moved, 3, axis, 1)?;
             let moved = Computed { shape: vec![n, taps * places], ..moved };
@@ -311,7 +353,8 @@ fn deform_conv(context: &mut Context, node: &Node) -> Result<(), String> {
     let all = if columns.len() == 1 { columns.remove(0) } else { context.concatenated(&columns, 1)? };
     let all = Computed { shape: vec![n, groups, per_group * taps, places], ..all };
     let all = context.permuted(&all, &[1, 0, 3, 2])?;
-    let weights = context.data(weights.id).ok_or("its weights are computed: export them as initializers")?.to_vec();
+    let weights =
+        context.data(weights.id).ok_or("its weights are computed: export them as initializers")?.to_vec();
     let bias = context.known(node, 3)?.map_or_else(|| vec![0.0; channels_out], |(bias, _)| bias.to_vec());
     if bias.len() != channels_out {
         return Err(format!("has {} biases for {channels_out} channels", bias.len()));
@@ -348,7 +391,9 @@ fn roi_align(context: &mut Context, node: &Node) -> Result<(), String> {
     let bins = [number("output_height", 1)?, number("output_width", 1)?];
     let samples = number("sampling_ratio", 0)?;
     let old = context.opset < 16;
-    let half = node.text("coordinate_transformation_mode", if old { "output_half_pixel" } else { "half_pixel" })? == "half_pixel";
+    let half = node
+        .text("coordinate_transformation_mode", if old { "output_half_pixel" } else { "half_pixel" })?
+        == "half_pixel";
     let scale = node.float("spatial_scale", 1.0)?;
     let image = context.taken(&x, &items, 0)?;
     let image = Computed { shape: vec![count, channels, height * width], ..image };
@@ -381,7 +426,8 @@ fn roi_align(context: &mut Context, node: &Node) -> Result<(), String> {
         for (place, weight) in &mut taps {
             *weight = context.combine(weight, &inside, binary::MUL)?;
             for part in [place, weight] {
-                let wide = context.expand(&Computed { shape: own.clone(), ..part.clone() }, &[count, rows, columns])?;
+                let wide = context
+                    .expand(&Computed { shape: own.clone(), ..part.clone() }, &[count, rows, columns])?;
                 *part = Computed { shape: vec![count, rows * columns], ..wide };
             }
         }

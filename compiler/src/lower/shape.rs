@@ -296,7 +296,13 @@ impl Context {
     }
 
     /// `count` elements from `start` along one axis.
-    pub(super) fn part(&mut self, x: &Computed, along: usize, start: usize, count: usize) -> Result<Computed, String> {
+    pub(super) fn part(
+        &mut self,
+        x: &Computed,
+        along: usize,
+        start: usize,
+        count: usize,
+    ) -> Result<Computed, String> {
         let mut windows: Vec<_> = x.shape.iter().map(|&size| (0, size, 1)).collect();
         if windows.get(along).is_none_or(|&(_, size, _)| start.saturating_add(count) > size) {
             return Err(format!("a part of {count} from {start} lies outside axis {along} of {:?}", x.shape));
@@ -337,7 +343,13 @@ impl Context {
     }
 
     /// `x` inside a larger tensor of one number; `before`: elements in front along each axis.
-    pub(super) fn padded(&mut self, x: &Computed, before: &[usize], shape: &[usize], fill: f32) -> Result<Computed, String> {
+    pub(super) fn padded(
+        &mut self,
+        x: &Computed,
+        before: &[usize],
+        shape: &[usize],
+        fill: f32,
+    ) -> Result<Computed, String> {
         let to = strides(shape);
         let offset: usize = before.iter().zip(&to).map(|(&count, &stride)| count * stride as usize).sum();
         let view = view(&x.shape, &strides(&x.shape), &to, [0, offset]).ok_or("has too many dimensions")?;
@@ -357,7 +369,8 @@ fn split(context: &mut Context, node: &Node) -> Result<(), String> {
             .map(|&part| usize::try_from(part).map_err(|_| format!("part {part} is negative")))
             .collect::<Result<_, _>>()?,
         None => {
-            let count = (node.int("num_outputs", node.outputs.len() as i64)?.max(1) as usize).min(size.max(1));
+            let count =
+                (node.int("num_outputs", node.outputs.len() as i64)?.max(1) as usize).min(size.max(1));
             let part = size.div_ceil(count);
             (0..count).map(|index| part.min(size.saturating_sub(index * part))).collect()
         }
@@ -466,7 +479,8 @@ fn expand(context: &mut Context, node: &Node) -> Result<(), String> {
     let shape = super::broadcast(tensor.shape(), &wanted)?;
     if let Tensor::Known { values, shape: own, kind } = &tensor {
         context.charge(elements(&shape)?)?;
-        let values = super::elementwise::repeated(own, &shape).into_iter().map(|place| values[place]).collect();
+        let values =
+            super::elementwise::repeated(own, &shape).into_iter().map(|place| values[place]).collect();
         return context.set(node, 0, Tensor::integers(values, shape, *kind));
     }
     let x = context.computed(tensor)?;
@@ -516,7 +530,10 @@ fn pad(context: &mut Context, node: &Node) -> Result<(), String> {
         around[along] = (pads[place], pads[place + axes.len()]);
     }
     let limit = 1i64 << 20;
-    if around.iter().any(|(before, after)| !(-limit..=limit).contains(before) || !(-limit..=limit).contains(after)) {
+    if around
+        .iter()
+        .any(|(before, after)| !(-limit..=limit).contains(before) || !(-limit..=limit).contains(after))
+    {
         return Err(format!("pads {pads:?} are out of range"));
     }
     let shape = x.shape.iter().zip(&around).map(|(&size, (before, after))| size as i64 + before + after);
@@ -550,7 +567,11 @@ fn pad(context: &mut Context, node: &Node) -> Result<(), String> {
                 let place = place.rem_euclid(2 * (size - 1));
                 place.min(2 * (size - 1) - place)
             }
-            other => return Err(format!("attribute `mode` is `{other}`, expected constant, edge, reflect or wrap")),
+            other => {
+                return Err(format!(
+                    "attribute `mode` is `{other}`, expected constant, edge, reflect or wrap"
+                ));
+            }
         })
     };
     let places = (0..rank)

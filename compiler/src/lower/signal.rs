@@ -48,7 +48,8 @@ impl Transform {
         for place in 0..n_out * used {
             let (k, n) = (place / used, place % used);
             let angle = 2.0 * PI * ((k * n) % period) as f64 / period as f64;
-            let (mut real, mut imaginary) = (angle.cos(), if self.inverse { angle.sin() } else { -angle.sin() });
+            let (mut real, mut imaginary) =
+                (angle.cos(), if self.inverse { angle.sin() } else { -angle.sin() });
             if self.inverse {
                 // A one-sided spectrum counts twice, but for what has no mirror image.
                 let mirrored = self.onesided && n != 0 && 2 * n != period;
@@ -76,14 +77,24 @@ impl Transform {
         context.charge(count)?;
         let mut rows = x.shape[..rank - 2].to_vec();
         rows.push(n_in * per_in);
-        let y = context.dense(&Computed { shape: rows, ..x.clone() }, self.matrix(n_in), vec![0.0; n_out * per_out])?;
+        let y = context.dense(
+            &Computed { shape: rows, ..x.clone() },
+            self.matrix(n_in),
+            vec![0.0; n_out * per_out],
+        )?;
         let mut shape = x.shape[..rank - 2].to_vec();
         shape.extend([n_out, per_out]);
         Ok(Computed { shape, ..y })
     }
 }
 
-fn transform(n_in: usize, per_in: usize, length: Option<usize>, inverse: bool, onesided: bool) -> Result<Transform, String> {
+fn transform(
+    n_in: usize,
+    per_in: usize,
+    length: Option<usize>,
+    inverse: bool,
+    onesided: bool,
+) -> Result<Transform, String> {
     if !(1..=2).contains(&per_in) {
         return Err(format!("its last dimension is {per_in}, expected 1 (real) or 2 (complex)"));
     }
@@ -92,7 +103,12 @@ fn transform(n_in: usize, per_in: usize, length: Option<usize>, inverse: bool, o
     let half = period / 2 + 1;
     let used = n_in.min(if spectrum { half } else { period });
     let n_out = if onesided && !inverse { half } else { period };
-    Ok(Transform { sizes: [used, n_out, period], numbers: [per_in, if spectrum { 1 } else { 2 }], inverse, onesided })
+    Ok(Transform {
+        sizes: [used, n_out, period],
+        numbers: [per_in, if spectrum { 1 } else { 2 }],
+        inverse,
+        onesided,
+    })
 }
 
 fn dft(context: &mut Context, node: &Node) -> Result<(), String> {
@@ -101,7 +117,8 @@ fn dft(context: &mut Context, node: &Node) -> Result<(), String> {
     if rank < 2 {
         return Err(format!("input has shape {:?}, expected [.., n, 1 or 2]", x.shape));
     }
-    let along = if context.opset < 20 { node.int("axis", 1)? } else { integer(context, node, 2)?.unwrap_or(-2) };
+    let along =
+        if context.opset < 20 { node.int("axis", 1)? } else { integer(context, node, 2)?.unwrap_or(-2) };
     let along = axis(along, rank)?;
     if along == rank - 1 {
         return Err("its axis is the one of real and imaginary parts".into());
@@ -140,7 +157,9 @@ fn stft(context: &mut Context, node: &Node) -> Result<(), String> {
         (None, Some(weights)) => weights.len(),
         (None, None) => length,
     };
-    let count = length.checked_sub(size).ok_or_else(|| format!("a frame of {size} is longer than the signal of {length}"))?;
+    let count = length
+        .checked_sub(size)
+        .ok_or_else(|| format!("a frame of {size} is longer than the signal of {length}"))?;
     let frames = count / step + 1;
     let own = strides(&[batch, length, per]);
     let from = [own[0], own[1] * step as i64, own[1], own[2]];
@@ -158,7 +177,8 @@ fn stft(context: &mut Context, node: &Node) -> Result<(), String> {
 }
 
 fn output_kind(node: &Node) -> Result<Kind, String> {
-    Kind::from_onnx(node.int("output_datatype", 1)? as i32).map_err(|problem| format!("attribute `output_datatype` {problem}"))
+    Kind::from_onnx(node.int("output_datatype", 1)? as i32)
+        .map_err(|problem| format!("attribute `output_datatype` {problem}"))
 }
 
 /// `a - b cos(2 pi n / N) + c cos(4 pi n / N)`

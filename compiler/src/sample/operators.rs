@@ -37,7 +37,14 @@ impl Samples {
     }
 
     /// One node on `from`, which `before` makes of `x`.
-    fn one(&mut self, name: &str, op: &str, before: &[NodeProto], from: &str, attributes: Vec<AttributeProto>) {
+    fn one(
+        &mut self,
+        name: &str,
+        op: &str,
+        before: &[NodeProto],
+        from: &str,
+        attributes: Vec<AttributeProto>,
+    ) {
         let mut nodes = before.to_vec();
         nodes.push(node(op, &[from], &["y"], attributes));
         self.add(name, nodes, vec![]);
@@ -71,8 +78,32 @@ pub fn operators() -> Vec<Sample> {
 
 fn unary(samples: &mut Samples) {
     for op in [
-        "Abs", "Atan", "Asinh", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "LeakyRelu", "Mish", "Reciprocal",
-        "Relu", "Round", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Swish", "Tan", "Tanh",
+        "Abs",
+        "Atan",
+        "Asinh",
+        "Ceil",
+        "Cos",
+        "Cosh",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "LeakyRelu",
+        "Mish",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Shrink",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Softplus",
+        "Softsign",
+        "Swish",
+        "Tan",
+        "Tanh",
         "ThresholdedRelu",
     ] {
         samples.one(op, op, &[], "x", vec![]);
@@ -100,14 +131,29 @@ fn unary(samples: &mut Samples) {
 fn binary(samples: &mut Samples) {
     let constant = || vec![float_tensor("c", &[8], &weights(8).iter().map(|w| w + 1.5).collect::<Vec<_>>())];
     for op in [
-        "Add", "Sub", "Mul", "Div", "Min", "Max", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "PRelu",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Min",
+        "Max",
+        "Equal",
+        "Less",
+        "Greater",
+        "LessOrEqual",
+        "GreaterOrEqual",
+        "PRelu",
     ] {
         samples.add(op, vec![node(op, &["x", "c"], &["y"], vec![])], constant());
         let nodes = vec![node("Sigmoid", &["x"], &["s"], vec![]), node(op, &["x", "s"], &["y"], vec![])];
         samples.add(&format!("{op} of computed"), nodes, vec![]);
     }
     for op in ["Sub", "Div", "Pow"] {
-        samples.add(&format!("{op} from a constant"), vec![node(op, &["c", "x"], &["y"], vec![])], constant());
+        samples.add(
+            &format!("{op} from a constant"),
+            vec![node(op, &["c", "x"], &["y"], vec![])],
+            constant(),
+        );
     }
     let positive = || node("Sigmoid", &["x"], &["s"], vec![]);
     samples.add("Pow", vec![positive(), node("Pow", &["s", "c"], &["y"], vec![])], constant());
@@ -117,7 +163,11 @@ fn binary(samples: &mut Samples) {
     }
     // One number per row of `[2, 4]`.
     let nodes = vec![reshape("x", "r", "shape"), node("Mul", &["r", "c"], &["y"], vec![])];
-    samples.add("Mul by rows", nodes, vec![int_tensor("shape", &[2, 4]), float_tensor("c", &[2, 1], &[0.5, -2.0])]);
+    samples.add(
+        "Mul by rows",
+        nodes,
+        vec![int_tensor("shape", &[2, 4]), float_tensor("c", &[2, 1], &[0.5, -2.0])],
+    );
     for op in ["And", "Or", "Xor"] {
         let nodes = vec![
             node("Sin", &["x"], &["s"], vec![]),
@@ -127,7 +177,8 @@ fn binary(samples: &mut Samples) {
         ];
         samples.add(op, nodes, vec![float_tensor("zero", &[], &[0.0])]);
     }
-    let scaled = || vec![node("Mul", &["x", "c"], &["m"], vec![]), cast("x", "i", INT32), cast("m", "j", INT32)];
+    let scaled =
+        || vec![node("Mul", &["x", "c"], &["m"], vec![]), cast("x", "i", INT32), cast("m", "j", INT32)];
     let hundred = || vec![float_tensor("c", &[], &[100.0])];
     for op in ["BitwiseAnd", "BitwiseOr", "BitwiseXor"] {
         let mut nodes = scaled();
@@ -200,7 +251,9 @@ fn layers(samples: &mut Samples) {
 fn along_axes(samples: &mut Samples) {
     let grid = || vec![int_tensor("shape", &[2, 2, 2]), int_tensor("axis", &[1])];
     let start = || reshape("x", "r", "shape");
-    for op in ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceSumSquare"] {
+    for op in
+        ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceSumSquare"]
+    {
         samples.add(op, vec![start(), node(op, &["r", "axis"], &["y"], vec![])], grid());
     }
     for op in ["ArgMax", "ArgMin"] {
@@ -223,7 +276,10 @@ fn along_axes(samples: &mut Samples) {
     }
     for largest in [0, 1] {
         let attributes = vec![int_attribute("largest", largest)];
-        let nodes = vec![node("TopK", &["x", "k"], &["v", "i"], attributes), node("Add", &["v", "i"], &["y"], vec![])];
+        let nodes = vec![
+            node("TopK", &["x", "k"], &["v", "i"], attributes),
+            node("Add", &["v", "i"], &["y"], vec![]),
+        ];
         samples.add(&format!("TopK {largest}"), nodes, vec![int_tensor("k", &[3])]);
     }
 }
@@ -231,19 +287,35 @@ fn along_axes(samples: &mut Samples) {
 fn places(samples: &mut Samples) {
     let nodes = vec![reshape("x", "r", "shape"), node("Transpose", &["r"], &["y"], vec![])];
     samples.add("Transpose", nodes, vec![int_tensor("shape", &[2, 2, 2])]);
-    samples.add("Pad", vec![node("Pad", &["x", "pads"], &["y"], vec![])], vec![int_tensor("pads", &[1, 1, 0, 2])]);
+    samples.add(
+        "Pad",
+        vec![node("Pad", &["x", "pads"], &["y"], vec![])],
+        vec![int_tensor("pads", &[1, 1, 0, 2])],
+    );
     let gather = |indices: &str| node("Gather", &["x", indices], &["y"], vec![int_attribute("axis", 1)]);
     samples.add("Gather", vec![gather("i")], vec![int_tensor("i", &[6, 1, 3, 3])]);
     let nodes = vec![node("ArgMax", &["x"], &["i"], vec![int_attribute("axis", 1)]), gather("i")];
     samples.add("Gather of computed", nodes, vec![]);
-    let nodes = vec![node("Greater", &["x", "zero"], &["g"], vec![]), node("Where", &["g", "x", "c"], &["y"], vec![])];
-    samples.add("Where", nodes, vec![float_tensor("zero", &[], &[0.0]), float_tensor("c", &[8], &weights(8))]);
+    let nodes = vec![
+        node("Greater", &["x", "zero"], &["g"], vec![]),
+        node("Where", &["g", "x", "c"], &["y"], vec![]),
+    ];
+    samples.add(
+        "Where",
+        nodes,
+        vec![float_tensor("zero", &[], &[0.0]), float_tensor("c", &[8], &weights(8))],
+    );
     for reduction in ["none", "add", "mul", "max", "min"] {
         let text = super::attribute("reduction", super::AttributeType::String);
         let text = AttributeProto { s: reduction.into(), ..text };
         let start = || vec![node("Sin", &["x"], &["s"], vec![]), node("Cos", &["x"], &["c"], vec![])];
         let mut nodes = start();
-        nodes.push(node("ScatterElements", &["s", "i", "c"], &["y"], vec![text.clone(), int_attribute("axis", 1)]));
+        nodes.push(node(
+            "ScatterElements",
+            &["s", "i", "c"],
+            &["y"],
+            vec![text.clone(), int_attribute("axis", 1)],
+        ));
         let indices = TensorProto { dims: vec![1, 8], ..int_tensor("i", &[0, 7, 3, 3, 1, 2, 0, 5]) };
         samples.add(&format!("ScatterElements {reduction}"), nodes, vec![indices]);
         let mut nodes = start();

@@ -73,8 +73,11 @@ impl fmt::Display for Verdict {
 impl Case {
     pub(crate) fn read(folder: &Path, name: &str) -> std::result::Result<Self, String> {
         let at = folder.join(name);
-        let read = |path: std::path::PathBuf| std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()));
-        let model = pb::ModelProto::decode(&*read(at.join("model.onnx"))?).map_err(|error| error.to_string())?;
+        let read = |path: std::path::PathBuf| {
+            std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let model =
+            pb::ModelProto::decode(&*read(at.join("model.onnx"))?).map_err(|error| error.to_string())?;
         let graph = model.graph.clone().ok_or("has no graph")?;
         let data = at.join("test_data_set_0");
         let tensors = |kind: &str, ports: &[pb::ValueInfoProto]| {
@@ -82,7 +85,9 @@ impl Case {
                 None => Ok(None),
                 Some(_) => {
                     let bytes = read(data.join(format!("{kind}_{index}.pb")))?;
-                    pb::TensorProto::decode(&*bytes).map(Some).map_err(|error| format!("{kind}_{index}: {error}"))
+                    pb::TensorProto::decode(&*bytes)
+                        .map(Some)
+                        .map_err(|error| format!("{kind}_{index}: {error}"))
                 }
             };
             ports.iter().enumerate().map(one).collect::<std::result::Result<Vec<_>, _>>()
@@ -99,7 +104,8 @@ impl Case {
 
 /// The verdict of a case.
 pub(crate) fn judged(case: &Case, folder: &Path, names: &[String]) -> Result {
-    let result = |verdict| Result { name: case.name.clone(), target: scope::target(case, folder, names), verdict };
+    let result =
+        |verdict| Result { name: case.name.clone(), target: scope::target(case, folder, names), verdict };
     if let Some(rule) = scope::out_of_scope(case) {
         return result(Verdict::OutOfScope(rule));
     }
@@ -130,7 +136,9 @@ fn tried(case: &Case) -> std::result::Result<Bound, String> {
             Err(Attempt::Wrong(problem)) => return Err(problem),
             // Without the operator there is no need to try further.
             Err(Attempt::Refused(problem)) if problem.contains("is not supported") => {
-                return Err(problem.split(" is not supported").next().unwrap_or("").to_string() + " is not supported");
+                return Err(
+                    problem.split(" is not supported").next().unwrap_or("").to_string() + " is not supported"
+                );
             }
             Err(Attempt::Refused(problem)) => first_refusal = problem,
         }
@@ -177,7 +185,10 @@ const PROBE_VALUE: f32 = 0.75;
 
 fn fixed_port(name: &str, elem_type: i32, dims: &[i64]) -> pb::ValueInfoProto {
     use pb::tensor_shape_proto::{Dimension, dimension::Value};
-    let dim = dims.iter().map(|&dim| Dimension { value: Some(Value::DimValue(dim)), ..Default::default() }).collect();
+    let dim = dims
+        .iter()
+        .map(|&dim| Dimension { value: Some(Value::DimValue(dim)), ..Default::default() })
+        .collect();
     let tensor = pb::type_proto::Tensor { elem_type, shape: Some(pb::TensorShapeProto { dim }) };
     let value = Some(pb::type_proto::Value::TensorType(tensor));
     pb::ValueInfoProto {
@@ -189,31 +200,48 @@ fn fixed_port(name: &str, elem_type: i32, dims: &[i64]) -> pb::ValueInfoProto {
 
 fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<(), Attempt> {
     let (model, input) = bind(case, mask);
-    let options =
-        Options { contract: ContractChoice::Bare, states: Some(&[]), golden_vectors: 1, ..Options::default() };
-    let compiled = compile(&model.encode_to_vec(), &options).map_err(|error| Attempt::Refused(error.to_string()))?;
+    let options = Options {
+        contract: ContractChoice::Bare,
+        states: Some(&[]),
+        golden_vectors: 1,
+        ..Options::default()
+    };
+    let compiled =
+        compile(&model.encode_to_vec(), &options).map_err(|error| Attempt::Refused(error.to_string()))?;
     let mut runner = ImageRunner::new(&compiled.image).map_err(|error| Attempt::Wrong(error.to_string()))?;
     let found = runner.run(&input).map_err(Attempt::Wrong)?;
     let mut rest = &*found;
     let named: Vec<&pb::ValueInfoProto> = case.graph().output.iter().collect();
     if compiled.outputs.len() != named.len() + 1 {
-        return Err(Attempt::Wrong(format!("{} outputs, expected {}", compiled.outputs.len() - 1, named.len())));
+        return Err(Attempt::Wrong(format!(
+            "{} outputs, expected {}",
+            compiled.outputs.len() - 1,
+            named.len()
+        )));
     }
     for ((port, expected), info) in compiled.outputs.iter().zip(&case.outputs).zip(named) {
         let Some(expected) = expected else { return Err(Attempt::Wrong("an output is no tensor".into())) };
         let shape: Vec<i64> = port.shape.iter().map(|&dim| dim as i64).collect();
         if shape != expected.dims {
-            return Err(Attempt::Wrong(format!("{} has shape {shape:?}, expected {:?}", info.name, expected.dims)));
+            return Err(Attempt::Wrong(format!(
+                "{} has shape {shape:?}, expected {:?}",
+                info.name, expected.dims
+            )));
         }
         let kind = kind_of(expected.data_type);
         if Some(port.kind) != kind {
             return Err(Attempt::Wrong(format!("{} has type {:?}, expected {kind:?}", info.name, port.kind)));
         }
-        let values = numbers(expected).ok_or_else(|| Attempt::Wrong("an output is of no known type".into()))?;
-        let (own, after) = rest.split_at_checked(values.len()).ok_or_else(|| Attempt::Wrong("too few outputs".into()))?;
+        let values =
+            numbers(expected).ok_or_else(|| Attempt::Wrong("an output is of no known type".into()))?;
+        let (own, after) =
+            rest.split_at_checked(values.len()).ok_or_else(|| Attempt::Wrong("too few outputs".into()))?;
         rest = after;
         // A caller would get the type of the output.
-        let own: Vec<f64> = own.iter().map(|&value| if port.kind == Kind::F16 { to_half(value) } else { value.into() }).collect();
+        let own: Vec<f64> = own
+            .iter()
+            .map(|&value| if port.kind == Kind::F16 { to_half(value) } else { value.into() })
+            .collect();
         if let Some((place, (found, expected))) =
             own.iter().zip(&values).enumerate().find(|(_, (found, expected))| !close(**found, **expected))
         {

@@ -108,10 +108,14 @@ fn tensor(tensor: &mut pb::TensorProto, picks: &mut Picks) {
 
 fn mutate(model: &mut pb::ModelProto, picks: &mut Picks) {
     use pb::tensor_shape_proto::{Dimension, dimension::Value};
-    let names: Vec<String> = model.graph.iter().flat_map(|graph| {
-        let ports = graph.input.iter().map(|port| port.name.clone());
-        ports.chain(graph.initializer.iter().map(|tensor| tensor.name.clone()))
-    }).collect();
+    let names: Vec<String> = model
+        .graph
+        .iter()
+        .flat_map(|graph| {
+            let ports = graph.input.iter().map(|port| port.name.clone());
+            ports.chain(graph.initializer.iter().map(|tensor| tensor.name.clone()))
+        })
+        .collect();
     let Some(graph) = &mut model.graph else { return };
     match picks.below(8) {
         0 => {
@@ -128,10 +132,14 @@ fn mutate(model: &mut pb::ModelProto, picks: &mut Picks) {
             let port = graph.input[place].r#type.as_mut().and_then(|kind| kind.value.as_mut());
             if let Some(pb::type_proto::Value::TensorType(kind)) = port {
                 let shape = kind.shape.get_or_insert_default();
-                let mut own: Vec<i64> = shape.dim.iter().map(|dim| match dim.value {
-                    Some(Value::DimValue(value)) => value,
-                    _ => 1,
-                }).collect();
+                let mut own: Vec<i64> = shape
+                    .dim
+                    .iter()
+                    .map(|dim| match dim.value {
+                        Some(Value::DimValue(value)) => value,
+                        _ => 1,
+                    })
+                    .collect();
                 dims(&mut own, picks);
                 let dim = |value| Dimension { value: Some(Value::DimValue(value)), ..Default::default() };
                 shape.dim = own.into_iter().map(dim).collect();
@@ -161,7 +169,12 @@ pub(crate) fn damaged(case: &Case, picks: &mut Picks, slowest: &mut f64) -> Resu
         mutate(&mut model, picks);
     }
     let bytes = model.encode_to_vec();
-    let options = Options { contract: ContractChoice::Bare, states: Some(&[]), golden_vectors: 1, ..Options::default() };
+    let options = Options {
+        contract: ContractChoice::Bare,
+        states: Some(&[]),
+        golden_vectors: 1,
+        ..Options::default()
+    };
     let started = Instant::now();
     let run = || -> Result<bool, String> {
         match compile(&bytes, &options) {
@@ -172,13 +185,20 @@ pub(crate) fn damaged(case: &Case, picks: &mut Picks, slowest: &mut f64) -> Resu
                 let n = runner.policy().network.plan().n_inputs as usize;
                 let found = runner.run(&vec![0.5; n])?;
                 let count: usize = compiled.outputs.iter().map(tendon_compiler::Port::len).sum();
-                if found.len() == count { Ok(true) } else { Err(format!("{} outputs, expected {count}", found.len())) }
+                if found.len() == count {
+                    Ok(true)
+                } else {
+                    Err(format!("{} outputs, expected {count}", found.len()))
+                }
             }
         }
     };
     let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Err(format!("panicked: {}", text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()))
+        Err(format!(
+            "panicked: {}",
+            text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+        ))
     });
     let seconds = started.elapsed().as_secs_f64();
     *slowest = slowest.max(seconds);

@@ -51,8 +51,12 @@ pub(crate) fn report(results: &[Result], folder: &Path, emx: &Path) -> String {
         std::fs::read(emx).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let all: Vec<&Result> = results.iter().collect();
     let in_scope = all.len() - count(&all, out);
-    let version = folder.file_name().map_or(String::new(), |name| name.to_string_lossy().replace("onnx-node-", "onnx "));
-    let emx_name = emx.file_stem().map_or(String::new(), |name| name.to_string_lossy().replace("emx-", "emx-onnx-cgen "));
+    let version = folder
+        .file_name()
+        .map_or(String::new(), |name| name.to_string_lossy().replace("onnx-node-", "onnx "));
+    let emx_name = emx
+        .file_stem()
+        .map_or(String::new(), |name| name.to_string_lossy().replace("emx-", "emx-onnx-cgen "));
     let mut text = String::new();
     let w = &mut text;
     let _ = write!(
@@ -62,15 +66,21 @@ pub(crate) fn report(results: &[Result], folder: &Path, emx: &Path) -> String {
          Written by `cargo xtask campaign conformance`; the same run is a test of `cargo xtask test` when the cases can be made (network to PyPI).\n\n",
         env!("CARGO_PKG_VERSION"),
     );
+    // Of how many cases there is a verdict, and of how many it is good.
     let emx_of = |selected: &[&Result]| {
-        emx_verdicts.as_ref().map(|verdicts| {
-            selected.iter().filter(|result| verdicts.get(&result.name).is_some_and(|v| v == "passed")).count()
-        })
+        let verdicts = emx_verdicts.as_ref()?;
+        let judged: Vec<_> = selected.iter().filter_map(|result| verdicts.get(&result.name)).collect();
+        Some((judged.iter().filter(|verdict| **verdict == "passed").count(), judged.len()))
     };
-    let share = |part: usize, whole: usize| format!("{part} ({:.1} %)", 100.0 * part as f64 / whole.max(1) as f64);
+    let share =
+        |part: usize, whole: usize| format!("{part} ({:.1} %)", 100.0 * part as f64 / whole.max(1) as f64);
     let scoped: Vec<&Result> = all.iter().copied().filter(|result| !out(&result.verdict)).collect();
     let own = count(&all, passed);
-    let shown = |set: &[&Result]| emx_of(set).map_or("not measured".into(), |part| share(part, set.len()));
+    let shown = |set: &[&Result]| match emx_of(set) {
+        None => "not measured".into(),
+        Some((part, judged)) if judged == set.len() => share(part, judged),
+        Some((part, judged)) => format!("{} of the {judged} measured", share(part, judged)),
+    };
     let _ = write!(
         w,
         "| cases | number | tendon passes | {emx_name} passes |\n|---|---|---|---|\n| all | {} | {} | {} |\n| in scope | {in_scope} | {} | {} |\n\n",
@@ -131,7 +141,11 @@ pub(crate) fn report(results: &[Result], folder: &Path, emx: &Path) -> String {
             count(&set, passed),
             rules.join(", "),
             count(&set, |verdict| !verdict.is_fine()),
-            emx_of(&set).map_or("-".into(), |part| part.to_string()),
+            match emx_of(&set) {
+                Some((part, judged)) if judged == set.len() => part.to_string(),
+                Some((part, judged)) if judged > 0 => format!("{part} of {judged}"),
+                _ => "-".into(),
+            },
         );
     }
     text

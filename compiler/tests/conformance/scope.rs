@@ -25,7 +25,8 @@ pub(crate) const RULES: [(&str, &str); 12] = [
 
 /// Cases in scope that do not pass, each with the reason.
 const KNOWN: [(&str, &str); 2] = [("test_dft_inverse", NOISE), ("test_dft_inverse_opset19", NOISE)];
-const NOISE: &str = "expects 1.9e-7, the rounding noise of numpy's FFT in f32, where the exact result is 0 and ours 3e-15";
+const NOISE: &str =
+    "expects 1.9e-7, the rounding noise of numpy's FFT in f32, where the exact result is 0 and ours 3e-15";
 
 /// Why a case in scope is known not to pass.
 pub(crate) fn known(name: &str) -> Option<&'static str> {
@@ -35,8 +36,18 @@ pub(crate) fn known(name: &str) -> Option<&'static str> {
 const STRING: [&str; 6] =
     ["StringNormalizer", "StringSplit", "StringConcat", "RegexFullMatch", "TfIdfVectorizer", "LabelEncoder"];
 const SEQUENCE: [&str; 12] = [
-    "SequenceMap", "SequenceInsert", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
-    "SequenceLength", "SplitToSequence", "ConcatFromSequence", "OptionalHasElement", "OptionalGetElement", "Optional",
+    "SequenceMap",
+    "SequenceInsert",
+    "SequenceAt",
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceErase",
+    "SequenceLength",
+    "SplitToSequence",
+    "ConcatFromSequence",
+    "OptionalHasElement",
+    "OptionalGetElement",
+    "Optional",
 ];
 const RANDOM: [&str; 6] =
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"];
@@ -44,25 +55,73 @@ const DYNAMIC: [&str; 4] = ["NonZero", "Unique", "Compress", "NonMaxSuppression"
 
 /// Inputs that decide shapes, axes or structure.
 const SHAPES: &[(&str, &[usize])] = &[
-    ("AffineGrid", &[1]), ("BlackmanWindow", &[0]), ("CenterCropPad", &[1]), ("Col2Im", &[1, 2]),
-    ("ConstantOfShape", &[0]), ("CumProd", &[1]), ("CumSum", &[1]), ("DFT", &[1, 2]), ("Dropout", &[1, 2]),
-    ("Expand", &[1]), ("GRU", &[4]), ("HammingWindow", &[0]), ("HannWindow", &[0]), ("If", &[0]), ("LSTM", &[4]),
-    ("Loop", &[0]), ("MaxUnpool", &[2]), ("MelWeightMatrix", &[0, 1, 2, 3, 4]), ("OneHot", &[1]), ("Pad", &[1, 3]),
-    ("RNN", &[4]), ("Range", &[0, 1, 2]), ("ReduceL1", &[1]), ("ReduceL2", &[1]), ("ReduceLogSum", &[1]),
-    ("ReduceLogSumExp", &[1]), ("ReduceMax", &[1]), ("ReduceMean", &[1]), ("ReduceMin", &[1]), ("ReduceProd", &[1]),
-    ("ReduceSum", &[1]), ("ReduceSumSquare", &[1]), ("Reshape", &[1]), ("Resize", &[1, 2, 3]), ("STFT", &[1, 3]),
-    ("Slice", &[1, 2, 3, 4]), ("Split", &[1]), ("Squeeze", &[1]), ("Tile", &[1]), ("TopK", &[1]), ("Trilu", &[1]),
-    ("Unsqueeze", &[1]), ("Upsample", &[1]),
+    ("AffineGrid", &[1]),
+    ("BlackmanWindow", &[0]),
+    ("CenterCropPad", &[1]),
+    ("Col2Im", &[1, 2]),
+    ("ConstantOfShape", &[0]),
+    ("CumProd", &[1]),
+    ("CumSum", &[1]),
+    ("DFT", &[1, 2]),
+    ("Dropout", &[1, 2]),
+    ("Expand", &[1]),
+    ("GRU", &[4]),
+    ("HammingWindow", &[0]),
+    ("HannWindow", &[0]),
+    ("If", &[0]),
+    ("LSTM", &[4]),
+    ("Loop", &[0]),
+    ("MaxUnpool", &[2]),
+    ("MelWeightMatrix", &[0, 1, 2, 3, 4]),
+    ("OneHot", &[1]),
+    ("Pad", &[1, 3]),
+    ("RNN", &[4]),
+    ("Range", &[0, 1, 2]),
+    ("ReduceL1", &[1]),
+    ("ReduceL2", &[1]),
+    ("ReduceLogSum", &[1]),
+    ("ReduceLogSumExp", &[1]),
+    ("ReduceMax", &[1]),
+    ("ReduceMean", &[1]),
+    ("ReduceMin", &[1]),
+    ("ReduceProd", &[1]),
+    ("ReduceSum", &[1]),
+    ("ReduceSumSquare", &[1]),
+    ("Reshape", &[1]),
+    ("Resize", &[1, 2, 3]),
+    ("STFT", &[1, 3]),
+    ("Slice", &[1, 2, 3, 4]),
+    ("Split", &[1]),
+    ("Squeeze", &[1]),
+    ("Tile", &[1]),
+    ("TopK", &[1]),
+    ("Trilu", &[1]),
+    ("Unsqueeze", &[1]),
+    ("Upsample", &[1]),
 ];
 
 /// Inputs that are weights or scales in every policy.
 const WEIGHTS: &[(&str, &[usize])] = &[
-    ("BatchNormalization", &[1, 2, 3, 4]), ("Clip", &[1, 2]), ("Conv", &[1, 2]), ("ConvInteger", &[1, 2, 3]),
-    ("ConvTranspose", &[1, 2]), ("DeformConv", &[1, 3]), ("DequantizeLinear", &[1, 2]), ("GRU", &[1, 2, 3]),
-    ("Gemm", &[1, 2]), ("GroupNormalization", &[1, 2]), ("InstanceNormalization", &[1, 2]),
-    ("LSTM", &[1, 2, 3, 7]), ("LayerNormalization", &[1, 2]), ("MatMulInteger", &[1, 2, 3]), ("PRelu", &[1]),
-    ("QLinearConv", &[1, 2, 3, 4, 5, 6, 7, 8]), ("QLinearMatMul", &[1, 2, 3, 4, 5, 6, 7]),
-    ("QuantizeLinear", &[1, 2]), ("RMSNormalization", &[1]), ("RNN", &[1, 2, 3]),
+    ("BatchNormalization", &[1, 2, 3, 4]),
+    ("Clip", &[1, 2]),
+    ("Conv", &[1, 2]),
+    ("ConvInteger", &[1, 2, 3]),
+    ("ConvTranspose", &[1, 2]),
+    ("DeformConv", &[1, 3]),
+    ("DequantizeLinear", &[1, 2]),
+    ("GRU", &[1, 2, 3]),
+    ("Gemm", &[1, 2]),
+    ("GroupNormalization", &[1, 2]),
+    ("InstanceNormalization", &[1, 2]),
+    ("LSTM", &[1, 2, 3, 7]),
+    ("LayerNormalization", &[1, 2]),
+    ("MatMulInteger", &[1, 2, 3]),
+    ("PRelu", &[1]),
+    ("QLinearConv", &[1, 2, 3, 4, 5, 6, 7, 8]),
+    ("QLinearMatMul", &[1, 2, 3, 4, 5, 6, 7]),
+    ("QuantizeLinear", &[1, 2]),
+    ("RMSNormalization", &[1]),
+    ("RNN", &[1, 2, 3]),
 ];
 
 /// Number of the element type; `None`: no tensor.
@@ -74,7 +133,8 @@ pub(crate) fn tensor_type(port: &pb::ValueInfoProto) -> Option<i32> {
 
 /// A graph and those inside its nodes.
 fn graphs(graph: &pb::GraphProto) -> Vec<&pb::GraphProto> {
-    let inner = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.g.as_ref());
+    let inner =
+        graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.g.as_ref());
     std::iter::once(graph).chain(inner.flat_map(graphs)).collect()
 }
 
@@ -139,8 +199,10 @@ fn drops(case: &Case, nodes: &[&pb::NodeProto]) -> bool {
 fn wide(case: &Case) -> bool {
     let constants = constants(case);
     let beyond = |tensor: &pb::TensorProto| {
-        !matches!(DataType::try_from(tensor.data_type), Ok(DataType::Float | DataType::Float16 | DataType::Double))
-            && numbers(tensor).is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
+        !matches!(
+            DataType::try_from(tensor.data_type),
+            Ok(DataType::Float | DataType::Float16 | DataType::Double)
+        ) && numbers(tensor).is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
     };
     let inputs = case.inputs.iter().enumerate().filter(|(place, _)| !constants.shapes[*place]);
     inputs.map(|(_, tensor)| tensor).chain(&case.outputs).flatten().any(beyond)
@@ -173,8 +235,11 @@ pub(crate) fn constants(case: &Case) -> Constants {
     let ports = |table: &[(&str, &[usize])]| -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for node in &nodes {
-            let places = table.iter().find(|(op, _)| *op == node.op_type).map_or(&[][..], |(_, places)| places);
-            names.extend(places.iter().filter_map(|&place| node.input.get(place)).filter(|n| !n.is_empty()).cloned());
+            let places =
+                table.iter().find(|(op, _)| *op == node.op_type).map_or(&[][..], |(_, places)| places);
+            names.extend(
+                places.iter().filter_map(|&place| node.input.get(place)).filter(|n| !n.is_empty()).cloned(),
+            );
         }
         names
     };
@@ -192,7 +257,8 @@ pub(crate) fn constants(case: &Case) -> Constants {
             break;
         }
     }
-    let mask = |names: &BTreeSet<String>| case.graph().input.iter().map(|port| names.contains(&port.name)).collect();
+    let mask =
+        |names: &BTreeSet<String>| case.graph().input.iter().map(|port| names.contains(&port.name)).collect();
     Constants { shapes: mask(&shapes), weights: mask(&weights) }
 }
 
