@@ -97,6 +97,12 @@ impl Emitter<'_> {
         let start = match self.constants.get(&id) {
             Some(&start) => start,
             None => {
+                if values.iter().any(|value| value.is_nan()) {
+                    let node = &self.program.values[id].name;
+                    return Err(CompileError::Mismatch(format!(
+                        "a constant of node `{node}` is NaN: the file is damaged, train or export it again"
+                    )));
+                }
                 let start = self.append(values)?;
                 self.constants.insert(id, start);
                 start

@@ -118,6 +118,17 @@ impl Kind {
         matches!(self, Self::F16 | Self::F32 | Self::F64)
     }
 
+    /// Bits of an integer.
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            Self::I8 | Self::U8 => 8,
+            Self::I16 | Self::U16 | Self::F16 => 16,
+            Self::I64 | Self::U64 | Self::F64 => 64,
+            Self::I32 | Self::U32 | Self::F32 => 32,
+            Self::Bool => 1,
+        }
+    }
+
     /// Bits and sign of an integer type that overflows below 2^24; others do not overflow in a policy.
     pub(crate) fn small_integer(self) -> Option<(u32, bool)> {
         match self {

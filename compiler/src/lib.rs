@@ -64,6 +64,8 @@ pub struct Compiled {
     pub image: AlignedBytes,
     /// The contract inside; `None`: a bare network.
     pub contract: Option<ContractSpec>,
+    /// The network's outputs, one after the other; those that become state are not among them.
+    pub outputs: Vec<Port>,
     /// Elements of the arena that no plan could do without, and that this one needs.
     pub arena: ArenaUse,
 }
@@ -85,7 +87,8 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
     let model = Model::from_bytes(onnx)?;
     let contract = contract_of(&model, options.contract)?;
     let pairs = options.states.map_or_else(|| model.state_pairs(), <[_]>::to_vec);
-    let program = fuse::fuse(lower::lower(&model, &pairs)?);
+    let (program, outputs) = lower::lower(&model, &pairs)?;
+    let program = fuse::fuse(program);
     let memory = plan::plan(&program);
     let network = emit::emit(&program, &memory)?;
     let compiled_contract = match &contract {
@@ -115,5 +118,5 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
     };
     let image = image::write(network, compiled_contract.as_ref(), &manifest, &seal)?;
     let arena = ArenaUse { lower_bound: memory.lower_bound, planned: memory.arena_len };
-    Ok(Compiled { image, contract, arena })
+    Ok(Compiled { image, contract, outputs, arena })
 }

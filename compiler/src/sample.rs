@@ -6,6 +6,10 @@ use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 
+mod operators;
+
+pub use operators::{Sample, operators};
+
 /// Hidden activation of a sample network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
@@ -68,6 +72,26 @@ pub fn model(
             output: vec![port(output.0, output.1)],
             ..Default::default()
         }),
+        ..Default::default()
+    };
+    proto.encode_to_vec()
+}
+
+/// Bytes of an ONNX file with the input `x` and the output `y`, and a state from `h_in` to `h_out`, all `[1, n]`.
+fn with_state(nodes: Vec<pb::NodeProto>, n: usize) -> Vec<u8> {
+    let shape = [1, n];
+    let graph = pb::GraphProto {
+        name: "policy".into(),
+        node: nodes,
+        input: vec![port("x", &shape), port("h_in", &shape)],
+        output: vec![port("y", &shape), port("h_out", &shape)],
+        ..Default::default()
+    };
+    let proto = pb::ModelProto {
+        ir_version: 8,
+        producer_name: "tendon".into(),
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 17 }],
+        graph: Some(graph),
         ..Default::default()
     };
     proto.encode_to_vec()

@@ -5,10 +5,11 @@ mod common;
 use common::check;
 use tendon_compiler::parity::ImageRunner;
 use tendon_compiler::sample::{
-    Hidden, float_attribute, float_tensor, int_attribute, int_tensor, ints_attribute, mlp, model, node,
-    tensor_attribute,
+    Hidden, Sample, float_attribute, float_tensor, int_attribute, int_tensor, ints_attribute, mlp, model,
+    node, operators, tensor_attribute,
 };
 use tendon_compiler::{Options, compile, supported_operators};
+use tendon_wire::image::{binary, opcode, pool, reduce, unary};
 use tract_onnx::pb::{NodeProto, TensorProto};
 
 /// Deterministic weights without structure.
@@ -223,11 +224,76 @@ fn shape_operators_agree_with_tract() {
 }
 
 #[test]
-fn every_operator_of_the_registry_is_tested_here() {
-    let source = include_str!("operators.rs");
-    for name in supported_operators() {
-        assert!(source.contains(&format!("\"{name}\"")), "no test names {name}");
+fn samples_use_every_operator_of_the_runtime_and_every_kind_of_it() {
+    let mut seen = std::collections::BTreeSet::new();
+    for sample in operators() {
+        let compiled = compile(&sample.onnx, &Options::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+        let mut runner = ImageRunner::new(&compiled.image).unwrap();
+        assert!(runner.run(&weights(Sample::N_INPUTS)).is_ok(), "{}", sample.name);
+        let kinds =
+            runner.policy().network.operators().iter().map(|operator| (operator.opcode, operator.kind));
+        seen.extend(kinds);
     }
+    let expected = |code: u8| match code {
+        opcode::GEMM | opcode::CONV => 0..=unary::ELU,
+        opcode::UNARY => 0..=unary::LAST,
+        opcode::BINARY => 0..=binary::LAST,
+        opcode::REDUCE => 0..=reduce::LAST,
+        opcode::POOL => 0..=pool::LAST,
+        opcode::ARG => 0..=3,
+        opcode::TOP | opcode::TAKE | opcode::SOFTMAX => 0..=1,
+        opcode::CUMULATE => 0..=7,
+        opcode::SCATTER => 0..=9,
+        _ => 0..=0,
+    };
+    let all = (1..=opcode::NAMES.len() as u8).flat_map(|code| expected(code).map(move |kind| (code, kind)));
+    let missing: Vec<String> = all
+        .filter(|pair| !seen.contains(pair))
+        .map(|(code, kind)| format!("{} {kind}", opcode::NAMES[code as usize - 1]))
+        .collect();
+    assert!(missing.is_empty(), "no sample uses {}", missing.join(", "));
+    // Transposed, one A, one B.
+    for kind in [0, 1, 2, 4] {
+        assert!(seen.contains(&(opcode::MATMUL, kind)), "no sample has a MatMul of kind {kind}");
+    }
+}
+
+#[test]
+fn the_root_of_a_mean_square_over_all_pixels_is_global_lp_pool() {
+    let nodes = vec![
+        node("Reshape", &["x", "shape"], &["r"], vec![]),
+        node("GlobalLpPool", &["r"], &["y"], vec![int_attribute("p", 2)]),
+    ];
+    let onnx =
+        model(nodes, vec![int_tensor("shape", &[1, 2, 2, 2])], ("x", &[1, 8]), ("y", &[1, 2, 1, 1]), 18);
+    let compiled = compile(&onnx, &Options::default()).unwrap();
+    let found =
+        ImageRunner::new(&compiled.image).unwrap().run(&[1.0, -2.0, 2.0, 0.0, 0.0, 3.0, -4.0, 0.0]).unwrap();
+    assert_eq!(compiled.outputs[0].shape, [1, 2, 1, 1]);
+    assert!((found[0] - 3.0).abs() < 1e-6 && (found[1] - 5.0).abs() < 1e-6, "{found:?}");
+}
+
+/// Operators of `docs/conformance.md` of which at least one official case passes.
+fn conforming() -> Vec<&'static str> {
+    let table = include_str!("../../docs/conformance.md").split("## By operator").nth(1).unwrap_or("");
+    let row = |line: &'static str| {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let (name, passed) = (cells.next()?, cells.nth(1)?);
+        passed.parse::<u32>().is_ok_and(|passed| passed > 0).then_some(name)
+    };
+    table.lines().filter_map(row).collect()
+}
+
+#[test]
+fn every_operator_of_the_registry_is_tested_here_or_by_the_official_cases() {
+    let (source, official) = (include_str!("operators.rs"), conforming());
+    assert!(official.len() > 150, "the table of docs/conformance.md has {} operators", official.len());
+    let missing: Vec<&str> = supported_operators()
+        .into_iter()
+        .filter(|name| !official.contains(name) && !source.contains(&format!("\"{name}\"")))
+        .collect();
+    assert!(missing.is_empty(), "no test has {}", missing.join(", "));
 }
 
 #[test]

@@ -237,10 +237,15 @@ pub(crate) fn mish(x: f32) -> f32 {
 /// Remainder with the sign of `b`.
 #[inline(always)]
 pub(crate) fn modulo(a: f32, b: f32) -> f32 {
-    let r = a - b * floor(a / b);
+    let q = floor(a / b);
+    // Not 0 times infinity.
+    let whole = if q == 0.0 { 0.0 } else { b * q };
+    let r = a - whole;
     // The quotient may have been rounded to the next integer.
-    let r = if (r < 0.0 && b > 0.0) || (r > 0.0 && b < 0.0) { r + b } else { r };
-    if (r >= b && b > 0.0) || (r <= b && b < 0.0) { r - b } else { r }
+    let over = (r >= b && b > 0.0) || (r <= b && b < 0.0);
+    let under = (r < 0.0 && b > 0.0) || (r > 0.0 && b < 0.0);
+    let r = if over { r - b } else { r };
+    if under { r + b } else { r }
 }
 
 /// Remainder with the sign of `a`.

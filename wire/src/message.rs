@@ -536,10 +536,10 @@ mod tests {
         assert_eq!(Message::decode(0x01, &[0]), Err(MessageError::Length(0x01)));
         assert_eq!(Message::decode(0x10, &[0, 0, 0]), Err(MessageError::Malformed(0x10)));
         // Count 1 written as 81 00: postcard reads it, the table does not allow it.
-        assert_eq!(Message::decode(0x32, &[0x81, 0, 0, 0, 0, 0]), Err(MessageError::Length(0x32)));
+        assert_eq!(Message::decode(0x32, &[0, 0x81, 0, 0, 0, 0, 0]), Err(MessageError::Length(0x32)));
         // More elements than the row has room for.
-        let mut long = std::vec![0; 2 + 4 * 513];
-        long[..2].copy_from_slice(&[0x81, 0x04]);
+        let mut long = std::vec![0; 3 + 4 * 513];
+        long[1..3].copy_from_slice(&[0x81, 0x04]);
         assert_eq!(Message::decode(0x32, &long), Err(MessageError::Malformed(0x32)));
     }
 

@@ -70,6 +70,7 @@ pub(super) const REGISTRY: &[(&str, Lowering)] = &[
     ("Sqrt",        |c, n| plain(c, n, unary::SQRT)),
     ("Sub",         |c, n| arithmetic(c, n, binary::SUB)),
     ("Sum",         |c, n| variadic(c, n, binary::ADD)),
+    ("SwiGLU",      swish_gated),
     ("Swish",       swish),
     ("Tan",         |c, n| plain(c, n, unary::TAN)),
     ("Tanh",        |c, n| plain(c, n, unary::TANH)),
@@ -94,6 +95,8 @@ impl Context {
 
     /// `f(a, b)`, broadcast.
     pub(super) fn combine(&mut self, a: &Computed, b: &Computed, kind: u8) -> Result<Computed, String> {
+        self.sound(a)?;
+        self.sound(b)?;
         let shape = broadcast(&a.shape, &b.shape)?;
         let n = elements(&shape)?;
         let result = |id, kind| Computed { id, shape: shape.clone(), kind };
@@ -111,7 +114,9 @@ impl Context {
             symmetric => Some(symmetric),
         };
         let prefers_swap = a.len() < n || (self.data(a.id).is_some() && self.data(b.id).is_none());
-        if let (true, Some(swapped), Some(inner)) = (prefers_swap && b.len() == n, swap(kind), pattern(&a.shape, &shape)) {
+        if let (true, Some(swapped), Some(inner)) =
+            (prefers_swap && b.len() == n, swap(kind), pattern(&a.shape, &shape))
+        {
             let id = self.step(Op::Binary { a: b.id, b: a.id, kind: swapped, inner }, n)?;
             return Ok(result(id, a.kind));
         }
@@ -126,6 +131,7 @@ impl Context {
 
     /// `x` repeated to a shape that it broadcasts to.
     pub(super) fn expand(&mut self, x: &Computed, shape: &[usize]) -> Result<Computed, String> {
+        self.sound(x)?;
         let target = broadcast(&x.shape, shape)?;
         if target != shape {
             return Err(format!("shape {:?} does not expand to {shape:?}", x.shape));
@@ -148,10 +154,24 @@ impl Context {
         from: &[i64],
         offset: usize,
     ) -> Result<Computed, String> {
+        self.sound(x)?;
         let len = elements(shape)?;
-        let view = view(shape, from, &strides(shape), [offset, 0])
-            .ok_or_else(|| format!("shape {shape:?} has too many dimensions to move numbers"))?;
-        let id = self.step(Op::Assemble { fill: None, parts: vec![(x.id, view)] }, len)?;
+        let op = match view(shape, from, &strides(shape), [offset, 0]) {
+            Some(view) => Op::Assemble { fill: None, parts: vec![(x.id, view)] },
+            // More dimensions than a view has: one table entry per element.
+            None => {
+                self.charge(len)?;
+                let mut table = vec![offset as i64];
+                for (&size, &stride) in shape.iter().zip(from) {
+                    table = table
+                        .iter()
+                        .flat_map(|&base| (0..size as i64).map(move |i| base + i * stride))
+                        .collect();
+                }
+                Op::Gather { x: x.id, table: table.into_iter().map(|place| place as u32).collect() }
+            }
+        };
+        let id = self.step(op, len)?;
         Ok(Computed { id, shape: shape.to_vec(), kind: x.kind })
     }
 }
@@ -203,7 +223,11 @@ impl Context {
 /// Integers that are known stay known.
 fn known_arithmetic(context: &mut Context, node: &Node, kind: u8) -> Result<bool, String> {
     let (a, b) = (context.input(node, 0)?, context.input(node, 1)?);
-    let (Tensor::Known { values: x, shape: own_a, kind: dtype }, Tensor::Known { values: y, shape: own_b, .. }) = (a, b) else {
+    let (
+        Tensor::Known { values: x, shape: own_a, kind: dtype },
+        Tensor::Known { values: y, shape: own_b, .. },
+    ) = (a, b)
+    else {
         return Ok(false);
     };
     let f: fn(i64, i64) -> Option<i64> = match kind {
@@ -279,13 +303,25 @@ fn modulo(context: &mut Context, node: &Node) -> Result<(), String> {
     arithmetic(context, node, if fmod { binary::FMOD } else { binary::MOD })
 }
 
+/// Beyond the bits of the type nothing is left of a number but its sign; a negative amount counts as that.
 fn shift(context: &mut Context, node: &Node) -> Result<(), String> {
-    let kind = match node.text("direction", "")? {
-        "LEFT" => binary::SHIFT_LEFT,
-        "RIGHT" => binary::SHIFT_RIGHT,
+    let (x, amount) = (context.value(node, 0)?, context.value(node, 1)?);
+    let all = context.fixed(vec![64.0], vec![], amount.kind)?;
+    let negative = context.with_number(&amount, binary::LESS, 0.0)?;
+    let amount = context.choose(&negative, &all, &amount)?;
+    let y = match node.text("direction", "")? {
+        "LEFT" => {
+            let bits = x.kind.bits();
+            let beyond = context.with_number(&amount, binary::GREATER_EQUAL, bits as f32)?;
+            let amount = context.with_number(&amount, binary::MIN, bits as f32)?;
+            let y = context.combine(&x, &amount, binary::SHIFT_LEFT)?;
+            let zero = context.fixed(vec![0.0], vec![], x.kind)?;
+            context.choose(&beyond, &zero, &y)?
+        }
+        "RIGHT" => context.combine(&x, &amount, binary::SHIFT_RIGHT)?,
         other => return Err(format!("attribute `direction` is `{other}`, expected LEFT or RIGHT")),
     };
-    arithmetic(context, node, kind)
+    context.finish(node, Computed { kind: x.kind, ..y })
 }
 
 fn variadic(context: &mut Context, node: &Node, kind: u8) -> Result<(), String> {
@@ -365,17 +401,30 @@ fn gelu(context: &mut Context, node: &Node) -> Result<(), String> {
     }
 }
 
-/// `x * sigmoid(alpha * x)`
 fn swish(context: &mut Context, node: &Node) -> Result<(), String> {
-    let alpha = node.float("alpha", 1.0)?;
-    if alpha == 1.0 {
-        return plain(context, node, unary::SWISH);
-    }
     let x = context.value(node, 0)?;
-    let gate = context.with_number(&x, binary::MUL, alpha)?;
-    let gate = context.apply(&gate, Function::new(unary::SIGMOID))?;
-    let y = context.combine(&x, &gate, binary::MUL)?;
+    let y = context.swished(&x, node.float("alpha", 1.0)?)?;
     context.finish(node, y)
+}
+
+/// `swish(a) * b`
+fn swish_gated(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (a, b) = (context.value(node, 0)?, context.value(node, 1)?);
+    let gate = context.swished(&a, node.float("alpha", 1.0)?)?;
+    let y = context.combine(&gate, &b, binary::MUL)?;
+    context.finish(node, y)
+}
+
+impl Context {
+    /// `x * sigmoid(alpha * x)`
+    pub(super) fn swished(&mut self, x: &Computed, alpha: f32) -> Result<Computed, String> {
+        if alpha == 1.0 {
+            return self.apply(x, Function::new(unary::SWISH));
+        }
+        let gate = self.with_number(x, binary::MUL, alpha)?;
+        let gate = self.apply(&gate, Function::new(unary::SIGMOID))?;
+        self.combine(x, &gate, binary::MUL)
+    }
 }
 
 /// `clip(alpha * x + beta, 0, 1)`
@@ -426,6 +475,9 @@ fn clip(context: &mut Context, node: &Node) -> Result<(), String> {
         }
     }
     let [(low, ..), (high, ..)] = bounds;
+    if low.is_nan() || high.is_nan() {
+        return Err("a bound is NaN: the file is damaged".into());
+    }
     if low > high && constant {
         // As ONNX has it: min, then max.
         let low_first = context.with_number(&y, binary::MAX, low)?;
@@ -444,7 +496,8 @@ fn is_inf(context: &mut Context, node: &Node) -> Result<(), String> {
 }
 
 fn cast(context: &mut Context, node: &Node) -> Result<(), String> {
-    let to = Kind::from_onnx(node.int("to", 0)? as i32).map_err(|problem| format!("attribute `to` {problem}"))?;
+    let to =
+        Kind::from_onnx(node.int("to", 0)? as i32).map_err(|problem| format!("attribute `to` {problem}"))?;
     cast_to(context, node, to)
 }
 
@@ -488,13 +541,18 @@ fn cast_to(context: &mut Context, node: &Node, to: Kind) -> Result<(), String> {
 
 /// `a` where the condition holds, else `b`.
 fn select(context: &mut Context, node: &Node) -> Result<(), String> {
-    if let (Tensor::Known { values: x, shape: own, .. }, Tensor::Known { values: a, shape: own_a, kind }, Tensor::Known { values: b, shape: own_b, .. }) =
-        (context.input(node, 0)?, context.input(node, 1)?, context.input(node, 2)?)
+    if let (
+        Tensor::Known { values: x, shape: own, .. },
+        Tensor::Known { values: a, shape: own_a, kind },
+        Tensor::Known { values: b, shape: own_b, .. },
+    ) = (context.input(node, 0)?, context.input(node, 1)?, context.input(node, 2)?)
     {
         let shape = broadcast(&broadcast(&own, &own_a)?, &own_b)?;
         context.charge(elements(&shape)?)?;
-        let places = repeated(&own, &shape).into_iter().zip(repeated(&own_a, &shape)).zip(repeated(&own_b, &shape));
-        let values = places.map(|((x_at, a_at), b_at)| if x[x_at] != 0 { a[a_at] } else { b[b_at] }).collect();
+        let places =
+            repeated(&own, &shape).into_iter().zip(repeated(&own_a, &shape)).zip(repeated(&own_b, &shape));
+        let values =
+            places.map(|((x_at, a_at), b_at)| if x[x_at] != 0 { a[a_at] } else { b[b_at] }).collect();
         return context.set(node, 0, Tensor::integers(values, shape, kind));
     }
     let (x, a, b) = (context.value(node, 0)?, context.value(node, 1)?, context.value(node, 2)?);

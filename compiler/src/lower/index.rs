@@ -11,8 +11,11 @@ pub(super) const REGISTRY: &[(&str, Lowering)] = &[
     ("GatherElements",  gather_elements),
     ("GatherND",        gather_nd),
     ("OneHot",          one_hot),
+    ("ReverseSequence", reverse_sequence),
+    ("Scatter",         scatter_elements),
     ("ScatterElements", scatter_elements),
     ("ScatterND",       scatter_nd),
+    ("TensorScatter",   tensor_scatter),
     ("Trilu",           trilu),
 ];
 
@@ -35,7 +38,17 @@ impl Context {
     }
 
     /// Slices of `x` along an axis at computed indices, which count from either end.
-    pub(super) fn taken(&mut self, x: &Computed, indices: &Computed, along: usize) -> Result<Computed, String> {
+    pub(super) fn taken(
+        &mut self,
+        x: &Computed,
+        indices: &Computed,
+        along: usize,
+    ) -> Result<Computed, String> {
+        if along >= x.shape.len() {
+            return Err(format!("shape {:?} has no axis {along}", x.shape));
+        }
+        self.sound(x)?;
+        self.sound(indices)?;
         let mut shape = x.shape[..along].to_vec();
         shape.extend(&indices.shape);
         shape.extend(&x.shape[along + 1..]);
@@ -51,7 +64,20 @@ impl Context {
     }
 
     /// One element of `x` per index: `indices` has the shape of the result.
-    pub(super) fn taken_each(&mut self, x: &Computed, indices: &Computed, along: usize) -> Result<Computed, String> {
+    pub(super) fn taken_each(
+        &mut self,
+        x: &Computed,
+        indices: &Computed,
+        along: usize,
+    ) -> Result<Computed, String> {
+        self.sound(x)?;
+        self.sound(indices)?;
+        if along >= x.shape.len() || indices.shape.len() != x.shape.len() {
+            return Err(format!(
+                "indices of shape {:?} do not fit axis {along} of {:?}",
+                indices.shape, x.shape
+            ));
+        }
         // Other axes may be shorter in the indices: only the first elements are read.
         let mut x = x.clone();
         for place in (0..x.shape.len()).filter(|&place| place != along) {
@@ -77,7 +103,9 @@ fn gather(context: &mut Context, node: &Node) -> Result<(), String> {
     let (tensor, indices) = (context.input(node, 0)?, context.input(node, 1)?);
     let along = axis(node.int("axis", 0)?, tensor.shape().len())?;
     let size = tensor.shape()[along];
-    let place = |index: i64| axis(index, size).map_err(|_| format!("index {index} lies outside axis {along} of size {size}"));
+    let place = |index: i64| {
+        axis(index, size).map_err(|_| format!("index {index} lies outside axis {along} of size {size}"))
+    };
     if let Tensor::Known { values: places, shape: index_shape, .. } = &indices {
         let places = places.iter().map(|&index| place(index)).collect::<Result<Vec<_>, _>>()?;
         if let (Tensor::Known { values, kind, .. }, 1) = (&tensor, tensor.shape().len()) {
@@ -177,7 +205,9 @@ fn reduction(node: &Node) -> Result<u8, String> {
         "mul" => 2,
         "max" => 3,
         "min" => 4,
-        other => return Err(format!("attribute `reduction` is `{other}`, expected none, add, mul, max or min")),
+        other => {
+            return Err(format!("attribute `reduction` is `{other}`, expected none, add, mul, max or min"));
+        }
     })
 }
 
@@ -213,6 +243,72 @@ fn scatter_nd(context: &mut Context, node: &Node) -> Result<(), String> {
     context.finish(node, Computed { id, ..x })
 }
 
+/// A cache with new entries along an axis, at computed places.
+fn tensor_scatter(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (x, updates) = (context.value(node, 0)?, context.value(node, 1)?);
+    let rank = x.shape.len();
+    let along = axis(node.int("axis", -2)?, rank)?;
+    let fits = updates.shape.len() == rank
+        && along > 0
+        && (0..rank).all(|place| place == along || x.shape[place] == updates.shape[place])
+        && updates.shape[along] <= x.shape[along];
+    if !fits {
+        return Err(format!(
+            "updates of shape {:?} do not fit {:?} along axis {along}",
+            updates.shape, x.shape
+        ));
+    }
+    let count = updates.shape[along];
+    let mut shape = vec![1; rank];
+    shape[along] = count;
+    let steps = context.fixed((0..count).map(|step| step as f32).collect(), shape, Kind::I64)?;
+    let mut places = match context.optional(node, 2)? {
+        None => steps,
+        Some(starts) => {
+            let starts = context.computed(starts)?;
+            let mut shape = vec![1; rank];
+            shape[0] = starts.len();
+            context.combine(&Computed { shape, ..starts }, &steps, binary::ADD)?
+        }
+    };
+    match node.text("mode", "linear")? {
+        "linear" => {}
+        "circular" => places = context.with_number(&places, binary::MOD, x.shape[along] as f32)?,
+        other => return Err(format!("attribute `mode` is `{other}`, expected linear or circular")),
+    }
+    let places = context.expand(&places, &updates.shape)?;
+    let axis = Axis::of(&x.shape, along);
+    let op =
+        Op::Scatter { x: x.id, indices: places.id, updates: updates.id, axis, m: count, each: true, kind: 0 };
+    let id = context.step(op, x.len())?;
+    context.finish(node, Computed { id, ..x })
+}
+
+/// The first elements of every sequence in reverse order, as many as its length says.
+fn reverse_sequence(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (x, lengths) = (context.value(node, 0)?, context.value(node, 1)?);
+    let rank = x.shape.len();
+    let (batch, time) = (axis(node.int("batch_axis", 1)?, rank)?, axis(node.int("time_axis", 0)?, rank)?);
+    if batch == time || lengths.len() != x.shape[batch] {
+        return Err(format!("lengths of shape {:?} do not fit axis {batch} of {:?}", lengths.shape, x.shape));
+    }
+    let shape = |along: usize| {
+        let mut shape = vec![1; rank];
+        shape[along] = x.shape[along];
+        shape
+    };
+    let steps =
+        context.fixed((0..x.shape[time]).map(|step| step as f32).collect(), shape(time), Kind::I64)?;
+    let lengths = Computed { shape: shape(batch), ..lengths };
+    let inside = context.combine(&steps, &lengths, binary::LESS)?;
+    let last = context.with_number(&lengths, binary::SUB, 1.0)?;
+    let turned = context.combine(&last, &steps, binary::SUB)?;
+    let places = context.choose(&inside, &turned, &steps)?;
+    let places = context.expand(&places, &x.shape)?;
+    let y = context.taken_each(&x, &places, time)?;
+    context.finish(node, y)
+}
+
 /// 1 (or the second value) where the index is, 0 (or the first) elsewhere.
 fn one_hot(context: &mut Context, node: &Node) -> Result<(), String> {
     let indices = context.value(node, 0)?;
@@ -229,7 +325,11 @@ fn one_hot(context: &mut Context, node: &Node) -> Result<(), String> {
     let places = Computed { id: places, shape: own, kind: Kind::F32 };
     let mut shape = indices.shape.clone();
     shape.insert(along, 1);
-    let indices = context.with_number(&Computed { shape, ..indices }, binary::MOD, depth as f32)?;
+    // Negative indices count from the end; others outside are nowhere.
+    let indices = Computed { shape, ..indices };
+    let negative = context.with_number(&indices, binary::LESS, 0.0)?;
+    let shift = context.with_number(&negative, binary::MUL, depth as f32)?;
+    let indices = context.combine(&indices, &shift, binary::ADD)?;
     let hot = context.combine(&indices, &places, binary::EQUAL)?;
     let (off, on) = (context.part(&values, 0, 0, 1)?, context.part(&values, 0, 1, 1)?);
     let y = context.choose(&hot, &on, &off)?;

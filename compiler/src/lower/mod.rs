@@ -5,16 +5,24 @@
 //! flat vector and its shape). A step whose operands are all constant is run here, by the runtime
 //! itself, and becomes a constant.
 
+mod algebra;
+mod attention;
+mod control;
 mod conv;
 mod dense;
 mod elementwise;
 mod index;
+mod loss;
+mod quantize;
 mod recurrent;
 mod reduce;
+mod resize;
+mod sampling;
 mod shape;
+mod signal;
 
 use crate::error::CompileError;
-use crate::import::{Attribute, Constant, Data, Graph, Kind, Model, Node, elements};
+use crate::import::{Attribute, Constant, Data, Graph, Kind, Model, Node, Port, elements};
 use crate::program::{Op, Program, State, Value, ValueId, straight};
 use crate::{emit, plan};
 use std::collections::BTreeMap;
@@ -26,8 +34,23 @@ use tendon_wire::image::MAX_IMAGE;
 type Lowering = fn(&mut Context, &Node) -> Result<(), String>;
 
 /// Operators with a lowering, in one part per file.
-const REGISTRIES: &[&[(&str, Lowering)]] =
-    &[conv::REGISTRY, dense::REGISTRY, elementwise::REGISTRY, index::REGISTRY, recurrent::REGISTRY, reduce::REGISTRY, shape::REGISTRY];
+const REGISTRIES: &[&[(&str, Lowering)]] = &[
+    algebra::REGISTRY,
+    attention::REGISTRY,
+    control::REGISTRY,
+    conv::REGISTRY,
+    dense::REGISTRY,
+    elementwise::REGISTRY,
+    index::REGISTRY,
+    loss::REGISTRY,
+    quantize::REGISTRY,
+    recurrent::REGISTRY,
+    reduce::REGISTRY,
+    resize::REGISTRY,
+    sampling::REGISTRY,
+    shape::REGISTRY,
+    signal::REGISTRY,
+];
 
 /// Most constant elements a graph may unfold to while it is lowered: four images full.
 const MAX_CONSTANT_ELEMENTS: usize = MAX_IMAGE;
@@ -35,6 +58,8 @@ const MAX_CONSTANT_ELEMENTS: usize = MAX_IMAGE;
 const MAX_COMPUTED_ELEMENTS: usize = 1 << 20;
 /// Most steps of a program: bounds the passes whose cost grows with the square.
 const MAX_STEPS: usize = 4096;
+/// Most values of a program, constants included: bounds what loops unfold to.
+const MAX_VALUES: usize = 1 << 16;
 /// Integers up to here are exact in `f32`.
 const MAX_EXACT: i64 = 1 << 24;
 
@@ -47,14 +72,15 @@ pub fn supported_operators() -> Vec<&'static str> {
 }
 
 /// Lowers a whole graph. The program's input is the inputs that are no state, one after the other; its output
-/// likewise. `states`: names of inputs, and of the outputs that become them.
-pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<Program, CompileError> {
+/// likewise, and its parts come beside it. `states`: names of inputs, and of the outputs that become them.
+pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<(Program, Vec<Port>), CompileError> {
     let is_state = |name: &str| states.iter().any(|(input, _)| input == name);
     let mut context = Context {
         program: Program::new(),
         tensors: BTreeMap::new(),
         opset: model.opset,
         spent: 0,
+        steps: 0,
         node: "inputs".into(),
     };
     let observed: Vec<_> = model.inputs.iter().filter(|port| !is_state(&port.name)).collect();
@@ -81,8 +107,8 @@ pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<Progra
         context.tensors.insert(port.name.clone(), tensor);
     }
     context.graph(&model.graph)?;
-    context.results(model, states)?;
-    Ok(context.program)
+    let outputs = context.results(model, states)?;
+    Ok((context.program, outputs))
 }
 
 /// What a name stands for while a graph is lowered.
@@ -133,6 +159,8 @@ pub(crate) struct Context {
     opset: i64,
     /// Constant elements made so far.
     spent: usize,
+    /// Values that are no constants.
+    steps: usize,
     /// Name of the node being lowered.
     node: String,
 }
@@ -171,15 +199,19 @@ impl Context {
     }
 
     /// Names the outputs and the next states.
-    fn results(&mut self, model: &Model, states: &[(String, String)]) -> Result<(), CompileError> {
+    fn results(&mut self, model: &Model, states: &[(String, String)]) -> Result<Vec<Port>, CompileError> {
         self.node = "outputs".into();
         let fail = |problem: String| CompileError::Mismatch(problem);
-        let mut parts = Vec::new();
+        let (mut parts, mut ports) = (Vec::new(), Vec::new());
         for name in model.outputs.iter().filter(|name| !states.iter().any(|(_, output)| output == *name)) {
             let tensor = self.tensors.get(name).cloned();
             let tensor = tensor.ok_or_else(|| fail(format!("the output `{name}` has no value")))?;
             let tensor = self.computed(tensor).map_err(|problem| fail(format!("output `{name}`: {problem}")))?;
+            if tensor.len() == 0 {
+                return Err(fail(format!("output `{name}` of shape {:?} is empty: export the policy without it", tensor.shape)));
+            }
             parts.push(tensor.id);
+            ports.push(Port { name: name.clone(), shape: tensor.shape, kind: tensor.kind });
         }
         if parts.is_empty() {
             return Err(fail("every output is a state: export the policy with its actions as an output".into()));
@@ -213,7 +245,7 @@ impl Context {
             let next = self.joined(&[next.id]).map_err(fail)?;
             self.program.states.push(State { value, next });
         }
-        Ok(())
+        Ok(ports)
     }
 
     /// Whether a value lies inside a state, which changes before the output is read.
@@ -241,6 +273,7 @@ impl Context {
 
     /// Appends a step.
     fn push(&mut self, op: Op, len: usize) -> ValueId {
+        self.steps += usize::from(!matches!(op, Op::Const(_)));
         self.program.values.push(Value { name: self.node.clone(), len, op });
         self.program.values.len() - 1
     }
@@ -266,6 +299,33 @@ impl Context {
                 Tensor::Value { value, shape, kind: constant.kind }
             }
         })
+    }
+
+    /// A constant tensor.
+    pub(crate) fn fixed(&mut self, values: Vec<f32>, shape: Vec<usize>, kind: Kind) -> Result<Computed, String> {
+        Ok(Computed { id: self.floats(values)?, shape, kind })
+    }
+
+    /// Whether a tensor's shape is that of its value; a lowering that names numbers anew may be given a malformed node.
+    pub(crate) fn sound(&self, x: &Computed) -> Result<(), String> {
+        match self.program.values[x.id].len {
+            len if len == x.len() => Ok(()),
+            len => Err(format!("a tensor of {len} elements does not have shape {:?}: the node is malformed", x.shape)),
+        }
+    }
+
+    /// A value of one number everywhere, made at run time.
+    pub(crate) fn filled(&mut self, len: usize, number: f32) -> Result<ValueId, String> {
+        self.checked(len)?;
+        Ok(self.push(Op::Assemble { fill: Some(number), parts: Vec::new() }, len))
+    }
+
+    /// Whole numbers of a tensor that is known now.
+    pub(crate) fn whole(&self, tensor: &Tensor) -> Option<Vec<i64>> {
+        match tensor {
+            Tensor::Known { values, .. } => Some(values.to_vec()),
+            Tensor::Value { value, .. } => Some(self.data(*value)?.iter().map(|&value| value as i64).collect()),
+        }
     }
 
     /// A constant value of floats.
@@ -307,6 +367,9 @@ impl Context {
     /// Input `index` as a value of the program.
     pub(crate) fn value(&mut self, node: &Node, index: usize) -> Result<Computed, String> {
         let tensor = self.input(node, index)?;
+        if elements(tensor.shape())? == 0 {
+            return Err(format!("input {index} (`{}`) of shape {:?} is empty", node.inputs[index], tensor.shape()));
+        }
         self.computed(tensor)
     }
 
@@ -335,12 +398,7 @@ impl Context {
     pub(crate) fn integers(&mut self, node: &Node, index: usize) -> Result<Option<Vec<i64>>, String> {
         match self.optional(node, index)? {
             None => Ok(None),
-            Some(Tensor::Known { values, .. }) => Ok(Some(values.to_vec())),
-            Some(Tensor::Value { value, kind, .. }) if !kind.is_float() => match self.data(value) {
-                Some(values) => Ok(Some(values.iter().map(|&value| value as i64).collect())),
-                None => Err(must_be_constant(node, index)),
-            },
-            Some(_) => Err(must_be_constant(node, index)),
+            Some(tensor) => self.whole(&tensor).map(Some).ok_or_else(|| must_be_constant(node, index)),
         }
     }
 
@@ -367,10 +425,11 @@ impl Context {
 
     /// Gives output `index` its tensor.
     pub(crate) fn set(&mut self, node: &Node, index: usize, tensor: Tensor) -> Result<(), String> {
-        let count = elements(tensor.shape())?;
-        if count == 0 && matches!(tensor, Tensor::Value { .. }) {
-            return Err(format!("output {index} is empty (shape {:?})", tensor.shape()));
-        }
+        let tensor = match elements(tensor.shape())? {
+            // What is empty is known.
+            0 => Tensor::integers(Vec::new(), tensor.shape().to_vec(), tensor.kind()),
+            _ => tensor,
+        };
         if let Tensor::Known { values, .. } = &tensor {
             self.charge(values.len())?;
         }
@@ -402,8 +461,11 @@ impl Context {
         if len == 0 || len > MAX_COMPUTED_ELEMENTS {
             return Err(format!("its output has {len} elements, between 1 and {MAX_COMPUTED_ELEMENTS} fit"));
         }
-        if self.program.values.iter().filter(|value| !matches!(value.op, Op::Const(_))).count() >= MAX_STEPS {
+        if self.steps >= MAX_STEPS {
             return Err(format!("the network has more than {MAX_STEPS} steps: make it smaller"));
+        }
+        if self.program.values.len() >= MAX_VALUES {
+            return Err(format!("the network unfolds to more than {MAX_VALUES} values: make it smaller"));
         }
         Ok(())
     }

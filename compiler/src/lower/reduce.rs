@@ -41,12 +41,17 @@ impl Context {
         axes.sort_unstable();
         axes.dedup();
         let Some(&first) = axes.first() else { return Ok(x.clone()) };
+        self.sound(x)?;
+        if axes.last().is_some_and(|&last| last >= x.shape.len()) {
+            return Err(format!("shape {:?} has not the axes {axes:?}", x.shape));
+        }
         let mut shape = x.shape.clone();
         axes.iter().for_each(|&along| shape[along] = 1);
         let run = axes.windows(2).all(|pair| pair[1] == pair[0] + 1);
         let (x, around) = if run {
             let last = first + axes.len();
-            let flat = [elements(&x.shape[..first])?, elements(&x.shape[first..last])?, elements(&x.shape[last..])?];
+            let flat =
+                [elements(&x.shape[..first])?, elements(&x.shape[first..last])?, elements(&x.shape[last..])?];
             (x.clone(), Axis { outer: flat[0], n: flat[1], inner: flat[2] })
         } else {
             // The axes to be reduced go to the end.
@@ -62,7 +67,12 @@ impl Context {
     }
 
     /// `(x - mean) / sqrt(variance + epsilon)` over axes.
-    pub(super) fn normalized(&mut self, x: &Computed, axes: &[usize], epsilon: f32) -> Result<[Computed; 3], String> {
+    pub(super) fn normalized(
+        &mut self,
+        x: &Computed,
+        axes: &[usize],
+        epsilon: f32,
+    ) -> Result<[Computed; 3], String> {
         let mean = self.reduced(x, axes, by::MEAN)?;
         let centred = self.combine(x, &mean, binary::SUB)?;
         let (y, scale) = self.scaled(&centred, axes, epsilon)?;
@@ -138,7 +148,8 @@ fn arg(context: &mut Context, node: &Node, kind: u8) -> Result<(), String> {
     let along = axis(node.int("axis", 0)?, x.shape.len())?;
     let last = u8::from(node.int("select_last_index", 0)? != 0) << 1;
     let around = Axis::of(&x.shape, along);
-    let id = context.step(Op::Arg { x: x.id, axis: around, kind: kind | last }, around.outer * around.inner)?;
+    let id =
+        context.step(Op::Arg { x: x.id, axis: around, kind: kind | last }, around.outer * around.inner)?;
     let mut shape = x.shape;
     shape[along] = 1;
     if node.int("keepdims", 1)? == 0 {
@@ -238,17 +249,39 @@ fn rms_normalization(context: &mut Context, node: &Node) -> Result<(), String> {
     context.finish(node, y)
 }
 
-/// Scale and shift with statistics that are known: one factor and one summand per channel.
+/// Scale and shift with statistics that are known: one factor and one summand per channel. In training mode the
+/// statistics of this batch, and those given moved towards them.
 fn batch_normalization(context: &mut Context, node: &Node) -> Result<(), String> {
-    if node.int("training_mode", 0)? != 0 {
-        return Err("training_mode is 1: export the model for inference".into());
-    }
     let x = context.value(node, 0)?;
     let rank = x.shape.len();
     let mut parameters = Vec::new();
     for index in 1..5 {
         let own = context.value(node, index)?;
+        if rank < 2 || own.len() != x.shape[1] {
+            return Err(format!(
+                "input {index} has {} numbers, which do not fit the channels of {:?}",
+                own.len(),
+                x.shape
+            ));
+        }
         parameters.push(context.per_channel(own, rank));
+    }
+    let [_, _, mean, variance] = &mut *parameters else { return Err("has no statistics".into()) };
+    if node.int("training_mode", 0)? != 0 {
+        let momentum = node.float("momentum", 0.9)?;
+        let axes: Vec<usize> = (0..rank).filter(|&along| along != 1).collect();
+        let own_mean = context.reduced(&x, &axes, by::MEAN)?;
+        let centred = context.combine(&x, &own_mean, binary::SUB)?;
+        let square = context.combine(&centred, &centred, binary::MUL)?;
+        let own_variance = context.reduced(&square, &axes, by::MEAN)?;
+        for (index, (running, own)) in [(1, (mean, own_mean)), (2, (variance, own_variance))] {
+            let kept = context.with_number(running, binary::MUL, momentum)?;
+            let own = Computed { shape: running.shape.clone(), ..own };
+            let new = context.with_number(&own, binary::MUL, 1.0 - momentum)?;
+            let next = context.combine(&kept, &new, binary::ADD)?;
+            context.result(node, index, next.id, vec![next.len()], next.kind)?;
+            *running = own;
+        }
     }
     let [scale, shift, mean, variance] = &*parameters else { return Err("has no statistics".into()) };
     let variance = context.with_number(variance, binary::ADD, node.float("epsilon", 1e-5)?)?;
@@ -320,6 +353,9 @@ fn lp_normalization(context: &mut Context, node: &Node) -> Result<(), String> {
         }
         other => return Err(format!("attribute `p` is {other}, expected 1 or 2")),
     };
+    // Of zeros nothing is made: they are divided by 1.
+    let none = context.with_number(&norm, binary::EQUAL, 0.0)?;
+    let norm = context.combine(&norm, &none, binary::ADD)?;
     let y = context.combine(&x, &norm, binary::DIV)?;
     context.finish(node, y)
 }

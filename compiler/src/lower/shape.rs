@@ -7,6 +7,7 @@ use crate::program::{Op, view};
 
 #[rustfmt::skip]
 pub(super) const REGISTRY: &[(&str, Lowering)] = &[
+    ("CenterCropPad", center_crop_pad),
     ("Concat",     concat),
     ("Constant",   constant),
     ("ConstantOfShape", constant_of_shape),
@@ -39,9 +40,10 @@ fn identity(context: &mut Context, node: &Node) -> Result<(), String> {
     context.set(node, 0, tensor)
 }
 
-/// Nothing is dropped at inference; the mask is all true.
+/// Nothing is dropped at inference, or with ratio 0; the mask is all true.
 fn dropout(context: &mut Context, node: &Node) -> Result<(), String> {
-    if context.integers(node, 2)?.is_some_and(|training| training.iter().any(|&mode| mode != 0)) {
+    let training = context.integers(node, 2)?.is_some_and(|training| training.iter().any(|&mode| mode != 0));
+    if training && context.scalar(node, 1)? != Some(0.0) {
         return Err("training_mode is true: export the model for inference".into());
     }
     let tensor = context.input(node, 0)?;
@@ -249,7 +251,10 @@ fn transpose(context: &mut Context, node: &Node) -> Result<(), String> {
 impl Context {
     /// Dimensions in another order.
     pub(super) fn permuted(&mut self, x: &Computed, order: &[usize]) -> Result<Computed, String> {
-        let shape: Vec<usize> = order.iter().map(|&place| x.shape[place]).collect();
+        self.sound(x)?;
+        let shape = order.iter().map(|&place| x.shape.get(place).copied()).collect::<Option<Vec<usize>>>();
+        let shape = shape.filter(|shape| shape.len() == x.shape.len());
+        let shape = shape.ok_or_else(|| format!("shape {:?} has not the axes {order:?}", x.shape))?;
         // Only dimensions of size 1 move: the numbers stay where they are.
         if order.iter().filter(|&&place| x.shape[place] != 1).is_sorted() {
             return Ok(Computed { shape, ..x.clone() });
@@ -265,6 +270,7 @@ impl Context {
         x: &Computed,
         windows: &[(usize, usize, i64)],
     ) -> Result<Computed, String> {
+        self.sound(x)?;
         let own = strides(&x.shape);
         let (mut shape, mut from, mut offset) = (Vec::new(), Vec::new(), 0usize);
         for (&(start, count, step), &stride) in windows.iter().zip(&own) {
@@ -290,10 +296,16 @@ impl Context {
     }
 
     /// `count` elements from `start` along one axis.
-    pub(super) fn part(&mut self, x: &Computed, along: usize, start: usize, count: usize) -> Result<Computed, String> {
+    pub(super) fn part(
+        &mut self,
+        x: &Computed,
+        along: usize,
+        start: usize,
+        count: usize,
+    ) -> Result<Computed, String> {
         let mut windows: Vec<_> = x.shape.iter().map(|&size| (0, size, 1)).collect();
-        if start + count > windows[along].1 {
-            return Err(format!("a part {start}..{} lies outside axis {along} of {:?}", start + count, x.shape));
+        if windows.get(along).is_none_or(|&(_, size, _)| start.saturating_add(count) > size) {
+            return Err(format!("a part of {count} from {start} lies outside axis {along} of {:?}", x.shape));
         }
         windows[along] = (start, count, 1);
         self.windowed(x, &windows)
@@ -302,6 +314,10 @@ impl Context {
     /// Tensors one after the other along an axis.
     pub(super) fn concatenated(&mut self, tensors: &[Computed], along: usize) -> Result<Computed, String> {
         let first = tensors.first().ok_or("has no inputs: the node is malformed")?;
+        if along >= first.shape.len() {
+            return Err(format!("shape {:?} has no axis {along}", first.shape));
+        }
+        tensors.iter().try_for_each(|tensor| self.sound(tensor))?;
         let mut shape = first.shape.clone();
         shape[along] = 0;
         for tensor in tensors {
@@ -327,7 +343,13 @@ impl Context {
     }
 
     /// `x` inside a larger tensor of one number; `before`: elements in front along each axis.
-    pub(super) fn padded(&mut self, x: &Computed, before: &[usize], shape: &[usize], fill: f32) -> Result<Computed, String> {
+    pub(super) fn padded(
+        &mut self,
+        x: &Computed,
+        before: &[usize],
+        shape: &[usize],
+        fill: f32,
+    ) -> Result<Computed, String> {
         let to = strides(shape);
         let offset: usize = before.iter().zip(&to).map(|(&count, &stride)| count * stride as usize).sum();
         let view = view(&x.shape, &strides(&x.shape), &to, [0, offset]).ok_or("has too many dimensions")?;
@@ -347,7 +369,8 @@ fn split(context: &mut Context, node: &Node) -> Result<(), String> {
             .map(|&part| usize::try_from(part).map_err(|_| format!("part {part} is negative")))
             .collect::<Result<_, _>>()?,
         None => {
-            let count = (node.int("num_outputs", node.outputs.len() as i64)?.max(1) as usize).min(size.max(1));
+            let count =
+                (node.int("num_outputs", node.outputs.len() as i64)?.max(1) as usize).min(size.max(1));
             let part = size.div_ceil(count);
             (0..count).map(|index| part.min(size.saturating_sub(index * part))).collect()
         }
@@ -361,6 +384,12 @@ fn split(context: &mut Context, node: &Node) -> Result<(), String> {
     }
     let mut start = 0;
     for (index, part) in sizes.into_iter().enumerate() {
+        if part == 0 {
+            let mut shape = x.shape.clone();
+            shape[along] = 0;
+            context.set(node, index, Tensor::integers(vec![], shape, x.kind))?;
+            continue;
+        }
         let y = context.part(&x, along, start, part)?;
         context.result(node, index, y.id, y.shape, y.kind)?;
         start += part;
@@ -450,7 +479,8 @@ fn expand(context: &mut Context, node: &Node) -> Result<(), String> {
     let shape = super::broadcast(tensor.shape(), &wanted)?;
     if let Tensor::Known { values, shape: own, kind } = &tensor {
         context.charge(elements(&shape)?)?;
-        let values = super::elementwise::repeated(own, &shape).into_iter().map(|place| values[place]).collect();
+        let values =
+            super::elementwise::repeated(own, &shape).into_iter().map(|place| values[place]).collect();
         return context.set(node, 0, Tensor::integers(values, shape, *kind));
     }
     let x = context.computed(tensor)?;
@@ -500,7 +530,10 @@ fn pad(context: &mut Context, node: &Node) -> Result<(), String> {
         around[along] = (pads[place], pads[place + axes.len()]);
     }
     let limit = 1i64 << 20;
-    if around.iter().any(|(before, after)| !(-limit..=limit).contains(before) || !(-limit..=limit).contains(after)) {
+    if around
+        .iter()
+        .any(|(before, after)| !(-limit..=limit).contains(before) || !(-limit..=limit).contains(after))
+    {
         return Err(format!("pads {pads:?} are out of range"));
     }
     let shape = x.shape.iter().zip(&around).map(|(&size, (before, after))| size as i64 + before + after);
@@ -534,7 +567,11 @@ fn pad(context: &mut Context, node: &Node) -> Result<(), String> {
                 let place = place.rem_euclid(2 * (size - 1));
                 place.min(2 * (size - 1) - place)
             }
-            other => return Err(format!("attribute `mode` is `{other}`, expected constant, edge, reflect or wrap")),
+            other => {
+                return Err(format!(
+                    "attribute `mode` is `{other}`, expected constant, edge, reflect or wrap"
+                ));
+            }
         })
     };
     let places = (0..rank)
@@ -544,6 +581,31 @@ fn pad(context: &mut Context, node: &Node) -> Result<(), String> {
         })
         .collect::<Result<Vec<Vec<usize>>, String>>()?;
     let y = context.picked(&x, &places)?;
+    context.finish(node, y)
+}
+
+/// To a size by cutting off or adding zeros on both sides.
+fn center_crop_pad(context: &mut Context, node: &Node) -> Result<(), String> {
+    let x = context.value(node, 0)?;
+    let rank = x.shape.len();
+    let wanted = sizes(&context.integers(node, 1)?.ok_or("has no shape")?)?;
+    let axes = match node.ints("axes")? {
+        Some(axes) => axes.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?,
+        None => (0..rank).collect(),
+    };
+    if axes.len() != wanted.len() || wanted.contains(&0) {
+        return Err(format!("shape {wanted:?} does not fit {} axes", axes.len()));
+    }
+    let mut windows: Vec<(usize, usize, i64)> = x.shape.iter().map(|&size| (0, size, 1)).collect();
+    let (mut before, mut shape) = (vec![0; rank], x.shape.clone());
+    for (&along, &size) in axes.iter().zip(&wanted) {
+        let own = x.shape[along];
+        windows[along] = (own.saturating_sub(size) / 2, own.min(size), 1);
+        before[along] = size.saturating_sub(own) / 2;
+        shape[along] = size;
+    }
+    let kept = context.windowed(&x, &windows)?;
+    let y = if kept.shape == shape { kept } else { context.padded(&kept, &before, &shape, 0.0)? };
     context.finish(node, y)
 }
 
@@ -573,7 +635,11 @@ fn space_to_depth(context: &mut Context, node: &Node) -> Result<(), String> {
         return Err(format!("blocksize {size} does not divide {h} x {w} pixels"));
     }
     let split = vec![n, c, h / size, size, w / size, size];
-    let y = context.permuted(&Computed { shape: split, ..x }, &[0, 3, 5, 1, 2, 4])?;
+    let order = match node.text("mode", "DCR")? {
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        _ => [0, 3, 5, 1, 2, 4],
+    };
+    let y = context.permuted(&Computed { shape: split, ..x }, &order)?;
     context.finish(node, Computed { shape: vec![n, c * size * size, h / size, w / size], ..y })
 }
 
