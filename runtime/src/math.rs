@@ -48,7 +48,7 @@ pub fn tanh(x: f32) -> f32 {
 }
 
 /// Adding and subtracting it rounds to the nearest integer: 1.5 * 2^23.
-const ROUNDER: f32 = 12_582_912.0;
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 

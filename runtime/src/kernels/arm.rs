@@ -7,6 +7,7 @@
 //! Stack: what the first instructions of each push.
 #![allow(unsafe_code, reason = "assembly; the only module of this crate that lifts `deny`")]
 
+use super::quantized::{INPUT_STEP, block_words};
 use crate::math;
 use core::arch::naked_asm;
 
@@ -222,5 +223,190 @@ pub(super) fn tanh(y: &mut [[f32; 4]]) {
     if !y.is_empty() {
         // SAFETY: as many groups as `y` has.
         unsafe { tanh_fours(y.as_mut_ptr().cast(), y.len(), math::TANH.as_ptr()) }
+    }
+}
+
+/// Four inputs by four rows of `i8`: activations in `r7` and `r8`, weights in `r9..r12`, sums in `r3..r6`.
+macro_rules! four_by_four_i8 {
+    () => {
+        "ldmia r1!, {{r7, r8}}
+        ldmia r0!, {{r9-r12}}
+        sxtb16 lr, r9
+        sxtb16 r9, r9, ror #8
+        smlad r3, lr, r7, r3
+        sxtb16 lr, r10
+        smlad r3, r9, r8, r3
+        sxtb16 r10, r10, ror #8
+        smlad r4, lr, r7, r4
+        sxtb16 lr, r11
+        smlad r4, r10, r8, r4
+        sxtb16 r11, r11, ror #8
+        smlad r5, lr, r7, r5
+        sxtb16 lr, r12
+        smlad r5, r11, r8, r5
+        sxtb16 r12, r12, ror #8
+        smlad r6, lr, r7, r6
+        smlad r6, r12, r8, r6\n"
+    };
+}
+
+/// A Gemm over blocks of `quantized.rs`; `$store` turns the sums in `r3..r6` into results and writes them to
+/// `r7`, which it moves on.
+macro_rules! quantized_gemm {
+    ($name:ident, $out:ty, $store:expr) => {
+        /// # Safety
+        /// `x` to `x_end`: readable, not empty, whole steps of eight inputs; `w`: readable, the blocks that `y` to `y_end`
+        /// need; `y` to `y_end`: writable, whole blocks, not empty, apart from the others.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(
+            w: *const u32,
+            x: *const u32,
+            y: *mut $out,
+            x_end: *const u32,
+            y_end: *mut $out,
+        ) {
+            naked_asm!(
+                ".fpu fpv4-sp-d16",
+                "push {{r4-r11, lr}}",
+                "ldr r12, [sp, #36]",
+                // The inner loop takes every core register: what it does not need waits in s0..s2.
+                "vmov s0, r1",
+                "vmov s1, s2, r2, r12",
+                "mov r2, r3",
+                "0:",
+                "ldmia r0!, {{r3-r6}}",
+                "vmov r1, s0",
+                "1:",
+                four_by_four_i8!(),
+                four_by_four_i8!(),
+                "cmp r1, r2",
+                "bne 1b",
+                $store,
+                "vmov s1, r7",
+                "cmp r7, r8",
+                "bne 0b",
+                "pop {{r4-r11, pc}}",
+            )
+        }
+    };
+}
+
+/// Sums to `i16`; `$saturate` and `$range`: `ssat` to 16 bits or, with a ReLU, `usat` to 15.
+macro_rules! store_i16 {
+    ($saturate:literal, $range:literal) => {
+        concat!(
+            "ldmia r0!, {{r9-r12}}\n",
+            "vmov r7, r8, s1, s2\n",
+            "smmulr r3, r3, r9\n",
+            "smmulr r4, r4, r10\n",
+            "smmulr r5, r5, r11\n",
+            "smmulr r6, r6, r12\n",
+            $saturate, " r3, ", $range, ", r3\n",
+            $saturate, " r4, ", $range, ", r4\n",
+            $saturate, " r5, ", $range, ", r5\n",
+            $saturate, " r6, ", $range, ", r6\n",
+            "pkhbt r3, r3, r4, lsl #16\n",
+            "pkhbt r4, r5, r6, lsl #16\n",
+            "stmia r7!, {{r3, r4}}",
+        )
+    };
+}
+
+quantized_gemm!(quantized_none, u32, store_i16!("ssat", "#16"));
+quantized_gemm!(quantized_relu, u32, store_i16!("usat", "#15"));
+quantized_gemm!(
+    quantized_numbers,
+    f32,
+    "vmov s4, s5, r3, r4
+    vmov s6, s7, r5, r6
+    vldmia r0!, {{s8-s11}}
+    vcvt.f32.s32 s4, s4
+    vcvt.f32.s32 s5, s5
+    vcvt.f32.s32 s6, s6
+    vcvt.f32.s32 s7, s7
+    vmov r7, r8, s1, s2
+    vmul.f32 s4, s4, s8
+    vmul.f32 s5, s5, s9
+    vmul.f32 s6, s6, s10
+    vmul.f32 s7, s7, s11
+    vstmia r7!, {{s4-s7}}"
+);
+
+/// Whether `w` holds the blocks of so many outputs, and there is something to do.
+#[inline(always)]
+fn blocks_are_there(w: &[u32], x: &[[u32; 4]], blocks: usize) -> bool {
+    let len = block_words(x.len().saturating_mul(INPUT_STEP));
+    blocks > 0 && !x.is_empty() && w.len() >= blocks.saturating_mul(len)
+}
+
+/// As `quantized::portable::to_i16`.
+#[inline(always)]
+pub(super) fn quantized_to_i16<const RELU: bool>(w: &[u32], x: &[[u32; 4]], y: &mut [[u32; 2]]) {
+    if blocks_are_there(w, x, y.len()) {
+        let (x, y) = (x.as_ptr_range(), y.as_mut_ptr_range());
+        let (w, from, to) = (w.as_ptr(), x.start.cast(), y.start.cast());
+        // SAFETY: the lengths were compared above; `y` is borrowed alone, so it lies apart from the others.
+        unsafe {
+            if RELU {
+                quantized_relu(w, from, to, x.end.cast(), y.end.cast());
+            } else {
+                quantized_none(w, from, to, x.end.cast(), y.end.cast());
+            }
+        }
+    }
+}
+
+/// As `quantized::portable::to_f32`.
+#[inline(always)]
+pub(super) fn quantized_to_f32(w: &[u32], x: &[[u32; 4]], y: &mut [[f32; 4]]) {
+    if blocks_are_there(w, x, y.len()) {
+        let (x, y) = (x.as_ptr_range(), y.as_mut_ptr_range());
+        // SAFETY: as in `quantized_to_i16`.
+        unsafe {
+            quantized_numbers(w.as_ptr(), x.start.cast(), y.start.cast(), x.end.cast(), y.end.cast());
+        }
+    }
+}
+
+/// # Safety
+/// `x`: `4 * groups` readable `f32`; `y`: `2 * groups` writable words apart from it; `groups > 0`.
+#[unsafe(naked)]
+unsafe extern "C" fn quantize_fours(x: *const f32, y: *mut u32, groups: usize, inverse_scale: f32) {
+    naked_asm!(
+        ".fpu fpv4-sp-d16",
+        "push {{r4-r6, lr}}",
+        "0:",
+        "vldmia r0!, {{s4-s7}}",
+        "vmul.f32 s4, s4, s0",
+        "vmul.f32 s5, s5, s0",
+        "vmul.f32 s6, s6, s0",
+        "vmul.f32 s7, s7, s0",
+        // Rounds as FPSCR says: to nearest, halves to even, which nothing changes. Saturates; NaN is 0.
+        "vcvtr.s32.f32 s4, s4",
+        "vcvtr.s32.f32 s5, s5",
+        "vcvtr.s32.f32 s6, s6",
+        "vcvtr.s32.f32 s7, s7",
+        "vmov r3, r4, s4, s5",
+        "vmov r5, r6, s6, s7",
+        "ssat r3, #16, r3",
+        "ssat r4, #16, r4",
+        "ssat r5, #16, r5",
+        "ssat r6, #16, r6",
+        "pkhbt r3, r3, r4, lsl #16",
+        "pkhbt r5, r5, r6, lsl #16",
+        "stmia r1!, {{r3, r5}}",
+        "subs r2, r2, #1",
+        "bne 0b",
+        "pop {{r4-r6, pc}}",
+    )
+}
+
+/// As `quantized::portable::fours`.
+#[inline(always)]
+pub(super) fn quantize(x: &[[f32; 4]], inverse_scale: f32, y: &mut [[u32; 2]]) {
+    let groups = x.len().min(y.len());
+    if groups > 0 {
+        // SAFETY: as many groups as both have; `y` is borrowed alone, so it lies apart from `x`.
+        unsafe { quantize_fours(x.as_ptr().cast(), y.as_mut_ptr().cast(), groups, inverse_scale) }
     }
 }

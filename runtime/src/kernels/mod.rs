@@ -7,6 +7,7 @@ use core::cell::Cell;
 #[cfg(armv7em_fpu)]
 mod arm;
 mod gemm;
+pub(crate) mod quantized;
 
 #[cfg(armv7em_fpu)]
 use arm::tanh as tanh_fours;
