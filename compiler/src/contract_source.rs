@@ -2,7 +2,7 @@
 //! CSV keys of other tools completed by a TOML.
 
 use crate::error::{CompileError, ContractSourceError};
-use crate::import::{Model, elements};
+use crate::import::Model;
 use crate::metadata::{self, ForeignMetadata};
 use serde::Deserialize;
 use tendon_runtime::Contract;
@@ -71,9 +71,9 @@ pub(crate) fn check_counts(
     spec: &ContractSpec,
     compiled: &Contract<'_>,
     model: &Model,
+    n_inputs: usize,
     n_outputs: usize,
 ) -> Result<(), CompileError> {
-    let n_inputs = elements(&model.input.shape).unwrap_or(0);
     let n_observation = compiled.header.n_observation as usize;
     if n_observation != n_inputs {
         let terms: Vec<String> = spec
@@ -84,14 +84,14 @@ pub(crate) fn check_counts(
             .collect();
         return Err(CompileError::Mismatch(format!(
             "the graph's input `{}` has {n_inputs} elements, the contract's terms make {n_observation} (width x history: {}): correct `observations` in the contract",
-            model.input.name,
+            model.inputs.iter().map(|port| &*port.name).collect::<Vec<_>>().join(", "),
             terms.join(" + ")
         )));
     }
     if spec.actions.len() != n_outputs {
         return Err(CompileError::Mismatch(format!(
             "the graph's output `{}` has {n_outputs} elements, the contract has {} actions: correct `actions` in the contract",
-            model.output,
+            model.outputs.join(", "),
             spec.actions.len()
         )));
     }

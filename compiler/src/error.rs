@@ -35,18 +35,6 @@ pub enum ImportError {
         /// Value and next step.
         problem: String,
     },
-    /// Not one input or not one output.
-    #[error(
-        "the graph has {count} {what} ({names}): this compiler takes one observation and gives one action; concatenate them before the export"
-    )]
-    Ports {
-        /// `inputs` or `outputs`.
-        what: &'static str,
-        /// Their number.
-        count: usize,
-        /// Their names.
-        names: String,
-    },
     /// The input's type or shape does not fit.
     #[error("input `{name}` {problem}")]
     Input {

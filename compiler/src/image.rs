@@ -2,6 +2,7 @@
 
 use crate::emit::Emitted;
 use crate::error::CompileError;
+use crate::import::Port;
 use crate::random::Random;
 use bytemuck::Zeroable;
 use serde::{Deserialize, Serialize};
@@ -24,10 +25,12 @@ pub struct Manifest {
     pub producer: String,
     /// ONNX operator set.
     pub opset: i64,
-    /// Name of the graph's input.
-    pub input: String,
-    /// Name of the graph's output.
-    pub output: String,
+    /// The graph's inputs; those that are no state make up the network's input, in this order.
+    pub inputs: Vec<Port>,
+    /// Names of the graph's outputs; likewise.
+    pub outputs: Vec<String>,
+    /// Inputs that are state, each with the output that it becomes.
+    pub states: Vec<(String, String)>,
     /// ONNX node behind each operator.
     pub operators: Vec<String>,
     /// The contract; `None`: a bare network.
@@ -131,7 +134,7 @@ fn check(bytes: &[u8]) -> Result<(), CompileError> {
 
 /// Inputs with the runtime's own outputs: what the controller must reproduce bit for bit. First zeros,
 /// then seeded inputs of growing size. Vectors with a non-finite output are left out: the bits of a
-/// NaN are the hardware's choice.
+/// NaN are the hardware's choice. The state goes on from vector to vector, so the first such output ends them.
 fn golden_vectors(network: &Emitted, seal: &Seal) -> Result<Vec<f32>, CompileError> {
     let plan = &network.plan;
     let checked = Network::new(&network.operators, &network.weights, plan)
@@ -139,6 +142,7 @@ fn golden_vectors(network: &Emitted, seal: &Seal) -> Result<Vec<f32>, CompileErr
     let vector = (plan.n_inputs as usize + plan.n_outputs as usize) * size_of::<f32>();
     let count = (seal.golden_vectors as usize).min(MAX_GOLDEN / vector);
     let mut arena = vec![f32::NAN; plan.arena_len as usize];
+    checked.reset(&mut arena);
     let mut random = Random::new(seal.seed);
     let mut golden = Vec::new();
     for index in 0..count {
@@ -149,6 +153,8 @@ fn golden_vectors(network: &Emitted, seal: &Seal) -> Result<Vec<f32>, CompileErr
         if output.iter().all(|value| value.is_finite()) {
             golden.extend_from_slice(&input);
             golden.extend_from_slice(output);
+        } else if plan.state_len > 0 {
+            break;
         }
     }
     Ok(golden)

@@ -3,6 +3,7 @@
 use crate::budget;
 use crate::error::ImportError;
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
@@ -17,7 +18,7 @@ pub(crate) const MAX_ELEMENTS: usize = MAX_FILE / 4;
 /// Largest rank of a tensor.
 const MAX_RANK: usize = 8;
 
-/// A checked ONNX graph with one input and one output.
+/// A checked ONNX graph.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// What wrote the file, `name version`.
@@ -26,10 +27,19 @@ pub struct Model {
     pub opset: i64,
     /// Metadata keys and values.
     pub metadata: BTreeMap<String, String>,
-    /// The network's input; the batch is fixed to 1.
-    pub input: Port,
-    /// Name of the network's output.
-    pub output: String,
+    /// The network's inputs; an open batch is fixed to 1.
+    pub inputs: Vec<Port>,
+    /// Names of the network's outputs.
+    pub outputs: Vec<String>,
+    pub(crate) graph: Graph,
+}
+
+/// Nodes and constants, of the model or of an attribute (the body of a Loop, say).
+#[derive(Clone, Debug)]
+pub(crate) struct Graph {
+    /// Names of the inputs.
+    pub(crate) inputs: Vec<String>,
+    pub(crate) outputs: Vec<String>,
     /// Nodes, operands before their users.
     pub(crate) nodes: Vec<Node>,
     /// Initializers by name.
@@ -37,12 +47,87 @@ pub struct Model {
 }
 
 /// A named tensor with its shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// Name in the file.
     pub name: String,
-    /// Shape, batch 1.
+    /// Shape, open batch 1.
     pub shape: Vec<usize>,
+    /// Type of its elements; the runtime carries all of them as `f32`.
+    pub kind: Kind,
+}
+
+impl Port {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Type of a tensor's elements in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are ONNX's")]
+pub enum Kind {
+    F16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Bool,
+}
+
+impl Kind {
+    /// By ONNX's number.
+    pub(crate) fn from_onnx(number: i32) -> Result<Self, String> {
+        Ok(match DataType::try_from(number) {
+            Ok(DataType::Float16) => Self::F16,
+            Ok(DataType::Float) => Self::F32,
+            Ok(DataType::Double) => Self::F64,
+            Ok(DataType::Int8) => Self::I8,
+            Ok(DataType::Int16) => Self::I16,
+            Ok(DataType::Int32) => Self::I32,
+            Ok(DataType::Int64) => Self::I64,
+            Ok(DataType::Uint8) => Self::U8,
+            Ok(DataType::Uint16) => Self::U16,
+            Ok(DataType::Uint32) => Self::U32,
+            Ok(DataType::Uint64) => Self::U64,
+            Ok(DataType::Bool) => Self::Bool,
+            other => {
+                let found = other.map_or(number.to_string(), |kind| kind.as_str_name().to_string());
+                return Err(format!("has data type {found}: export it as FLOAT (or INT64 for shapes)"));
+            }
+        })
+    }
+
+    /// Whether it is a floating-point type.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
+
+    /// Bits and sign of an integer type that overflows below 2^24; others do not overflow in a policy.
+    pub(crate) fn small_integer(self) -> Option<(u32, bool)> {
+        match self {
+            Self::I8 => Some((8, true)),
+            Self::U8 => Some((8, false)),
+            Self::I16 => Some((16, true)),
+            Self::U16 => Some((16, false)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -59,10 +144,13 @@ pub(crate) struct Node {
 pub(crate) enum Attribute {
     Float(f32),
     Int(i64),
+    Text(String),
     Floats(Vec<f32>),
     Ints(Vec<i64>),
+    Texts(Vec<String>),
     Tensor(Constant),
-    /// A kind no lowering reads (text, graphs, sparse tensors, types).
+    Graph(Box<Graph>),
+    /// A kind no lowering reads (sparse tensors, types).
     Other,
 }
 
@@ -72,9 +160,12 @@ impl Attribute {
         match self {
             Self::Float(value) => format!("the float {value}"),
             Self::Int(value) => format!("the integer {value}"),
+            Self::Text(value) => format!("the text `{value}`"),
             Self::Floats(values) => format!("a list of {} floats", values.len()),
             Self::Ints(values) => format!("a list of {} integers", values.len()),
+            Self::Texts(values) => format!("a list of {} texts", values.len()),
             Self::Tensor(tensor) => format!("a tensor of shape {:?}", tensor.shape),
+            Self::Graph(_) => "a graph".into(),
             Self::Other => "of a kind that is not read".into(),
         }
     }
@@ -83,6 +174,7 @@ impl Attribute {
 #[derive(Clone, Debug)]
 pub(crate) struct Constant {
     pub(crate) shape: Vec<usize>,
+    pub(crate) kind: Kind,
     pub(crate) data: Data,
 }
 
@@ -93,6 +185,20 @@ pub(crate) enum Data {
 }
 
 impl Model {
+    /// Inputs that are recurrent state by the names that exporters give them, each with the output that it
+    /// becomes: `h_in` and `h_out` (rsl_rl, Isaac Lab), `h_0` and `h_n`, `h0` and `hn`, of equal shape.
+    #[must_use]
+    pub fn state_pairs(&self) -> Vec<(String, String)> {
+        const ENDINGS: [(&str, &str); 3] = [("_in", "_out"), ("_0", "_n"), ("0", "n")];
+        let partner = |input: &str| {
+            ENDINGS.iter().find_map(|(from, to)| {
+                let name = format!("{}{to}", input.strip_suffix(from)?);
+                self.outputs.contains(&name).then_some(name)
+            })
+        };
+        self.inputs.iter().filter_map(|port| Some((port.name.clone(), partner(&port.name)?))).collect()
+    }
+
     /// Reads and checks an ONNX file.
     ///
     /// # Errors
@@ -103,54 +209,84 @@ impl Model {
 
     fn from_proto(proto: pb::ModelProto) -> Result<Self, ImportError> {
         let graph = proto.graph.ok_or(ImportError::Missing { field: "graph" })?;
-        if graph.node.len() > MAX_NODES {
-            return Err(ImportError::TooLarge {
-                what: "number of nodes",
-                value: graph.node.len(),
-                limit: MAX_NODES,
-            });
-        }
-        if !graph.sparse_initializer.is_empty() {
-            return Err(ImportError::Model {
-                field: "sparse_initializer",
-                problem: "sparse weights are not read: export dense ones".into(),
-            });
-        }
-        let mut constants = BTreeMap::new();
-        for tensor in &graph.initializer {
-            let constant = constant(&tensor.name, tensor)?;
-            if constants.insert(tensor.name.clone(), constant).is_some() {
-                return Err(ImportError::Duplicate { name: tensor.name.clone() });
-            }
-        }
         // Files of IR version 3 list initializers among the inputs as well.
-        let inputs: Vec<_> =
-            graph.input.iter().filter(|input| !constants.contains_key(&input.name)).collect();
-        let input = port(single("inputs", &inputs.iter().map(|i| &*i.name).collect::<Vec<_>>(), &inputs)?)?;
-        let names: Vec<_> = graph.output.iter().map(|output| &*output.name).collect();
-        let output = single("outputs", &names, &graph.output)?.name.clone();
-        let mut nodes = Vec::new();
-        for (index, node) in graph.node.into_iter().enumerate() {
-            nodes.push(read_node(index, node)?);
-        }
+        let initializers: BTreeSet<&str> = graph.initializer.iter().map(|tensor| &*tensor.name).collect();
+        let declared: Vec<_> =
+            graph.input.iter().filter(|input| !initializers.contains(&*input.name)).cloned().collect();
+        let batch = declared.iter().find_map(|input| open_batch(input));
+        let inputs =
+            declared.iter().map(|input| port(input, batch.as_deref())).collect::<Result<Vec<_>, _>>()?;
         let opset = proto.opset_import.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx"));
         let opset = opset.ok_or(ImportError::Missing { field: "opset_import" })?.version;
         let metadata = proto.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
-        let nodes = sort(nodes, &input.name, &constants)?;
-        let made = nodes.iter().any(|node| node.outputs.contains(&output));
-        if !made && output != input.name {
-            return Err(ImportError::Undefined { name: output, node: "the graph's outputs".into() });
+        let mut room = MAX_NODES;
+        let graph = read_graph(graph, &BTreeSet::new(), &mut room)?;
+        if graph.outputs.is_empty() {
+            return Err(ImportError::Missing { field: "graph.output" });
         }
         Ok(Self {
             producer: format!("{} {}", proto.producer_name, proto.producer_version).trim().to_string(),
             opset,
             metadata,
-            input,
-            output,
-            nodes,
-            constants,
+            inputs,
+            outputs: graph.outputs.clone(),
+            graph,
         })
     }
+}
+
+/// Reads a graph; `outer`: names that the graph around it defines; `room`: nodes that may still come.
+fn read_graph(
+    graph: pb::GraphProto,
+    outer: &BTreeSet<String>,
+    room: &mut usize,
+) -> Result<Graph, ImportError> {
+    if graph.node.len() > *room {
+        return Err(ImportError::TooLarge {
+            what: "number of nodes",
+            value: graph.node.len(),
+            limit: MAX_NODES,
+        });
+    }
+    *room -= graph.node.len();
+    if !graph.sparse_initializer.is_empty() {
+        return Err(ImportError::Model {
+            field: "sparse_initializer",
+            problem: "sparse weights are not read: export dense ones".into(),
+        });
+    }
+    let mut constants = BTreeMap::new();
+    for tensor in &graph.initializer {
+        let constant = constant(&tensor.name, tensor)?;
+        if constants.insert(tensor.name.clone(), constant).is_some() {
+            return Err(ImportError::Duplicate { name: tensor.name.clone() });
+        }
+    }
+    let inputs: Vec<String> = graph
+        .input
+        .iter()
+        .filter(|input| !constants.contains_key(&input.name))
+        .map(|input| input.name.clone())
+        .collect();
+    let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let mut defined = outer.clone();
+    defined.extend(constants.keys().cloned());
+    for input in &inputs {
+        if !defined.insert(input.clone()) && !outer.contains(input) {
+            return Err(ImportError::Duplicate { name: input.clone() });
+        }
+    }
+    let mut names = defined.clone();
+    names.extend(graph.node.iter().flat_map(|node| node.output.iter().cloned()));
+    let mut nodes = Vec::new();
+    for (index, node) in graph.node.into_iter().enumerate() {
+        nodes.push(read_node(index, node, &names, room)?);
+    }
+    let nodes = sort(nodes, &defined, outer)?;
+    if let Some(missing) = outputs.iter().find(|output| !names.contains(*output)) {
+        return Err(ImportError::Undefined { name: missing.clone(), node: "the graph's outputs".into() });
+    }
+    Ok(Graph { inputs, outputs, nodes, constants })
 }
 
 /// Protobuf of an ONNX file whose decoding fits into memory.
@@ -165,46 +301,54 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<pb::ModelProto, ImportError> {
     pb::ModelProto::decode(bytes).map_err(|error| ImportError::Protobuf(error.to_string()))
 }
 
-fn single<'a, T>(what: &'static str, names: &[&str], ports: &'a [T]) -> Result<&'a T, ImportError> {
-    match ports {
-        [port] => Ok(port),
-        _ => Err(ImportError::Ports { what, count: ports.len(), names: names.join(", ") }),
+fn dims(info: &pb::ValueInfoProto) -> &[pb::tensor_shape_proto::Dimension] {
+    match info.r#type.as_ref().and_then(|r#type| r#type.value.as_ref()) {
+        Some(pb::type_proto::Value::TensorType(tensor)) => {
+            tensor.shape.as_ref().map_or(&[][..], |shape| &shape.dim)
+        }
+        _ => &[],
     }
 }
 
-fn port(info: &pb::ValueInfoProto) -> Result<Port, ImportError> {
+/// Symbol of an open first dimension.
+fn open_batch(info: &pb::ValueInfoProto) -> Option<String> {
+    match dims(info) {
+        [pb::tensor_shape_proto::Dimension { value: Some(Dim::DimParam(symbol)), .. }, _, ..] => {
+            Some(symbol.clone())
+        }
+        _ => None,
+    }
+}
+
+/// An input of the model; an open first dimension and the symbol `batch` stand for 1.
+fn port(info: &pb::ValueInfoProto, batch: Option<&str>) -> Result<Port, ImportError> {
     let fail = |problem: String| ImportError::Input { name: info.name.clone(), problem };
     let Some(pb::type_proto::Value::TensorType(tensor)) =
         info.r#type.as_ref().and_then(|r#type| r#type.value.as_ref())
     else {
         return Err(fail("has no tensor type: export it as float32 [1, n]".into()));
     };
-    if tensor.elem_type != DataType::Float as i32 {
-        return Err(fail(format!("has element type {}: export it as float32 (1)", tensor.elem_type)));
-    }
-    let dims = tensor.shape.as_ref().map_or(&[][..], |shape| &shape.dim);
-    if dims.is_empty() || dims.len() > MAX_RANK {
+    let kind = Kind::from_onnx(tensor.elem_type).map_err(fail)?;
+    let dims = dims(info);
+    if dims.len() > MAX_RANK {
         return Err(fail(format!("has {} dimensions: export it as [1, n]", dims.len())));
     }
     let mut shape = Vec::new();
     for (axis, dim) in dims.iter().enumerate() {
-        let batch = axis == 0 && dims.len() > 1;
-        match &dim.value {
-            Some(Dim::DimValue(value)) if batch && *value > 1 => {
-                return Err(fail(format!("has batch {value}: export it with batch 1 or a dynamic batch")));
-            }
-            _ if batch => shape.push(1),
-            Some(Dim::DimValue(value)) if *value > 0 => shape.push(*value as usize),
+        shape.push(match &dim.value {
+            Some(Dim::DimValue(value)) if *value > 0 => *value as usize,
+            Some(Dim::DimParam(symbol)) if batch == Some(symbol) => 1,
+            _ if axis == 0 && dims.len() > 1 => 1,
             Some(Dim::DimParam(symbol)) => {
                 return Err(fail(format!(
                     "dimension {axis} is the symbol `{symbol}`: export it with a fixed size (only the batch may be open)"
                 )));
             }
             _ => return Err(fail(format!("dimension {axis} has no size: export it with a fixed one"))),
-        }
+        });
     }
     elements(&shape).map_err(fail)?;
-    Ok(Port { name: info.name.clone(), shape })
+    Ok(Port { name: info.name.clone(), shape, kind })
 }
 
 /// Elements of a shape, with checked products.
@@ -235,43 +379,70 @@ fn constant(name: &str, tensor: &pb::TensorProto) -> Result<Constant, ImportErro
         .collect::<Result<Vec<_>, _>>()?;
     let count = elements(&shape).map_err(fail)?;
     let raw = (!tensor.raw_data.is_empty()).then_some(&*tensor.raw_data);
-    let (data, length) = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) => {
-            let values = match raw {
-                Some(raw) => words(raw).map(|words| words.map(f32::from_le_bytes).collect()),
-                None => Some(tensor.float_data.clone()),
-            };
-            let values: Vec<f32> = values.ok_or_else(|| fail("raw data is no whole number of f32".into()))?;
-            let length = values.len();
-            (Data::F32(values), length)
-        }
-        Ok(DataType::Int64) => {
-            let values = match raw {
-                Some(raw) => words(raw).map(|words| words.map(i64::from_le_bytes).collect()),
-                None => Some(tensor.int64_data.clone()),
-            };
-            let values: Vec<i64> = values.ok_or_else(|| fail("raw data is no whole number of i64".into()))?;
-            let length = values.len();
-            (Data::I64(values), length)
-        }
-        Ok(DataType::Int32) => {
-            let values = match raw {
-                Some(raw) => words(raw).map(|words| words.map(i32::from_le_bytes).map(i64::from).collect()),
-                None => Some(tensor.int32_data.iter().map(|&value| i64::from(value)).collect()),
-            };
-            let values: Vec<i64> = values.ok_or_else(|| fail("raw data is no whole number of i32".into()))?;
-            let length = values.len();
-            (Data::I64(values), length)
-        }
-        other => {
-            let found = other.map_or(tensor.data_type.to_string(), |kind| kind.as_str_name().to_string());
-            return Err(fail(format!("has data type {found}: export it as FLOAT (or INT64 for shapes)")));
-        }
+    let kind = Kind::from_onnx(tensor.data_type).map_err(fail)?;
+    let broken = || fail(format!("its raw data is no whole number of {kind:?}"));
+    let data = match raw {
+        Some(raw) => raw_data(raw, kind).ok_or_else(broken)?,
+        None => typed_data(tensor, kind),
     };
+    let length = data.len();
     if length != count {
         return Err(fail(format!("has {length} elements where shape {shape:?} needs {count}")));
     }
-    Ok(Constant { shape, data })
+    Ok(Constant { shape, kind, data })
+}
+
+fn raw_data(raw: &[u8], kind: Kind) -> Option<Data> {
+    fn integers<const N: usize>(raw: &[u8], read: impl Fn([u8; N]) -> i64) -> Option<Data> {
+        Some(Data::I64(words(raw)?.map(read).collect()))
+    }
+    match kind {
+        Kind::F32 => Some(Data::F32(words(raw)?.map(f32::from_le_bytes).collect())),
+        Kind::F64 => Some(Data::F32(words(raw)?.map(|bytes| f64::from_le_bytes(bytes) as f32).collect())),
+        Kind::F16 => Some(Data::F32(words(raw)?.map(|bytes| half(u16::from_le_bytes(bytes))).collect())),
+        Kind::I8 => integers(raw, |b| i8::from_le_bytes(b).into()),
+        Kind::I16 => integers(raw, |b| i16::from_le_bytes(b).into()),
+        Kind::I32 => integers(raw, |b| i32::from_le_bytes(b).into()),
+        Kind::I64 => integers(raw, i64::from_le_bytes),
+        Kind::U8 | Kind::Bool => integers(raw, |b| u8::from_le_bytes(b).into()),
+        Kind::U16 => integers(raw, |b| u16::from_le_bytes(b).into()),
+        Kind::U32 => integers(raw, |b| u32::from_le_bytes(b).into()),
+        Kind::U64 => integers(raw, |b| u64::from_le_bytes(b).min(i64::MAX as u64) as i64),
+    }
+}
+
+fn typed_data(tensor: &pb::TensorProto, kind: Kind) -> Data {
+    match kind {
+        Kind::F32 => Data::F32(tensor.float_data.clone()),
+        Kind::F64 => Data::F32(tensor.double_data.iter().map(|&value| value as f32).collect()),
+        Kind::F16 => Data::F32(tensor.int32_data.iter().map(|&bits| half(bits as u16)).collect()),
+        Kind::I64 => Data::I64(tensor.int64_data.clone()),
+        Kind::U32 | Kind::U64 => {
+            Data::I64(tensor.uint64_data.iter().map(|&value| value.min(i64::MAX as u64) as i64).collect())
+        }
+        _ => Data::I64(tensor.int32_data.iter().map(|&value| value.into()).collect()),
+    }
+}
+
+/// An IEEE half-precision number.
+fn half(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
+    }
+}
+
+impl Data {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::I64(values) => values.len(),
+        }
+    }
 }
 
 fn words<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]>> {
@@ -279,7 +450,12 @@ fn words<const N: usize>(raw: &[u8]) -> Option<impl Iterator<Item = [u8; N]>> {
     rest.is_empty().then(|| words.iter().copied())
 }
 
-fn read_node(index: usize, node: pb::NodeProto) -> Result<Node, ImportError> {
+fn read_node(
+    index: usize,
+    node: pb::NodeProto,
+    names: &BTreeSet<String>,
+    room: &mut usize,
+) -> Result<Node, ImportError> {
     let name = match (&*node.name, node.output.first()) {
         ("", Some(output)) => output.clone(),
         ("", None) => format!("#{index}"),
@@ -292,13 +468,18 @@ fn read_node(index: usize, node: pb::NodeProto) -> Result<Node, ImportError> {
     let mut attributes = BTreeMap::new();
     for attribute in node.attribute {
         let key = attribute.name.clone();
-        let value = read_attribute(&name, attribute)?;
+        let value = read_attribute(&name, attribute, names, room)?;
         attributes.insert(key, value);
     }
     Ok(Node { name, op_type, inputs: node.input, outputs: node.output, attributes })
 }
 
-fn read_attribute(node: &str, attribute: pb::AttributeProto) -> Result<Attribute, ImportError> {
+fn read_attribute(
+    node: &str,
+    attribute: pb::AttributeProto,
+    names: &BTreeSet<String>,
+    room: &mut usize,
+) -> Result<Attribute, ImportError> {
     use pb::attribute_proto::AttributeType;
     Ok(match AttributeType::try_from(attribute.r#type) {
         Ok(AttributeType::Float) => Attribute::Float(attribute.f),
@@ -309,20 +490,41 @@ fn read_attribute(node: &str, attribute: pb::AttributeProto) -> Result<Attribute
             Some(tensor) => Attribute::Tensor(constant(&format!("{node}.{}", attribute.name), &tensor)?),
             None => Attribute::Other,
         },
+        Ok(AttributeType::String) => Attribute::Text(String::from_utf8_lossy(&attribute.s).into_owned()),
+        Ok(AttributeType::Strings) => {
+            let texts = attribute.strings.iter().map(|text| String::from_utf8_lossy(text).into_owned());
+            Attribute::Texts(texts.collect())
+        }
+        Ok(AttributeType::Graph) => match attribute.g {
+            Some(graph) => Attribute::Graph(Box::new(read_graph(graph, names, room)?)),
+            None => Attribute::Other,
+        },
         _ => Attribute::Other,
     })
+}
+
+/// Names from outside that the graphs in a node's attributes read.
+fn captured(node: &Node) -> Vec<String> {
+    let mut names = Vec::new();
+    for attribute in node.attributes.values() {
+        if let Attribute::Graph(graph) = attribute {
+            let read = graph.nodes.iter().flat_map(|inner| inner.inputs.iter().cloned().chain(captured(inner)));
+            names.extend(read.chain(graph.outputs.iter().cloned()));
+        }
+    }
+    names
 }
 
 /// Nodes with operands before their users (Kahn's algorithm, stable for sorted files).
 fn sort(
     nodes: Vec<Node>,
-    input: &str,
-    constants: &BTreeMap<String, Constant>,
+    known: &BTreeSet<String>,
+    outer: &BTreeSet<String>,
 ) -> Result<Vec<Node>, ImportError> {
     let mut producer: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
         for output in node.outputs.iter().filter(|name| !name.is_empty()) {
-            let known = output == input || constants.contains_key(output);
+            let known = known.contains(output) && !outer.contains(output);
             if known || producer.insert(output, index).is_some() {
                 return Err(ImportError::Duplicate { name: output.clone() });
             }
@@ -335,8 +537,14 @@ fn sort(
             if let Some(&from) = producer.get(&**name) {
                 waiting[index] += 1;
                 users[from].push(index);
-            } else if name != input && !constants.contains_key(name) {
+            } else if !known.contains(name) {
                 return Err(ImportError::Undefined { name: name.clone(), node: node.name.clone() });
+            }
+        }
+        for name in captured(node) {
+            if let Some(&from) = producer.get(&*name) {
+                waiting[index] += 1;
+                users[from].push(index);
             }
         }
     }

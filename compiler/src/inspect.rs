@@ -4,7 +4,7 @@ use crate::image::Manifest;
 use std::fmt::Write as _;
 use tendon_runtime::spec::{ContractSpec, NO_CLIP, PerElement, TermSpec};
 use tendon_runtime::{Image, ImageError, Policy};
-use tendon_wire::image::{Header, Operator, Plan, Section, activation, binary, opcode, section_bytes};
+use tendon_wire::image::{Header, Operator, Plan, Section, binary, opcode, section_bytes, unary};
 
 /// Names of the sections, in their order.
 const SECTIONS: [(&str, Section); 7] = [
@@ -55,11 +55,15 @@ fn header(out: &mut String, image: &Image, manifest: Option<&Manifest>) {
             out,
             "from",
             format_args!(
-                "{} (opset {}), `{}` -> `{}`",
+                "{} (opset {}), `{}` -> `{}`{}",
                 if manifest.producer.is_empty() { "unknown producer" } else { &manifest.producer },
                 manifest.opset,
-                manifest.input,
-                manifest.output
+                manifest.inputs.iter().map(|port| &*port.name).collect::<Vec<_>>().join("`, `"),
+                manifest.outputs.join("`, `"),
+                match manifest.states.len() {
+                    0 => String::new(),
+                    count => format!(", {count} of them state"),
+                }
             ),
         );
     }
@@ -157,29 +161,21 @@ fn operators(out: &mut String, policy: &Policy<'_>, manifest: Option<&Manifest>)
 }
 
 fn kind(operator: &Operator) -> &'static str {
-    match (operator.opcode, operator.kind) {
-        (opcode::GEMM, _) => "Gemm",
-        (opcode::ACTIVATION, _) => "Activation",
-        (opcode::AFFINE, _) => "Affine",
-        (opcode::BINARY, binary::ADD) => "Add",
-        (opcode::BINARY, binary::SUB) => "Sub",
-        (opcode::BINARY, binary::MUL) => "Mul",
-        (opcode::BINARY, _) => "Div",
-        (opcode::CLIP, _) => "Clip",
-        _ => "Copy",
-    }
+    let name = match operator.opcode {
+        opcode::BINARY => binary::NAMES.get(usize::from(operator.kind)),
+        opcode => opcode::NAMES.get(usize::from(opcode).wrapping_sub(1)),
+    };
+    name.copied().unwrap_or("?")
 }
 
 fn activation_name(operator: &Operator) -> String {
-    if !matches!(operator.opcode, opcode::GEMM | opcode::ACTIVATION) {
-        return "-".into();
-    }
-    match operator.kind {
-        activation::RELU => "Relu".into(),
-        activation::TANH => "Tanh".into(),
-        activation::SIGMOID => "Sigmoid".into(),
-        activation::SWISH => "Swish".into(),
-        activation::ELU => format!("Elu({})", operator.alpha),
+    let (alpha, beta) = (operator.alpha, operator.beta);
+    match (operator.opcode, operator.kind) {
+        (opcode::GEMM | opcode::UNARY | opcode::CONV, unary::ELU) => format!("Elu({alpha})"),
+        (opcode::UNARY, unary::CLIP) => format!("Clip({alpha}, {beta})"),
+        (opcode::GEMM | opcode::UNARY | opcode::CONV, kind) => {
+            unary::NAMES.get(usize::from(kind)).copied().unwrap_or("?").into()
+        }
         _ => "-".into(),
     }
 }
@@ -210,7 +206,7 @@ fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, s
     let (arena, history) = (plan.arena_len * 4, plan.history_len * 4);
     let observation = if contract { plan.n_inputs * 4 } else { 0 };
     line(out, "RAM", format_args!("{} bytes", arena + history + observation));
-    line(out, "  arena", format_args!("{arena} bytes"));
+    line(out, "  arena", format_args!("{arena} bytes, {} of them state", plan.state_len * 4));
     line(out, "  history", format_args!("{history} bytes"));
     line(out, "  observation", format_args!("{observation} bytes"));
     match stack_bytes {

@@ -28,7 +28,7 @@ pub mod trace;
 pub use contract_source::{ContractChoice, MAX_CONTRACT, contract_of};
 pub use error::{CompileError, ContractSourceError, ImportError};
 pub use image::{Manifest, ManifestError};
-pub use import::{MAX_FILE, MAX_NODES, Model, Port};
+pub use import::{Kind, MAX_FILE, MAX_NODES, Model, Port};
 pub use lower::supported_operators;
 
 use tendon_runtime::AlignedBytes;
@@ -45,11 +45,14 @@ pub struct Options<'a> {
     pub golden_vectors: u32,
     /// Seed of the golden inputs.
     pub seed: u64,
+    /// Inputs that are state, each with the output that it becomes. `None`: pairs named as exporters name them
+    /// ([`Model::state_pairs`]).
+    pub states: Option<&'a [(String, String)]>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { contract: ContractChoice::default(), rollback_counter: 0, golden_vectors: 4, seed: 1 }
+        Self { contract: ContractChoice::default(), rollback_counter: 0, golden_vectors: 4, seed: 1, states: None }
     }
 }
 
@@ -80,7 +83,8 @@ pub struct ArenaUse {
 pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileError> {
     let model = Model::from_bytes(onnx)?;
     let contract = contract_of(&model, options.contract)?;
-    let program = fuse::fuse(lower::lower(&model)?);
+    let pairs = options.states.map_or_else(|| model.state_pairs(), <[_]>::to_vec);
+    let program = fuse::fuse(lower::lower(&model, &pairs)?);
     let memory = plan::plan(&program);
     let network = emit::emit(&program, &memory)?;
     let compiled_contract = match &contract {
@@ -88,7 +92,7 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
             let compiled = spec.compile().map_err(|error| {
                 CompileError::Contract(ContractSourceError::Spec { origin: "contract".into(), error })
             })?;
-            contract_source::check_counts(spec, &compiled.view(), &model, network.plan.n_outputs as usize)?;
+            contract_source::check_counts(spec, &compiled.view(), &model, network.plan.n_inputs as usize, network.plan.n_outputs as usize)?;
             Some(compiled)
         }
         None => None,
@@ -97,8 +101,9 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
         compiler: format!("tendon {}", env!("CARGO_PKG_VERSION")),
         producer: model.producer.clone(),
         opset: model.opset,
-        input: model.input.name.clone(),
-        output: model.output.clone(),
+        inputs: model.inputs.clone(),
+        outputs: model.outputs.clone(),
+        states: pairs,
         operators: network.names.clone(),
         contract: contract.clone(),
     };

@@ -206,7 +206,8 @@ impl<'a> ImageRunner<'a> {
     /// What the runtime refuses.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ImageError> {
         let policy = Image::parse(bytes)?.policy(bytes).ok_or(ImageError::Section("contract"))?;
-        let arena = vec![f32::NAN; policy.network.plan().arena_len as usize];
+        let mut arena = vec![f32::NAN; policy.network.plan().arena_len as usize];
+        policy.network.reset(&mut arena);
         Ok(Self { policy, arena })
     }
 
@@ -216,7 +217,12 @@ impl<'a> ImageRunner<'a> {
         &self.policy
     }
 
-    /// One inference.
+    /// Forgets the recurrent state.
+    pub fn reset(&mut self) {
+        self.policy.network.reset(&mut self.arena);
+    }
+
+    /// One inference; the recurrent state goes on.
     ///
     /// # Errors
     /// When the input has not the policy's length.

@@ -1,10 +1,12 @@
 //! Where every value lies in the arena, fixed at compile time.
 //!
-//! Views (Slice) and parts of a Concat lie inside another value's storage; elementwise steps write
+//! Views (Slice) and parts of an Assemble lie inside another value's storage; elementwise steps write
 //! over their operand when nothing reads it again. Storages that live at the same time do not
-//! overlap. Starts are multiples of [`UNIT`] elements.
+//! overlap. Starts are multiples of [`UNIT`] elements. States lie at the start and live for ever;
+//! constants lie in the weights.
 
 use crate::program::{Op, Program, ValueId};
+use tendon_wire::image::VIEW_RANK;
 
 /// Granularity of storages, `f32`: the width of a block of rows.
 const UNIT: usize = 4;
@@ -16,6 +18,8 @@ pub(crate) struct Memory {
     pub(crate) starts: Vec<usize>,
     /// Elements of the arena.
     pub(crate) arena_len: usize,
+    /// Of them, how many at the start are state.
+    pub(crate) state_len: usize,
     /// No plan can need less: the most that lives at one time.
     pub(crate) lower_bound: usize,
 }
@@ -43,7 +47,20 @@ pub(crate) fn plan(program: &Program) -> Memory {
         storage.first = storage.first.min(id);
         storage.last = storage.last.max(last_read[id]).max(id);
         if root == id {
-            storage.len = value.len.next_multiple_of(UNIT);
+            storage.len = (value.len + value.op.room()).next_multiple_of(UNIT);
+        }
+    }
+    let mut state_len = 0;
+    let end = program.values.len();
+    for (id, value) in program.values.iter().enumerate() {
+        match value.op {
+            Op::Const(_) => storages[id] = None,
+            Op::State => {
+                let len = value.len.next_multiple_of(UNIT);
+                storages[id] = Some(Storage { len, first: 0, last: end, start: state_len });
+                state_len += len;
+            }
+            _ => {}
         }
     }
     let by_size = |a: &Storage, b: &Storage| (b.len, a.first).cmp(&(a.len, b.first));
@@ -54,7 +71,7 @@ pub(crate) fn plan(program: &Program) -> Memory {
     let orders: [Order; 3] = [by_size, by_time, by_span];
     let (arena_len, placed) = orders
         .iter()
-        .map(|&order| place(&storages, order))
+        .map(|&order| place(program, &storages, order))
         .min_by_key(|(length, _)| *length)
         .unwrap_or_default();
     let starts = (0..program.values.len())
@@ -67,15 +84,17 @@ pub(crate) fn plan(program: &Program) -> Memory {
         storages.iter().flatten().filter(|s| s.first <= time && time <= s.last).map(|s| s.len).sum()
     };
     let lower_bound = (0..program.values.len()).map(alive).max().unwrap_or(0);
-    Memory { starts, arena_len, lower_bound }
+    Memory { starts, arena_len, state_len, lower_bound }
 }
 
 /// First fit in the given order. Returns the arena's length and the placed storages.
-fn place(storages: &[Option<Storage>], order: Order) -> (usize, Vec<Option<Storage>>) {
+fn place(program: &Program, storages: &[Option<Storage>], order: Order) -> (usize, Vec<Option<Storage>>) {
     let mut placed = storages.to_vec();
     let mut ids: Vec<(usize, Storage)> =
         storages.iter().enumerate().filter_map(|(id, storage)| Some((id, (*storage)?))).collect();
-    ids.sort_by(|(_, a), (_, b)| order(a, b));
+    // States keep the place they have.
+    let is_state = |id: usize| matches!(program.values[id].op, Op::State);
+    ids.sort_by(|(i, a), (j, b)| is_state(*j).cmp(&is_state(*i)).then(order(a, b)));
     let (mut done, mut arena_len): (Vec<Storage>, usize) = (Vec::new(), 0);
     for (id, mut storage) in ids {
         let mut neighbours: Vec<&Storage> =
@@ -99,7 +118,7 @@ fn last_reads(program: &Program) -> Vec<usize> {
     for (id, value) in program.values.iter().enumerate() {
         value.op.operands().into_iter().for_each(|operand| last[operand] = id);
     }
-    last[program.output] = program.values.len();
+    program.results().for_each(|id| last[id] = program.values.len());
     last
 }
 
@@ -124,15 +143,17 @@ fn owners(program: &Program) -> Owners {
         }
     }
     for (id, value) in program.values.iter().enumerate() {
-        if let Op::Concat { parts } = &value.op {
-            let mut offset = 0;
-            for &part in parts {
-                // Only a value of its own that nobody else reads may be computed in place.
-                let own = owners[part].is_none() && part != 0 && uses[part] == 1;
-                if own && !is_concat(program, part) {
-                    owners[part] = Some((id, offset));
+        // A fill comes with the step itself, so nothing may be there before.
+        if let Op::Assemble { parts, fill: None } = &value.op {
+            for (part, view) in parts {
+                // Only a whole value of its own that nobody else reads may be computed in place.
+                let whole = view.from_offset == 0
+                    && view.dims.iter().product::<u32>() as usize == program.values[*part].len
+                    && straight(view);
+                let own = owners[*part].is_none() && uses[*part] == 1;
+                if own && whole && may_move(program, *part) {
+                    owners[*part] = Some((id, view.to_offset as usize));
                 }
-                offset += program.values[part].len;
             }
         }
     }
@@ -142,12 +163,11 @@ fn owners(program: &Program) -> Owners {
         groups[resolve(&owners, id).0].push(id);
     }
     for (id, value) in program.values.iter().enumerate() {
-        let x = match value.op {
-            Op::Activation { x, .. } | Op::Affine { x, .. } | Op::Clip { x, .. } => x,
-            Op::Binary { a, b, .. } if a != b => a,
-            _ => continue,
-        };
+        let Some(x) = value.op.overwritten() else { continue };
         let (root, offset) = resolve(&owners, x);
+        if matches!(program.values[root].op, Op::Const(_) | Op::State) {
+            continue;
+        }
         if owners[id].is_none() && may_overwrite(&groups[root], &last_read, id, x) {
             owners[id] = Some((root, offset));
             let moved = std::mem::take(&mut groups[id]);
@@ -157,8 +177,16 @@ fn owners(program: &Program) -> Owners {
     owners
 }
 
-fn is_concat(program: &Program, id: ValueId) -> bool {
-    matches!(program.values[id].op, Op::Concat { .. })
+/// Whether a view moves neighbours to neighbours, in one run.
+fn straight(view: &tendon_wire::image::View) -> bool {
+    let last = VIEW_RANK - 1;
+    view.dims[..last].iter().all(|&dim| dim == 1) && (view.dims[last] == 1 || (view.from[last], view.to[last]) == (1, 1))
+}
+
+/// Whether a value may be computed inside another one's storage.
+fn may_move(program: &Program, id: ValueId) -> bool {
+    let op = &program.values[id].op;
+    !matches!(op, Op::Input | Op::State | Op::Const(_) | Op::Assemble { .. }) && op.room() == 0
 }
 
 /// Whether step `id` may write over `x`: nothing in the same storage is read at or after this step,

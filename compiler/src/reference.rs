@@ -1,17 +1,23 @@
 //! ONNX files on tract, the reference of every comparison.
 
 use crate::error::CompileError;
-use crate::import::{Model, decode, elements};
+use crate::import::{Kind, Model, Port, decode};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_onnx::model::Onnx;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::element_wise::{ElementWiseMiniOp, ElementWiseOp};
 use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
 
-/// An ONNX file on tract.
+/// An ONNX file on tract. Its inputs and outputs are the image's: those that are no state, one after the
+/// other; the state goes on from run to run.
 pub struct OnnxRunner {
     plan: Arc<TypedRunnableModel>,
-    shape: Vec<usize>,
+    inputs: Vec<Port>,
+    outputs: Vec<String>,
+    states: Vec<(String, String)>,
+    /// Values of the states, in the order of `states`.
+    memory: RefCell<Vec<Tensor>>,
     n_outputs: usize,
 }
 
@@ -42,26 +48,42 @@ impl OnnxRunner {
         let model = Model::from_bytes(onnx)?;
         let proto = decode(onnx)?;
         let fail = |error: String| CompileError::Mismatch(format!("tract does not take the file: {error}"));
-        let shape = model.input.shape;
-        // The file may list initializers among the inputs; what remains is the observation.
+        let states = model.state_pairs();
+        // The file may list initializers among the inputs; what remains comes from outside.
         let load = || -> TractResult<Arc<TypedRunnableModel>> {
-            framework
-                .model_for_proto_model(&proto)?
-                .with_input_fact(0, f32::fact(&shape).into())?
-                .into_optimized()?
-                .into_runnable()
+            let mut typed = framework.model_for_proto_model(&proto)?;
+            for (index, port) in model.inputs.iter().enumerate() {
+                typed = typed.with_input_fact(index, f32::fact(&port.shape).into())?;
+            }
+            typed.into_optimized()?.into_runnable()
         };
+        if let Some(port) = model.inputs.iter().find(|port| port.kind != Kind::F32) {
+            return Err(fail(format!("input `{}` is {:?}, the reference takes F32", port.name, port.kind)));
+        }
         let plan = guarded(load).map_err(fail)?;
-        let mut this = Self { plan, shape, n_outputs: 0 };
-        let zeros = vec![0.0; elements(&this.shape).unwrap_or(0)];
-        this.n_outputs = this.run(&zeros).map_err(fail)?.len();
+        let (inputs, outputs) = (model.inputs, model.outputs);
+        let mut this = Self { plan, inputs, outputs, states, memory: RefCell::default(), n_outputs: 0 };
+        this.reset();
+        this.n_outputs = this.run(&vec![0.0; this.n_inputs()]).map_err(fail)?.len();
+        this.reset();
         Ok(this)
+    }
+
+    fn state_of(&self, input: &str) -> Option<usize> {
+        self.states.iter().position(|(name, _)| name == input)
+    }
+
+    /// Forgets the state.
+    pub fn reset(&self) {
+        let shape = |input: &str| self.inputs.iter().find(|port| port.name == input).map(|port| &*port.shape);
+        let zeros = self.states.iter().filter_map(|(input, _)| Tensor::zero::<f32>(shape(input)?).ok());
+        *self.memory.borrow_mut() = zeros.collect();
     }
 
     /// Elements of the input.
     #[must_use]
     pub fn n_inputs(&self) -> usize {
-        self.shape.iter().product()
+        self.inputs.iter().filter(|port| self.state_of(&port.name).is_none()).map(Port::len).sum()
     }
 
     /// Elements of the output.
@@ -76,17 +98,37 @@ impl OnnxRunner {
     /// When the input has not the model's length, or what tract reports.
     pub fn run(&self, input: &[f32]) -> Result<Vec<f32>, String> {
         guarded(|| {
-            let input = Tensor::from_shape(&self.shape, input)?;
-            let outputs = self.plan.run(tvec!(input.into()))?;
-            let output = outputs.first().ok_or_else(|| TractError::msg("no output"))?;
-            Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())
+            let mut rest = input;
+            let mut values = tvec!();
+            for port in &self.inputs {
+                values.push(match self.state_of(&port.name) {
+                    Some(place) => self.memory.borrow()[place].clone().into(),
+                    None => {
+                        let parts = rest.split_at_checked(port.len());
+                        let (own, after) = parts.ok_or_else(|| TractError::msg("the input is too short"))?;
+                        rest = after;
+                        Tensor::from_shape(&port.shape, own)?.into()
+                    }
+                });
+            }
+            if !rest.is_empty() {
+                return Err(TractError::msg("the input is too long"));
+            }
+            let mut all = Vec::new();
+            for (name, output) in self.outputs.iter().zip(self.plan.run(values)?) {
+                match self.states.iter().position(|(_, next)| next == name) {
+                    Some(place) => self.memory.borrow_mut()[place] = output.into_tensor(),
+                    None => all.extend(output.to_plain_array_view::<f32>()?.iter().copied()),
+                }
+            }
+            Ok(all)
         })
     }
 }
 
 impl std::fmt::Debug for OnnxRunner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OnnxRunner({:?} -> [{}])", self.shape, self.n_outputs)
+        write!(f, "OnnxRunner([{}] -> [{}])", self.n_inputs(), self.n_outputs)
     }
 }
 

@@ -126,7 +126,7 @@ impl Image {
 }
 
 impl Policy<'_> {
-    /// Runs every golden vector over `arena` and compares bit for bit. Returns the first vector that
+    /// Runs every golden vector over `arena`, the state going on from one to the next, and compares bit for bit. Returns the first vector that
     /// differs.
     ///
     /// # Errors
@@ -135,6 +135,7 @@ impl Policy<'_> {
         let plan = self.network.plan();
         let (n_in, n_out) = (plan.n_inputs as usize, plan.n_outputs as usize);
         let mut rest = self.golden;
+        self.network.reset(arena);
         for vector in 0..plan.golden_count {
             let (input, after) = rest.split_at_checked(n_in).ok_or(vector)?;
             let (expected, after) = after.split_at_checked(n_out).ok_or(vector)?;

@@ -17,6 +17,7 @@ mod aligned;
 mod contract;
 mod controller;
 mod envelope;
+mod functions;
 mod image;
 mod kernels;
 pub mod math;

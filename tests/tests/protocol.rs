@@ -5,7 +5,7 @@ use tendon_runtime::{Cause, Refusal, State};
 use tendon_wire::frame::{self, Frame, MAX_CONTENT, MAX_FRAME, MAX_PAYLOAD};
 use tendon_wire::image::{
     ALIGN, ActionRecord, CRC_FROM, ContractHeader, FORMAT_VERSION, GEMM_ROWS, Header, JointRecord, MAX_IMAGE,
-    Operator, Plan, TERM_VALUES, TermRecord, activation, binary, mode, opcode, signal,
+    Operator, Plan, TERM_VALUES, TermRecord, binary, mode, opcode, pool, reduce, signal, unary,
 };
 use tendon_wire::message::{
     Direction, Hello, MAX_CHUNK, MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS,
@@ -259,7 +259,7 @@ fn image() -> String {
             ),
         ),
         (1, format!("Operators of {} bytes, in order of execution", size_of::<Operator>())),
-        (2, format!("Weights, f32; a Gemm matrix in blocks of {GEMM_ROWS} interleaved rows")),
+        (2, format!("Weights, words of 4 bytes: f32, tables and records; a Gemm matrix in blocks of {GEMM_ROWS} interleaved rows")),
         (3, format!("Plan, {} bytes: sizes and costs", size_of::<Plan>())),
         (4, "Golden vectors, f32: input, output, again and again".to_owned()),
         (5, "Manifest: the contract as JSON; controllers do not read it".to_owned()),
@@ -271,26 +271,15 @@ fn image() -> String {
         let rows: Vec<String> = rows.iter().map(|(number, name)| format!("{number} {name}")).collect();
         writeln!(text, "- {title}: {}.", rows.join(", ")).unwrap();
     };
-    let opcodes = [
-        (opcode::GEMM, "Gemm"),
-        (opcode::ACTIVATION, "Activation"),
-        (opcode::AFFINE, "Affine"),
-        (opcode::BINARY, "Binary"),
-        (opcode::CLIP, "Clip"),
-        (opcode::COPY, "Copy"),
-    ];
-    named(&mut text, "Opcodes", &opcodes);
-    let activations = [
-        (activation::NONE, "none"),
-        (activation::RELU, "ReLU"),
-        (activation::TANH, "tanh"),
-        (activation::SIGMOID, "sigmoid"),
-        (activation::SWISH, "swish"),
-        (activation::ELU, "ELU"),
-    ];
-    named(&mut text, "Activations", &activations);
-    let binaries = [(binary::ADD, "add"), (binary::SUB, "sub"), (binary::MUL, "mul"), (binary::DIV, "div")];
-    named(&mut text, "Binary operators", &binaries);
+    let numbered = |text: &mut String, title: &str, first: u8, names: &[&'static str]| {
+        let rows: Vec<(u8, &str)> = (first..).zip(names.iter().copied()).collect();
+        named(text, title, &rows);
+    };
+    numbered(&mut text, "Opcodes", 1, &opcode::NAMES);
+    numbered(&mut text, "Functions of one number (up to Elu also behind Gemm and Conv)", 0, &unary::NAMES);
+    numbered(&mut text, "Functions of two numbers", 0, &binary::NAMES);
+    numbered(&mut text, "Reductions", 0, &reduce::NAMES);
+    numbered(&mut text, "Poolings", 0, &pool::NAMES);
     let signals = [
         (signal::BASE_LINEAR_VELOCITY, "base linear velocity"),
         (signal::BASE_ANGULAR_VELOCITY, "base angular velocity"),

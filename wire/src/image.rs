@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 /// First bytes of every image.
 pub const MAGIC: [u8; 4] = *b"TNDP";
 /// Version of this layout. A reader refuses any other.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Header and section starts lie at multiples of this; the image itself must as well.
 pub const ALIGN: usize = 16;
 /// Largest image: bounds every length before it is trusted.
@@ -62,7 +62,7 @@ pub enum Section {
     Contract = 0,
     /// [`Operator`] records in order of execution.
     Operators = 1,
-    /// Packed `f32`.
+    /// Packed weights, tables and constant operands: words of 4 bytes.
     Weights = 2,
     /// One [`Plan`].
     Plan = 3,
@@ -124,7 +124,7 @@ impl<'a> Layout<'a> {
             return error("crc32c", header.crc32c, "the CRC-32C of the image: send it again");
         }
         if header.format_version != FORMAT_VERSION {
-            return error("format_version", header.format_version.into(), "1: compile the policy again");
+            return error("format_version", header.format_version.into(), "2: compile the policy again");
         }
         if header.flags != 0 || header.reserved != 0 {
             return error("flags", u32::from(header.flags) | header.reserved, "0: this version defines none");
@@ -201,54 +201,104 @@ pub fn section_bytes<'a>(bytes: &'a [u8], header: &Header, section: Section) -> 
     bytes.get(start..start.saturating_add(span.len as usize)).unwrap_or(&[])
 }
 
-/// One step of the network. Ranges of the arena count `f32`; ranges of weights likewise.
+/// One step of the network. Ranges of the arena and of the weights count words of 4 bytes (`f32`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Operator {
     /// [`opcode`].
     pub opcode: u8,
-    /// [`activation`] or [`binary`], by opcode.
+    /// [`unary`], [`binary`], [`reduce`] or [`pool`], by opcode.
     pub kind: u8,
-    /// Reserved, 0.
-    pub reserved: u16,
-    /// Start of the input in the arena.
+    /// [`operand`]: which operands lie in the weights instead of the arena.
+    pub constant: u16,
+    /// Start of the first operand.
     pub input: u32,
-    /// Start of the second input in the arena (binary operators).
+    /// Start of the second operand.
     pub input_b: u32,
+    /// Start of the third operand.
+    pub input_c: u32,
     /// Start of the output in the arena.
     pub output: u32,
-    /// Elements of the input.
+    /// Elements of the first operand.
     pub n_in: u32,
     /// Elements of the output.
     pub n_out: u32,
-    /// Start of the weights (Gemm: packed matrix; Affine: scale).
+    /// Start of the weights (Gemm, Conv: packed matrix; Affine: scale; Move: [`View`]; Conv, Pool: see
+    /// `bias`; Gather: table).
     pub weights: u32,
-    /// Start of the bias (Gemm) or shift (Affine).
+    /// Start of the bias (Gemm, Conv), of the shift (Affine).
     pub bias: u32,
-    /// Elu: alpha. Clip: lower bound.
+    /// Parameter of the function, or the value of a Fill.
     pub alpha: f32,
-    /// Clip: upper bound.
+    /// Second parameter of the function.
     pub beta: f32,
+    /// Sizes, by opcode.
+    pub dims: [u32; 5],
 }
 
-/// Values of [`Operator::opcode`].
+/// Bits of [`Operator::constant`].
+pub mod operand {
+    /// `input` counts from the start of the weights.
+    pub const INPUT: u16 = 1;
+    /// `input_b` does.
+    pub const B: u16 = 2;
+    /// `input_c` does.
+    pub const C: u16 = 4;
+}
+
+/// Values of [`Operator::opcode`]. `[outer, n, inner]` names the sizes of a tensor around its axis `n`.
 pub mod opcode {
-    /// `y = activation(W x + b)`; W packed in blocks of [`super::GEMM_ROWS`] rows.
+    /// `y[r] = f(W x[r] + b)` for `dims[0]` rows; `f` is a [`super::unary`] up to ELU; W packed in blocks of
+    /// [`super::GEMM_ROWS`] rows.
     pub const GEMM: u8 = 1;
-    /// `y = activation(x)`.
-    pub const ACTIVATION: u8 = 2;
-    /// `y = x * scale + shift`, elementwise with vectors from the weights.
+    /// `y = f(x)`.
+    pub const UNARY: u8 = 2;
+    /// `y[i] = x[i] * scale[j] + shift[j]`, `j = i / dims[1] % dims[0]`.
     pub const AFFINE: u8 = 3;
-    /// `y = a op b`, both computed.
+    /// `y[i] = f(a[i], b[j])`, `j = i / dims[1] % dims[0]`; `b` has `dims[0]` elements.
     pub const BINARY: u8 = 4;
-    /// `y = min(max(x, alpha), beta)`.
-    pub const CLIP: u8 = 5;
-    /// `y = x`.
-    pub const COPY: u8 = 6;
+    /// `y = b` where `x` is not 0, else `c`.
+    pub const SELECT: u8 = 5;
+    /// `y[to] = x[from]` along a [`super::View`].
+    pub const MOVE: u8 = 6;
+    /// `y = alpha`.
+    pub const FILL: u8 = 7;
+    /// `y[i] = x[table[i]]`.
+    pub const GATHER: u8 = 8;
+    /// `y[o, j, i] = x[o, index, i]` with `x` `[dims[0], dims[1], dims[2]]`; `index` is `b[j]`, or `b[o, j, i]`
+    /// with kind 1; `dims[3]` indices along the axis, negative ones count from its end, others are clipped.
+    pub const TAKE: u8 = 9;
+    /// Over the axis of `[dims[0], dims[1], dims[2]]`, by [`super::reduce`].
+    pub const REDUCE: u8 = 10;
+    /// Index of the largest (kind bit 0 clear) or smallest element along the axis, the first or (bit 1) last.
+    pub const ARG: u8 = 11;
+    /// Indices of the `dims[3]` largest (kind 0) or smallest (kind 1) elements along the axis, in order.
+    pub const TOP: u8 = 12;
+    /// Running sum (kind bit 2 clear) or product along the axis; bit 0: exclusive, bit 1: from the end.
+    pub const CUMULATE: u8 = 13;
+    /// Softmax along the axis; kind 1: its logarithm.
+    pub const SOFTMAX: u8 = 14;
+    /// `y[g] = a[g] b[g]` for `dims[0]` products, `a` `[dims[1], dims[2]]`, `b` `[dims[2], dims[3]]`; kind bit 0: `b`
+    /// is transposed; bit 1: one `a` for all; bit 2: one `b` for all.
+    pub const MATMUL: u8 = 15;
+    /// Convolution of `dims[0]` images along a [`super::Window`] at `input_b` of the weights. Behind the outputs
+    /// lies room for one patch and one column.
+    pub const CONV: u8 = 16;
+    /// Pooling of `dims[0]` images along a [`super::Window`] at `input_b` of the weights, by [`super::pool`].
+    pub const POOL: u8 = 17;
+    /// `y = x`, then `y[o, index, i] = f(y[o, index, i], c[o, j, i])` in order of `j`, with the indices at `b` as for
+    /// TAKE and `f` by kind >> 1: 0 set, 1 add, 2 multiply, 3 max, 4 min.
+    pub const SCATTER: u8 = 18;
+
+    /// Names, from 1.
+    pub const NAMES: [&str; SCATTER as usize] = [
+        "Gemm", "Unary", "Affine", "Binary", "Select", "Move", "Fill", "Gather", "Take", "Reduce", "Arg", "Top",
+        "Cumulate", "Softmax", "MatMul", "Conv", "Pool", "Scatter",
+    ];
 }
 
-/// Values of [`Operator::kind`] for Gemm and Activation.
-pub mod activation {
+/// Functions of one number: [`Operator::kind`] of Unary and, up to ELU, of Gemm and Conv.
+pub mod unary {
     /// `x`
     pub const NONE: u8 = 0;
     /// `max(x, 0)`
@@ -261,9 +311,91 @@ pub mod activation {
     pub const SWISH: u8 = 4;
     /// `x` where positive, else `alpha * (exp(x) - 1)`.
     pub const ELU: u8 = 5;
+    /// `min(max(x, alpha), beta)`
+    pub const CLIP: u8 = 6;
+    /// `|x|`
+    pub const ABS: u8 = 7;
+    /// `e^x`
+    pub const EXP: u8 = 8;
+    /// Natural logarithm.
+    pub const LOG: u8 = 9;
+    /// Square root.
+    pub const SQRT: u8 = 10;
+    /// `1 / x`
+    pub const RECIPROCAL: u8 = 11;
+    /// Error function.
+    pub const ERF: u8 = 12;
+    /// Sine.
+    pub const SIN: u8 = 13;
+    /// Cosine.
+    pub const COS: u8 = 14;
+    /// Towards minus infinity.
+    pub const FLOOR: u8 = 15;
+    /// Towards plus infinity.
+    pub const CEIL: u8 = 16;
+    /// To the nearest integer, halves to even.
+    pub const ROUND: u8 = 17;
+    /// Towards 0.
+    pub const TRUNC: u8 = 18;
+    /// -1, 0 or 1.
+    pub const SIGN: u8 = 19;
+    /// 1 where `x` is 0, else 0.
+    pub const NOT: u8 = 20;
+    /// `x` where not negative, else `alpha * x`.
+    pub const LEAKY_RELU: u8 = 21;
+    /// `x * (1 + erf(x / sqrt 2)) / 2`
+    pub const GELU: u8 = 22;
+    /// The same with tanh in place of erf.
+    pub const GELU_TANH: u8 = 23;
+    /// `log(1 + exp(x))`
+    pub const SOFTPLUS: u8 = 24;
+    /// `x / (1 + |x|)`
+    pub const SOFTSIGN: u8 = 25;
+    /// `x * tanh(softplus(x))`
+    pub const MISH: u8 = 26;
+    /// Tangent.
+    pub const TAN: u8 = 27;
+    /// Arc sine.
+    pub const ASIN: u8 = 28;
+    /// Arc cosine.
+    pub const ACOS: u8 = 29;
+    /// Arc tangent.
+    pub const ATAN: u8 = 30;
+    /// Hyperbolic sine.
+    pub const SINH: u8 = 31;
+    /// Hyperbolic cosine.
+    pub const COSH: u8 = 32;
+    /// Inverse hyperbolic sine.
+    pub const ASINH: u8 = 33;
+    /// Inverse hyperbolic cosine.
+    pub const ACOSH: u8 = 34;
+    /// Inverse hyperbolic tangent.
+    pub const ATANH: u8 = 35;
+    /// 1 where `x` is NaN, else 0.
+    pub const IS_NAN: u8 = 36;
+    /// 1 where `x` is +inf and `alpha` is not 0, or -inf and `beta` is not 0; else 0.
+    pub const IS_INF: u8 = 37;
+    /// `x` where above `alpha`, else 0.
+    pub const THRESHOLDED_RELU: u8 = 38;
+    /// `x + beta` below `-alpha`, `x - beta` above `alpha`, else 0.
+    pub const SHRINK: u8 = 39;
+    /// `x` modulo `alpha` into `[beta, beta + alpha)`, as integers overflow.
+    pub const WRAP: u8 = 40;
+    /// Bits of a 32-bit integer, inverted.
+    pub const BIT_NOT: u8 = 41;
+    /// The last one.
+    pub const LAST: u8 = BIT_NOT;
+
+    /// Names, from 0.
+    pub const NAMES: [&str; LAST as usize + 1] = [
+        "-", "Relu", "Tanh", "Sigmoid", "Swish", "Elu", "Clip", "Abs", "Exp", "Log", "Sqrt", "Reciprocal", "Erf",
+        "Sin", "Cos", "Floor", "Ceil", "Round", "Trunc", "Sign", "Not", "LeakyRelu", "Gelu", "GeluTanh",
+        "Softplus", "Softsign", "Mish", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
+        "IsNaN", "IsInf", "ThresholdedRelu", "Shrink", "Wrap", "BitNot",
+    ];
 }
 
-/// Values of [`Operator::kind`] for Binary.
+/// Functions of two numbers: [`Operator::kind`] of Binary. Comparisons give 1 or 0.
 pub mod binary {
     /// `a + b`
     pub const ADD: u8 = 0;
@@ -273,6 +405,155 @@ pub mod binary {
     pub const MUL: u8 = 2;
     /// `a / b`
     pub const DIV: u8 = 3;
+    /// `b - a`
+    pub const SUB_FROM: u8 = 4;
+    /// `b / a`
+    pub const DIV_INTO: u8 = 5;
+    /// The smaller one.
+    pub const MIN: u8 = 6;
+    /// The larger one.
+    pub const MAX: u8 = 7;
+    /// `a^b`
+    pub const POW: u8 = 8;
+    /// `b^a`
+    pub const POW_OF: u8 = 9;
+    /// Remainder with the sign of `b`.
+    pub const MOD: u8 = 10;
+    /// Remainder with the sign of `a`.
+    pub const FMOD: u8 = 11;
+    /// `a == b`
+    pub const EQUAL: u8 = 12;
+    /// `a < b`
+    pub const LESS: u8 = 13;
+    /// `a > b`
+    pub const GREATER: u8 = 14;
+    /// `a <= b`
+    pub const LESS_EQUAL: u8 = 15;
+    /// `a >= b`
+    pub const GREATER_EQUAL: u8 = 16;
+    /// Both are not 0.
+    pub const AND: u8 = 17;
+    /// One is not 0.
+    pub const OR: u8 = 18;
+    /// Exactly one is not 0.
+    pub const XOR: u8 = 19;
+    /// `a` where not negative, else `a * b`.
+    pub const PRELU: u8 = 20;
+    /// Bits of both 32-bit integers.
+    pub const BIT_AND: u8 = 21;
+    /// Bits of either.
+    pub const BIT_OR: u8 = 22;
+    /// Bits of exactly one.
+    pub const BIT_XOR: u8 = 23;
+    /// `a * 2^b`, `b` an integer.
+    pub const SHIFT_LEFT: u8 = 24;
+    /// `a / 2^b` towards minus infinity, `b` an integer.
+    pub const SHIFT_RIGHT: u8 = 25;
+    /// The last one.
+    pub const LAST: u8 = SHIFT_RIGHT;
+
+    /// Names, from 0.
+    pub const NAMES: [&str; LAST as usize + 1] = [
+        "Add", "Sub", "Mul", "Div", "SubFrom", "DivInto", "Min", "Max", "Pow", "PowOf", "Mod", "Fmod", "Equal",
+        "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor", "PRelu", "BitAnd", "BitOr",
+        "BitXor", "ShiftLeft", "ShiftRight",
+    ];
+}
+
+/// Values of [`Operator::kind`] for Reduce.
+pub mod reduce {
+    /// Sum.
+    pub const SUM: u8 = 0;
+    /// Sum over the number of elements.
+    pub const MEAN: u8 = 1;
+    /// Largest.
+    pub const MAX: u8 = 2;
+    /// Smallest.
+    pub const MIN: u8 = 3;
+    /// Product.
+    pub const PROD: u8 = 4;
+    /// Sum of absolute values.
+    pub const L1: u8 = 5;
+    /// Sum of squares.
+    pub const SUM_SQUARE: u8 = 6;
+    /// The last one.
+    pub const LAST: u8 = SUM_SQUARE;
+
+    /// Names, from 0.
+    pub const NAMES: [&str; LAST as usize + 1] = ["Sum", "Mean", "Max", "Min", "Prod", "L1", "SumSquare"];
+}
+
+/// Values of [`Operator::kind`] for Pool.
+pub mod pool {
+    /// Largest.
+    pub const MAX: u8 = 0;
+    /// Mean of the elements inside the image.
+    pub const MEAN: u8 = 1;
+    /// Sum of the elements inside the image.
+    pub const SUM: u8 = 2;
+    /// The last one.
+    pub const LAST: u8 = SUM;
+
+    /// Names, from 0.
+    pub const NAMES: [&str; LAST as usize + 1] = ["Max", "Mean", "Sum"];
+}
+
+/// A Move: for all indices below `dims`, `y[to_offset + index . to] = x[from_offset + index . from]`.
+/// Lies in the weights. Unused dimensions are 1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct View {
+    /// Sizes.
+    pub dims: [u32; VIEW_RANK],
+    /// Strides in the operand.
+    pub from: [i32; VIEW_RANK],
+    /// Strides in the output.
+    pub to: [i32; VIEW_RANK],
+    /// Start in the operand.
+    pub from_offset: u32,
+    /// Start in the output.
+    pub to_offset: u32,
+}
+
+/// Dimensions of a [`View`].
+pub const VIEW_RANK: usize = 6;
+
+/// Sizes of a Conv or Pool over images `[channels, height, width]`. Lies in the weights.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Window {
+    /// Channels in.
+    pub channels: u32,
+    /// Rows in.
+    pub height: u32,
+    /// Columns in.
+    pub width: u32,
+    /// Channels out; of a Pool: `channels`.
+    pub channels_out: u32,
+    /// Rows out.
+    pub height_out: u32,
+    /// Columns out.
+    pub width_out: u32,
+    /// Rows of the kernel.
+    pub kernel_h: u32,
+    /// Columns of the kernel.
+    pub kernel_w: u32,
+    /// Step between rows out.
+    pub stride_h: u32,
+    /// Step between columns out.
+    pub stride_w: u32,
+    /// Step between rows of the kernel.
+    pub dilation_h: u32,
+    /// Step between columns of the kernel.
+    pub dilation_w: u32,
+    /// Rows of zeros above.
+    pub pad_top: u32,
+    /// Columns of zeros on the left.
+    pub pad_left: u32,
+    /// Groups of channels; of a Pool: 1.
+    pub groups: u32,
+    /// Reserved, 0.
+    pub reserved: u32,
 }
 
 /// Rows of a Gemm that are interleaved: element `(row, k)` of a block lies at `k * GEMM_ROWS + row`.
@@ -293,6 +574,10 @@ pub struct Plan {
     pub output: u32,
     /// `f32` the arena holds.
     pub arena_len: u32,
+    /// `f32` at the start of the arena that survive from inference to inference; 0 after a reset.
+    pub state_len: u32,
+    /// Reserved, 0.
+    pub reserved: [u32; 3],
     /// `f32` the observation history holds.
     pub history_len: u32,
     /// Multiply-accumulates of one inference.
@@ -491,14 +776,16 @@ mod tests {
         let bytes = small();
         assert_eq!(bytes[..4], *b"TNDP");
         assert_eq!(bytes[8..12], 160u32.to_le_bytes(), "total_len");
-        assert_eq!(bytes[12..14], 1u16.to_le_bytes(), "format_version");
+        assert_eq!(bytes[12..14], 2u16.to_le_bytes(), "format_version");
         assert_eq!(bytes[16..20], 7u32.to_le_bytes(), "rollback_counter");
         assert_eq!(bytes[24..32], [0; 8], "schema_hash");
         assert_eq!(bytes[32..35], *b"r2\0", "robot_id");
         assert_eq!(bytes[80..88], [128, 0, 0, 0, 8, 0, 0, 0], "weights span");
         assert_eq!(size_of::<Header>(), 128);
-        assert_eq!(size_of::<Operator>(), 40);
-        assert_eq!(size_of::<Plan>(), 32);
+        assert_eq!(size_of::<Operator>(), 64);
+        assert_eq!(size_of::<View>(), 80);
+        assert_eq!(size_of::<Window>(), 64);
+        assert_eq!(size_of::<Plan>(), 48);
         assert_eq!(size_of::<ContractHeader>(), 56);
         assert_eq!(size_of::<JointRecord>(), 48);
         assert_eq!(size_of::<TermRecord>(), 12);

@@ -6,12 +6,18 @@ use core::cell::Cell;
 
 #[cfg(armv7em_fpu)]
 mod arm;
+mod axis;
 mod gemm;
+mod moves;
 pub(crate) mod quantized;
+mod window;
 
 #[cfg(armv7em_fpu)]
 use arm::tanh as tanh_fours;
+pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
 pub(crate) use gemm::{gemm, gemm_linear, gemm_relu};
+pub(crate) use moves::{gather, move_view, scatter, take};
+pub(crate) use window::{conv, pool};
 
 #[cfg(not(armv7em_fpu))]
 fn tanh_fours(y: &mut [[f32; 4]]) {
@@ -33,11 +39,21 @@ pub(crate) fn map(y: &mut [f32], f: impl Fn(f32) -> f32) {
     }
 }
 
-/// `y = f(y, b)`.
+/// `y[i] = f(y[i], b[j])`, `j = i / inner % b.len()`.
 #[inline(always)]
-pub(crate) fn zip(y: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32) {
-    for (place, &b) in y.iter_mut().zip(b) {
-        *place = f(*place, b);
+pub(crate) fn zip(y: &mut [f32], b: &[f32], inner: usize, f: impl Fn(f32, f32) -> f32) {
+    for part in y.chunks_mut(b.len().saturating_mul(inner).max(1)) {
+        if inner == 1 {
+            for (place, &b) in part.iter_mut().zip(b) {
+                *place = f(*place, b);
+            }
+        } else {
+            for (group, &b) in part.chunks_mut(inner.max(1)).zip(b) {
+                for place in group {
+                    *place = f(*place, b);
+                }
+            }
+        }
     }
 }
 

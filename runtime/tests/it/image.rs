@@ -64,7 +64,7 @@ fn mutate(image: &mut AlignedBytes, rng: &mut Rng) {
             if rows > 0 && operators + len <= length {
                 edit_u32(
                     bytes,
-                    operators + rng.usize(..rows) * size_of::<Operator>() + 4 * rng.usize(0..10),
+                    operators + rng.usize(..rows) * size_of::<Operator>() + 4 * rng.usize(0..16),
                     rng,
                 );
             }
@@ -80,7 +80,7 @@ fn mutate(image: &mut AlignedBytes, rng: &mut Rng) {
         }
         9 => {
             let (plan, _) = span(bytes, Section::Plan);
-            edit_u32(bytes, plan.min(length) + 4 * rng.usize(0..8), rng);
+            edit_u32(bytes, plan.min(length) + 4 * rng.usize(0..12), rng);
         }
         10 => {
             let (contract, _) = span(bytes, Section::Contract);

@@ -6,8 +6,8 @@ use tendon_runtime::spec::{Mode, Signal, TermSpec};
 use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
-    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, activation,
-    binary, opcode,
+    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, binary,
+    opcode, unary,
 };
 
 /// Places of the joints in the robot's raw state: policy joint `i` is robot joint `ROBOT_INDEX[i]`.
@@ -158,6 +158,7 @@ impl Parts {
             weights,
             bias,
             alpha: 1.0,
+            dims: [1, n_in, n_out, 0, 0],
             ..blank
         };
         let inner = |opcode, kind, input, output| Operator {
@@ -168,6 +169,7 @@ impl Parts {
             n_in: HIDDEN,
             n_out: HIDDEN,
             alpha: 0.7,
+            dims: [HIDDEN, 1, 0, 0, 0],
             ..blank
         };
         let (w0, b0, w1, b1) = (
@@ -179,14 +181,14 @@ impl Parts {
         let (scale, shift) = (random(HIDDEN), random(HIDDEN));
         let (w2, b2) = (random(rows(n_out) * HIDDEN), random(rows(n_out)));
         let operators = vec![
-            gemm(activation::TANH, 0, n_in, a, HIDDEN, w0, b0),
-            gemm(activation::SWISH, 0, n_in, b, HIDDEN, w1, b1),
+            gemm(unary::TANH, 0, n_in, a, HIDDEN, w0, b0),
+            gemm(unary::SWISH, 0, n_in, b, HIDDEN, w1, b1),
             Operator { input_b: b, ..inner(opcode::BINARY, binary::ADD, a, a) },
-            inner(opcode::ACTIVATION, activation::ELU, a, a),
+            inner(opcode::UNARY, unary::ELU, a, a),
             Operator { weights: scale, bias: shift, ..inner(opcode::AFFINE, 0, a, b) },
-            Operator { alpha: -1.0, beta: 1.0, ..inner(opcode::CLIP, 0, b, b) },
-            inner(opcode::COPY, 0, b, a),
-            gemm(activation::NONE, a, HIDDEN, y, n_out, w2, b2),
+            Operator { alpha: -1.0, beta: 1.0, ..inner(opcode::UNARY, unary::CLIP, b, b) },
+            inner(opcode::UNARY, 0, b, a),
+            gemm(unary::NONE, a, HIDDEN, y, n_out, w2, b2),
         ];
         let plan = Plan {
             n_inputs: n_in,
@@ -197,6 +199,8 @@ impl Parts {
             history_len: 0,
             macs: 2 * HIDDEN * n_in + HIDDEN * n_out,
             golden_count: 0,
+            state_len: 0,
+            reserved: [0; 3],
         };
         let mut parts = Self { contract: None, operators, weights, plan, golden: Vec::new() };
         parts.compute_golden(3);

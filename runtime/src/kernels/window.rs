@@ -1,0 +1,108 @@
+//! Convolution and pooling: windows over images `[channels, height, width]`.
+
+use super::gemm;
+use core::ops::Range;
+use tendon_wire::image::{GEMM_ROWS, Window, pool as by};
+
+/// Places of the kernel whose pixel lies inside an image axis of `size`, and the first pixel.
+#[inline(always)]
+fn inside(start: i32, kernel: u32, dilation: u32, size: u32) -> Range<u32> {
+    let first = if start < 0 { start.unsigned_abs().div_ceil(dilation.max(1)) } else { 0 };
+    let room = (size as i32).saturating_sub(start).max(0) as u32;
+    first.min(kernel)..room.div_ceil(dilation.max(1)).min(kernel).max(first.min(kernel))
+}
+
+/// Pixels of the image under the kernel at one output, row by row: index of a row's first pixel,
+/// its place in the kernel, and how many pixels follow at steps of `dilation_w`.
+#[inline(always)]
+fn rows(w: &Window, oy: u32, ox: u32) -> (Range<u32>, Range<u32>, i32, i32) {
+    let y = oy.wrapping_mul(w.stride_h).wrapping_sub(w.pad_top) as i32;
+    let x = ox.wrapping_mul(w.stride_w).wrapping_sub(w.pad_left) as i32;
+    (inside(y, w.kernel_h, w.dilation_h, w.height), inside(x, w.kernel_w, w.dilation_w, w.width), y, x)
+}
+
+/// One pixel row of a channel below the kernel row `ky`: the pixels from the kernel column `kx` on.
+#[inline(always)]
+fn pixels<'x>(w: &Window, plane: &'x [f32], y: i32, x: i32, ky: u32, kx: &Range<u32>) -> impl Iterator<Item = &'x f32> {
+    let row = y.wrapping_add(ky.wrapping_mul(w.dilation_h) as i32) as u32;
+    let column = x.wrapping_add(kx.start.wrapping_mul(w.dilation_w) as i32) as u32;
+    let first = row.wrapping_mul(w.width).wrapping_add(column) as usize;
+    let count = kx.end.saturating_sub(kx.start) as usize;
+    plane.get(first..).unwrap_or(&[]).iter().step_by(w.dilation_w.max(1) as usize).take(count)
+}
+
+/// `y[o] = f(W[o] * patch + b[o])` for every pixel out. `weights`: for each group packed rows as [`gemm`] takes
+/// them; `room`: `[channels / groups * kernel + channels_out / groups]`, overwritten.
+#[inline(always)]
+pub(crate) fn conv(
+    w: &Window,
+    [weights, bias]: [&[f32]; 2],
+    x: &[f32],
+    y: &mut [f32],
+    room: &mut [f32],
+    f: impl Fn(f32) -> f32 + Copy,
+) {
+    let groups = w.groups.max(1);
+    let (c_in, c_out) = ((w.channels / groups) as usize, (w.channels_out / groups) as usize);
+    let kernel = w.kernel_h.wrapping_mul(w.kernel_w) as usize;
+    let plane_in = (w.height.wrapping_mul(w.width) as usize).max(1);
+    let plane_out = (w.height_out.wrapping_mul(w.width_out) as usize).max(1);
+    let Some((patch, column)) = room.split_at_mut_checked(c_in.wrapping_mul(kernel)) else { return };
+    let rows_packed = c_out.next_multiple_of(GEMM_ROWS);
+    let matrices = weights.chunks(rows_packed.saturating_mul(patch.len()).max(1));
+    let images = x.chunks(c_in.saturating_mul(plane_in).max(1)).zip(y.chunks_mut(c_out.saturating_mul(plane_out).max(1)));
+    // Images and groups alternate: group 0 of image 0, group 1 of image 0, ...
+    let parameters = matrices.zip(bias.chunks(rows_packed.max(1))).cycle();
+    for ((x, y), (matrix, bias)) in images.zip(parameters) {
+        let mut pixel = 0usize;
+        for oy in 0..w.height_out {
+            for ox in 0..w.width_out {
+                let (ky, kx, top, left) = rows(w, oy, ox);
+                let whole = ky.end.wrapping_sub(ky.start) == w.kernel_h && kx.end.wrapping_sub(kx.start) == w.kernel_w;
+                for (plane, taps) in x.chunks(plane_in).zip(patch.chunks_mut(kernel.max(1))) {
+                    if !whole {
+                        taps.iter_mut().for_each(|tap| *tap = 0.0);
+                    }
+                    for (k, taps) in taps.chunks_mut((w.kernel_w as usize).max(1)).enumerate() {
+                        let k = k as u32;
+                        if ky.contains(&k) {
+                            let taps = taps.get_mut(kx.start as usize..).unwrap_or(&mut []);
+                            for (tap, &value) in taps.iter_mut().zip(pixels(w, plane, top, left, k, &kx)) {
+                                *tap = value;
+                            }
+                        }
+                    }
+                }
+                gemm(matrix, bias, patch, column, f);
+                for (plane, &value) in y.chunks_mut(plane_out).zip(column.iter()) {
+                    if let Some(place) = plane.get_mut(pixel) {
+                        *place = value;
+                    }
+                }
+                pixel = pixel.wrapping_add(1);
+            }
+        }
+    }
+}
+
+/// Largest, mean or sum of the pixels inside the image, for every channel and pixel out.
+pub(crate) fn pool(kind: u8, w: &Window, x: &[f32], y: &mut [f32]) {
+    let plane_in = (w.height.wrapping_mul(w.width) as usize).max(1);
+    let plane_out = (w.height_out.wrapping_mul(w.width_out) as usize).max(1);
+    for (plane, out) in x.chunks(plane_in).zip(y.chunks_mut(plane_out)) {
+        let places = (0..w.height_out).flat_map(|oy| (0..w.width_out).map(move |ox| (oy, ox)));
+        for ((oy, ox), place) in places.zip(out) {
+            let (ky, kx, top, left) = rows(w, oy, ox);
+            let start = if kind == by::MAX { f32::NEG_INFINITY } else { 0.0 };
+            let mut sum = start;
+            for k in ky.clone() {
+                for &value in pixels(w, plane, top, left, k, &kx) {
+                    let larger = if value > sum || value.is_nan() { value } else { sum };
+                    sum = if kind == by::MAX { larger } else { sum + value };
+                }
+            }
+            let count = ky.end.wrapping_sub(ky.start).wrapping_mul(kx.end.wrapping_sub(kx.start));
+            *place = if kind == by::MEAN { sum / count as f32 } else { sum };
+        }
+    }
+}
