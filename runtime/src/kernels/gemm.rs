@@ -1,13 +1,58 @@
 //! Dense layers: packed weights times vectors.
 
+use super::map;
+use crate::math;
 use tendon_wire::image::GEMM_ROWS;
 
-/// `y = f(W x + b)`. `w`: blocks of [`GEMM_ROWS`] rows, interleaved; `b`: one value per padded row.
+#[cfg(armv7em_fpu)]
+use super::arm::gemm as blocks;
+#[cfg(not(armv7em_fpu))]
+use portable as blocks;
+
+/// `y = W x + b`. `w`: blocks of [`GEMM_ROWS`] rows, interleaved; `b`: one value per padded row.
+/// Writes nothing where `w` or `b` is too short.
+pub(crate) fn gemm_linear(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
+    padded::<false>(w, b, x, y);
+}
+
+/// `y = max(W x + b, 0)`, as [`gemm_linear`].
+pub(crate) fn gemm_relu(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
+    padded::<true>(w, b, x, y);
+}
+
+/// `y = f(W x + b)`, as [`gemm_linear`].
 #[inline(always)]
 pub(crate) fn gemm(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
-    let mut rest = w;
+    gemm_linear(w, b, x, y);
+    map(y, f);
+}
+
+/// Whole blocks in place, the last rows through a block of their own.
+fn padded<const RELU: bool>(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
     let (biases, _) = b.as_chunks::<GEMM_ROWS>();
-    for (out, bias) in y.chunks_mut(GEMM_ROWS).zip(biases) {
+    let (whole, last) = y.as_chunks_mut::<GEMM_ROWS>();
+    blocks::<RELU>(w, biases, x, whole);
+    if !last.is_empty() {
+        let done = whole.len();
+        let start = done.wrapping_mul(GEMM_ROWS).wrapping_mul(x.len());
+        let (Some(w), Some(b)) = (w.get(start..), biases.get(done..)) else { return };
+        let mut block = [[0.0; GEMM_ROWS]];
+        blocks::<RELU>(w, b, x, &mut block);
+        super::copy(block.as_flattened(), last);
+    }
+}
+
+/// The order of operations that every other version keeps: per row from the bias on, one input after the other,
+/// a rounded product and a rounded sum each.
+#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+fn portable<const RELU: bool>(
+    w: &[f32],
+    b: &[[f32; GEMM_ROWS]],
+    x: &[f32],
+    y: &mut [[f32; GEMM_ROWS]],
+) {
+    let mut rest = w;
+    for (out, bias) in y.iter_mut().zip(b) {
         let Some((block, after)) = rest.split_at_checked(x.len().wrapping_mul(GEMM_ROWS)) else { return };
         rest = after;
         let [mut s0, mut s1, mut s2, mut s3] = *bias;
@@ -17,8 +62,9 @@ pub(crate) fn gemm(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32], f: impl Fn(f3
             s2 += w2 * v;
             s3 += w3 * v;
         }
-        for (place, sum) in out.iter_mut().zip([s0, s1, s2, s3]) {
-            *place = f(sum);
+        *out = [s0, s1, s2, s3];
+        if RELU {
+            map(out, math::relu);
         }
     }
 }

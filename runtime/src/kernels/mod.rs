@@ -1,17 +1,35 @@
 //! Inner loops over slices. The order of additions is part of the contract: it makes host and
 //! controller agree bit for bit. Control flow depends on lengths only.
 
+use crate::math;
 use core::cell::Cell;
 
+#[cfg(armv7em_fpu)]
+mod arm;
 mod axis;
 mod gemm;
 mod moves;
+pub(crate) mod quantized;
 mod window;
 
+#[cfg(armv7em_fpu)]
+use arm::tanh as tanh_fours;
 pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
-pub(crate) use gemm::gemm;
+pub(crate) use gemm::{gemm, gemm_linear, gemm_relu};
 pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
+
+#[cfg(not(armv7em_fpu))]
+fn tanh_fours(y: &mut [[f32; 4]]) {
+    map(y.as_flattened_mut(), math::tanh);
+}
+
+/// `y = tanh(y)`.
+pub(crate) fn tanh(y: &mut [f32]) {
+    let (fours, rest) = y.as_chunks_mut::<4>();
+    tanh_fours(fours);
+    map(rest, math::tanh);
+}
 
 /// `y = f(y)`.
 #[inline(always)]
