@@ -274,7 +274,7 @@ pub(crate) fn map(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
     use tendon_wire::image::unary as u;
     match kind {
         u::RELU => map(y, relu),
-        u::TANH => map(y, tanh),
+        u::TANH => crate::kernels::tanh(y),
         u::SIGMOID => map(y, sigmoid),
         u::SWISH => map(y, swish),
         u::ELU => map(y, |x| crate::math::elu(x, alpha)),

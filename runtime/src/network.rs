@@ -1,9 +1,10 @@
 //! The operators of a policy image, run over an arena that the caller provides.
 
-use crate::{functions, kernels, math};
+use crate::{functions, kernels};
 use core::ops::Range;
 use tendon_wire::image::{
-    GEMM_ROWS, Operator, Plan, View, Window, binary, opcode, operand, pool, reduce, unary,
+    GEMM_ROWS, Operator, Plan, View, Window, activation_words, binary, opcode, operand, pool,
+    quantized_block_words, reduce, unary,
 };
 
 /// Largest arena, `f32`: bounds every range before it is trusted.
@@ -170,13 +171,12 @@ impl<'a> Network<'a> {
                 let b = self.weights.get(range(op.bias, rows))?;
                 for (x, y) in x.chunks(d1.max(1)).zip(y.chunks_mut(d2.max(1))) {
                     match op.kind {
-                        unary::RELU => kernels::gemm(w, b, x, y, math::relu),
-                        unary::TANH => kernels::gemm(w, b, x, y, math::tanh),
-                        unary::SIGMOID => kernels::gemm(w, b, x, y, math::sigmoid),
-                        unary::SWISH => kernels::gemm(w, b, x, y, math::swish),
-                        unary::ELU => kernels::gemm(w, b, x, y, |v| math::elu(v, op.alpha)),
-                        _ => kernels::gemm(w, b, x, y, |v| v),
+                        unary::RELU => kernels::gemm_relu(w, b, x, y),
+                        _ => kernels::gemm_linear(w, b, x, y),
                     }
+                }
+                if op.kind != unary::RELU {
+                    functions::map(op.kind, op.alpha, op.beta, y);
                 }
             }
             opcode::SELECT => {
@@ -208,6 +208,17 @@ impl<'a> Network<'a> {
                 }
             }
             opcode::POOL => kernels::pool(op.kind, self.record(op.input_b)?, x, y),
+            opcode::QUANTIZE => kernels::quantized::quantize(x, op.alpha, words_mut(y)?),
+            opcode::GEMM_8W16A => {
+                let [n_in, rows, ..] = op.dims;
+                let w = words(self.weights.get(range(op.weights, quantized_words(n_in, rows)?))?)?;
+                let x = words(x)?;
+                match op.kind {
+                    0 => kernels::quantized::gemm_to_i16::<false>(w, x, words_mut(y)?),
+                    1 => kernels::quantized::gemm_to_i16::<true>(w, x, words_mut(y)?),
+                    _ => kernels::quantized::gemm_to_f32(w, x, y),
+                }
+            }
             _ => {}
         }
         Some(())
@@ -221,14 +232,8 @@ impl<'a> Network<'a> {
         let (y, room) = out.split_at_mut_checked(op.n_out as usize)?;
         let parameters =
             [self.weights.get(range(op.weights, shape.weights))?, self.weights.get(range(op.bias, shape.bias))?];
-        match op.kind {
-            unary::RELU => kernels::conv(w, parameters, x, y, room, math::relu),
-            unary::TANH => kernels::conv(w, parameters, x, y, room, math::tanh),
-            unary::SIGMOID => kernels::conv(w, parameters, x, y, room, math::sigmoid),
-            unary::SWISH => kernels::conv(w, parameters, x, y, room, math::swish),
-            unary::ELU => kernels::conv(w, parameters, x, y, room, |v| math::elu(v, op.alpha)),
-            _ => kernels::conv(w, parameters, x, y, room, |v| v),
-        }
+        kernels::conv(w, parameters, x, y, room);
+        functions::map(op.kind, op.alpha, op.beta, y);
         Some(())
     }
 
@@ -312,6 +317,21 @@ fn record<T: bytemuck::Pod>(weights: &[f32], start: u32) -> Option<&T> {
     let words = (size_of::<T>() / size_of::<f32>()) as u32;
     let bytes = bytemuck::try_cast_slice(weights.get(range(start, words))?).ok()?;
     bytemuck::try_from_bytes::<T>(bytes).ok()
+}
+
+/// Words that hold integers.
+fn words(values: &[f32]) -> Option<&[u32]> {
+    bytemuck::try_cast_slice(values).ok()
+}
+
+fn words_mut(values: &mut [f32]) -> Option<&mut [u32]> {
+    bytemuck::try_cast_slice_mut(values).ok()
+}
+
+/// Words of a matrix with 8-bit weights.
+fn quantized_words(n_in: u32, rows: u32) -> Option<u32> {
+    let blocks = rows.div_ceil(GEMM_ROWS as u32);
+    blocks.checked_mul(u32::try_from(quantized_block_words(n_in as usize)).ok()?)
 }
 
 fn inside(start: u32, len: u32, total: u32) -> bool {
@@ -471,6 +491,28 @@ fn shape(op: &Operator, weights: &[f32]) -> Result<Option<Shape>, (&'static str,
                     work: work(&[output, w.kernel_h, w.kernel_w]),
                     ..Shape::default()
                 })
+            })
+        }
+        opcode::QUANTIZE => {
+            let output = activation_words(d0 as usize).min(u32::MAX as usize) as u32;
+            Some(Shape { input: d0, output, work: d0.into(), ..Shape::default() })
+        }
+        opcode::GEMM_8W16A => {
+            kind(2)?;
+            let size = |n: u32| activation_words(n as usize).min(u32::MAX as usize) as u32;
+            let output = if op.kind == 2 { d1 } else { size(d1) };
+            let len = quantized_words(d0, d1).filter(|_| d0 > 0);
+            if let Some(matrix) = len.and_then(|len| words(weights.get(range(op.weights, len))?))
+                && !kernels::quantized::sums_fit(matrix, d0 as usize)
+            {
+                return Err(("weights", op.weights));
+            }
+            len.map(|weights| Shape {
+                input: size(d0),
+                output,
+                weights,
+                work: work(&[d0, d1]),
+                ..Shape::default()
             })
         }
         _ => return Err(("opcode", op.opcode.into())),

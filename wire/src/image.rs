@@ -289,11 +289,18 @@ pub mod opcode {
     /// `y = x`, then `y[o, index, i] = f(y[o, index, i], c[o, j, i])` in order of `j`, with the indices at `b` as for
     /// TAKE and `f` by kind >> 1: 0 set, 1 add, 2 multiply, 3 max, 4 min.
     pub const SCATTER: u8 = 18;
+    /// `y = round(x * alpha)`, saturated to `i16`, two in a word: `dims[0]` elements in
+    /// [`super::activation_words`]`(dims[0])` words.
+    pub const QUANTIZE: u8 = 19;
+    /// Dense layer with 8-bit weights and 16-bit activations: `dims[0]` inputs as Quantize gives them, `dims[1]`
+    /// rows. Kind 0: activations out; 1: the same behind max(y, 0); 2: `f32` out. Blocks at `weights` as
+    /// [`super::quantized_block_words`] counts them.
+    pub const GEMM_8W16A: u8 = 20;
 
     /// Names, from 1.
-    pub const NAMES: [&str; SCATTER as usize] = [
+    pub const NAMES: [&str; GEMM_8W16A as usize] = [
         "Gemm", "Unary", "Affine", "Binary", "Select", "Move", "Fill", "Gather", "Take", "Reduce", "Arg", "Top",
-        "Cumulate", "Softmax", "MatMul", "Conv", "Pool", "Scatter",
+        "Cumulate", "Softmax", "MatMul", "Conv", "Pool", "Scatter", "Quantize", "Gemm8w16a",
     ];
 }
 
@@ -559,6 +566,32 @@ pub struct Window {
 /// Rows of a Gemm that are interleaved: element `(row, k)` of a block lies at `k * GEMM_ROWS + row`.
 /// The last block is padded with zero rows.
 pub const GEMM_ROWS: usize = 4;
+
+/// Inputs of a [`opcode::GEMM_8W16A`] come in this many: what the inner loop takes at once.
+pub const QUANTIZED_STEP: usize = 8;
+
+/// Words of a vector of `n` activations of 16 bits: the earlier one of each pair in the low half, padded to
+/// [`QUANTIZED_STEP`] elements; what the padding holds does not matter.
+#[must_use]
+pub const fn activation_words(n: usize) -> usize {
+    n.div_ceil(QUANTIZED_STEP).saturating_mul(QUANTIZED_STEP / 2)
+}
+
+/// Words of one block of four rows of a [`opcode::GEMM_8W16A`] with `n_in` inputs:
+///
+/// | words | content |
+/// |---|---|
+/// | 4 | bias of each row, `i32`, in units of (weight scale of the row) x (input scale) |
+/// | `n_in` rounded up to [`QUANTIZED_STEP`] | per four inputs one word of each row: the weights of inputs 0, 2, 1, 3 from the low byte up |
+/// | 4 | per row: to `i16`, a multiplier `i32`; to `f32`, a scale `f32` |
+///
+/// Padding weights are 0. The order of bytes is that of `SXTB16`: its two halves become the pairs (0, 1) and
+/// (2, 3). With `w`, `x` and `y` for the scales of the row's weights, the input and the output, the multiplier is
+/// `round(w * x / y * 2^32)`, below 2^31, and the scale is `w * x`.
+#[must_use]
+pub const fn quantized_block_words(n_in: usize) -> usize {
+    n_in.div_ceil(QUANTIZED_STEP).saturating_mul(QUANTIZED_STEP).saturating_add(2 * GEMM_ROWS)
+}
 
 /// Sizes the runtime needs before the first tick, and the costs `inspect` prints.
 #[repr(C)]

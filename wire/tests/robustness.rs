@@ -43,8 +43,8 @@ fn one_of_each() -> Vec<Message> {
         }
         .into(),
         Infer { reset: 1, input: floats(4) }.into(),
-        InferGolden { vector: 1 }.into(),
         Observe {}.into(),
+        InferGolden { vector: 1 }.into(),
         Identity {
             protocol: 1,
             table_hash: 2,

@@ -20,13 +20,6 @@ pub(crate) fn gemm_relu(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
     padded::<true>(w, b, x, y);
 }
 
-/// `y = f(W x + b)`, as [`gemm_linear`].
-#[inline(always)]
-pub(crate) fn gemm(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
-    gemm_linear(w, b, x, y);
-    map(y, f);
-}
-
 /// Whole blocks in place, the last rows through a block of their own.
 fn padded<const RELU: bool>(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
     let (biases, _) = b.as_chunks::<GEMM_ROWS>();

@@ -1,45 +1,19 @@
-//! Dense layers with 8-bit weights and 16-bit activations, sums of 32 bits.
-//!
-//! A vector of activations lies in words, two elements in each, the earlier one in the low half, padded to
-//! [`INPUT_STEP`] elements; what the padding holds does not matter. Element `i` means `value[i] * scale` with one scale
-//! per vector.
-//!
-//! A matrix lies in blocks of four rows. One block, in words:
-//!
-//! | words | content |
-//! |---|---|
-//! | 4 | bias of each row, `i32`, in units of (weight scale of the row) x (input scale) |
-//! | `n_in` rounded up to [`INPUT_STEP`] | per four inputs one word of each row: the weights of inputs 0, 2, 1, 3 from the low byte up |
-//! | 4 | per row: to `i16`, a multiplier `i32`; to `f32`, a scale `f32` |
-//!
-//! Padding weights are 0. The order of bytes is that of `SXTB16`: its two halves become the pairs
-//! (0, 1) and (2, 3). With `w`, `x` and `y` for the scales of the row's weights, the input and the output, the multiplier is
-//! `round(w * x / y * 2^32)`, to be below 2^31 (else `y` is finer than the sum itself), and the scale is `w * x`.
+//! Dense layers with 8-bit weights and 16-bit activations, sums of 32 bits. How activations and weights lie in
+//! words is said at [`activation_words`] and [`block_words`].
 //!
 //! No sum leaves `i32` where [`sums_fit`] holds; with weights of up to 127 it always does for at most 516
 //! inputs (127 * 32768 * 516 < 2^31) and a bias in what is left. Elsewhere sums wrap, on host and controller alike.
 
-use tendon_wire::image::GEMM_ROWS;
+use tendon_wire::image::{
+    GEMM_ROWS, QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words,
+};
 
 #[cfg(armv7em_fpu)]
 use super::arm::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
 #[cfg(not(armv7em_fpu))]
 use portable::{fours, to_f32, to_i16};
 
-/// Inputs come in this many: what the inner loop takes at once.
-pub(crate) const INPUT_STEP: usize = 8;
-
-/// Words of a vector of `n` activations.
-pub(crate) const fn vector_words(n: usize) -> usize {
-    n.div_ceil(INPUT_STEP).saturating_mul(INPUT_STEP / 2)
-}
-
-/// Words of one block of four rows.
-pub(crate) const fn block_words(n_in: usize) -> usize {
-    n_in.div_ceil(INPUT_STEP).saturating_mul(INPUT_STEP).saturating_add(2 * GEMM_ROWS)
-}
-
-/// `y[i] = round(x[i] * inverse_scale)`, halves to even, saturated; NaN becomes 0. `y`: at least [`vector_words`] of
+/// `y[i] = round(x[i] * inverse_scale)`, halves to even, saturated; NaN becomes 0. `y`: at least [`activation_words`] of
 /// `x.len()`; writes nothing into fewer.
 pub(crate) fn quantize(x: &[f32], inverse_scale: f32, y: &mut [u32]) {
     let (whole, last) = x.as_chunks::<4>();
@@ -53,17 +27,8 @@ pub(crate) fn quantize(x: &[f32], inverse_scale: f32, y: &mut [u32]) {
     }
 }
 
-/// `y[i] = x[i] * scale`.
-pub(crate) fn dequantize(x: &[u32], scale: f32, y: &mut [f32]) {
-    for (place, &word) in y.chunks_mut(2).zip(x) {
-        for (place, half) in place.iter_mut().zip(halves(word)) {
-            *place = half as f32 * scale;
-        }
-    }
-}
-
 /// `y = W x + b` as activations, `max(W x + b, 0)` with `RELU`: `(sum * multiplier + 2^31) >> 32`, saturated to
-/// `i16`. `x`: [`vector_words`] of the inputs; `y`: two words per block. Writes nothing where `w` is too short.
+/// `i16`. `x`: [`activation_words`] of the inputs; `y`: two words per block. Writes nothing where `w` is too short.
 pub(crate) fn gemm_to_i16<const RELU: bool>(w: &[u32], x: &[u32], y: &mut [u32]) {
     let (x, y) = (x.as_chunks().0, y.as_chunks_mut().0);
     to_i16::<RELU>(w, x, y);
@@ -182,6 +147,7 @@ mod tests {
     extern crate std;
     use super::*;
     use std::vec::Vec;
+    use tendon_wire::image::activation_words;
 
     /// A matrix `[n_out, n_in]` in blocks, as the table of this file says. `finish`: the last words.
     fn pack(weights: &[i8], bias: &[i32], finish: &[u32], n_in: usize) -> Vec<u32> {
@@ -205,7 +171,7 @@ mod tests {
 
     fn vector(values: &[i16], padding: u16) -> Vec<u32> {
         let mut padded: Vec<u16> = values.iter().map(|&v| v as u16).collect();
-        padded.resize(2 * vector_words(values.len()), padding);
+        padded.resize(2 * activation_words(values.len()), padding);
         padded.chunks(2).map(|pair| u32::from(pair[0]) | (u32::from(pair[1]) << 16)).collect()
     }
 
@@ -258,15 +224,11 @@ mod tests {
     fn quantizes_halves_to_even_and_saturates() {
         let x = [0.5, 1.5, -0.5, -2.5, 1e9, -1e9, f32::NAN, f32::INFINITY, 32766.5, 32767.4, -32768.6];
         let expected = [0, 2, 0, -2, 32767, -32768, 0, 32767, 32766, 32767, -32768];
-        let mut words = std::vec![0; vector_words(x.len())];
+        let mut words = std::vec![0; activation_words(x.len())];
         quantize(&x, 1.0, &mut words);
         for (i, expected) in expected.into_iter().enumerate() {
             assert_eq!(element(&words, i), expected, "{}", x[i]);
         }
-        let mut back = [0.0; 11];
-        dequantize(&words, 0.5, &mut back);
-        assert_eq!(back[4], 16383.5);
-        assert_eq!(back[10], -16384.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Convolution and pooling: windows over images `[channels, height, width]`.
 
-use super::gemm;
+use super::gemm_linear;
 use core::ops::Range;
 use tendon_wire::image::{GEMM_ROWS, Window, pool as by};
 
@@ -31,7 +31,7 @@ fn pixels<'x>(w: &Window, plane: &'x [f32], y: i32, x: i32, ky: u32, kx: &Range<
     plane.get(first..).unwrap_or(&[]).iter().step_by(w.dilation_w.max(1) as usize).take(count)
 }
 
-/// `y[o] = f(W[o] * patch + b[o])` for every pixel out. `weights`: for each group packed rows as [`gemm`] takes
+/// `y[o] = W[o] * patch + b[o]` for every pixel out. `weights`: for each group packed rows as [`gemm_linear`] takes
 /// them; `room`: `[channels / groups * kernel + channels_out / groups]`, overwritten.
 #[inline(always)]
 pub(crate) fn conv(
@@ -40,7 +40,6 @@ pub(crate) fn conv(
     x: &[f32],
     y: &mut [f32],
     room: &mut [f32],
-    f: impl Fn(f32) -> f32 + Copy,
 ) {
     let groups = w.groups.max(1);
     let (c_in, c_out) = ((w.channels / groups) as usize, (w.channels_out / groups) as usize);
@@ -73,7 +72,7 @@ pub(crate) fn conv(
                         }
                     }
                 }
-                gemm(matrix, bias, patch, column, f);
+                gemm_linear(matrix, bias, patch, column);
                 for (plane, &value) in y.chunks_mut(plane_out).zip(column.iter()) {
                     if let Some(place) = plane.get_mut(pixel) {
                         *place = value;
