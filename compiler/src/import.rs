@@ -224,7 +224,7 @@ impl Model {
         let initializers: BTreeSet<&str> = graph.initializer.iter().map(|tensor| &*tensor.name).collect();
         let declared: Vec<_> =
             graph.input.iter().filter(|input| !initializers.contains(&*input.name)).cloned().collect();
-        let batch = declared.iter().find_map(|input| open_batch(input));
+        let batch = declared.iter().find_map(open_batch);
         let inputs =
             declared.iter().map(|input| port(input, batch.as_deref())).collect::<Result<Vec<_>, _>>()?;
         let opset = proto.opset_import.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx"));

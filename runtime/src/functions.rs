@@ -2,7 +2,7 @@
 //! `f32` in a fixed order, selections instead of branches, no library call.
 
 use crate::math::{clip, exp, exp_m1, relu, sigmoid, sin_cos, swish, tanh};
-use core::f32::consts::{FRAC_1_SQRT_2, FRAC_PI_2, FRAC_PI_4, LN_2};
+use core::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, FRAC_PI_2, FRAC_PI_4, LN_2};
 
 /// From here on every `f32` is an integer.
 const ALL_INTEGERS: f32 = 8_388_608.0;
@@ -117,7 +117,7 @@ pub(crate) fn erf(x: f32) -> f32 {
     let y = 1.0 - p * t * exp(-a * a);
     // Near 0 the formula's error is as large as the result: 2/sqrt(pi) (x - x^3/3 + x^5/10).
     let s = x * x;
-    let series = a * (1.128_379_2 - s * (0.376_126_4 - s * 0.112_837_92));
+    let series = a * (FRAC_2_SQRT_PI - s * (0.376_126_4 - s * 0.112_837_92));
     let y = if a < 0.1 { series } else { y };
     if x < 0.0 { -y } else { y }
 }
@@ -199,7 +199,7 @@ pub(crate) fn cosh(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn asinh(x: f32) -> f32 {
     let (a, s) = (x.abs(), x * x);
-    let near = a * (1.0 - s * (1.0 / 6.0 - s * (0.075 - s * 0.044_642_857)));
+    let near = a * (1.0 - s * (1.0 / 6.0 - s * (0.075 - s * 0.044_642_86)));
     let y = log(a + sqrt(s + 1.0));
     let y = if a > 1e9 { log(a) + LN_2 } else { y };
     let y = if a < 0.25 { near } else { y };

@@ -138,6 +138,9 @@ impl Tensor {
     }
 }
 
+/// Numbers that are known now, with their shape.
+pub(crate) type Numbers = (Rc<[f32]>, Vec<usize>);
+
 /// A tensor as a value of the program.
 #[derive(Clone, Debug)]
 pub(crate) struct Computed {
@@ -374,7 +377,7 @@ impl Context {
     }
 
     /// Numbers of a constant input with their shape; `None` when it is absent.
-    pub(crate) fn known(&mut self, node: &Node, index: usize) -> Result<Option<(Rc<[f32]>, Vec<usize>)>, String> {
+    pub(crate) fn known(&mut self, node: &Node, index: usize) -> Result<Option<Numbers>, String> {
         let Some(tensor) = self.optional(node, index)? else { return Ok(None) };
         let tensor = self.computed(tensor)?;
         match &self.program.values[tensor.id].op {
