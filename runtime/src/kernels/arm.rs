@@ -7,9 +7,9 @@
 //! Stack: what the first instructions of each push.
 #![allow(unsafe_code, reason = "assembly; the only module of this crate that lifts `deny`")]
 
-use super::quantized::{INPUT_STEP, block_words};
 use crate::math;
 use core::arch::naked_asm;
+use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 
 /// `s0..s3 += $w0..$w3 * $x`, four rows and one input. A product is used four instructions after it was made:
 /// used at once it would cost a cycle.
