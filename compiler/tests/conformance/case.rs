@@ -433,6 +433,11 @@ fn half(bits: u16) -> f64 {
     }
 }
 
+/// Whether numbers of this type are floating-point ones.
+pub(crate) fn is_float(data_type: i32) -> bool {
+    kind_of(data_type).is_some_and(Kind::is_float)
+}
+
 /// Whether the compiler carries numbers of this type.
 pub(crate) fn is_carried(data_type: i32) -> bool {
     kind_of(data_type).is_some()

@@ -201,10 +201,8 @@ fn drops(case: &Case, nodes: &[&pb::NodeProto]) -> bool {
 fn wide(case: &Case) -> bool {
     let constants = constants(case);
     let beyond = |tensor: &pb::TensorProto| {
-        !matches!(
-            DataType::try_from(tensor.data_type),
-            Ok(DataType::Float | DataType::Float16 | DataType::Double)
-        ) && numbers(tensor).is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
+        !crate::case::is_float(tensor.data_type)
+            && numbers(tensor).is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
     };
     let inputs = case.inputs.iter().enumerate().filter(|(place, _)| !constants.shapes[*place]);
     inputs.map(|(_, tensor)| tensor).chain(&case.outputs).flatten().any(beyond)
