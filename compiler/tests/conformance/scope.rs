@@ -202,7 +202,8 @@ fn wide(case: &Case) -> bool {
     let constants = constants(case);
     let beyond = |tensor: &pb::TensorProto| {
         !crate::case::is_float(tensor.data_type)
-            && numbers(tensor).is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
+            && numbers(tensor)
+                .is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
     };
     let inputs = case.inputs.iter().enumerate().filter(|(place, _)| !constants.shapes[*place]);
     inputs.map(|(_, tensor)| tensor).chain(&case.outputs).flatten().any(beyond)
