@@ -169,7 +169,10 @@ impl<'a> Network<'a> {
                 let rows = padded_rows(op.dims[2]);
                 let w = self.weights.get(range(op.weights, rows.wrapping_mul(op.dims[1])))?;
                 let b = self.weights.get(range(op.bias, rows))?;
-                for (x, y) in x.chunks(d1.max(1)).zip(y.chunks_mut(d2.max(1))) {
+                let mut rest = x;
+                for y in y.chunks_mut(d2.max(1)) {
+                    let (x, after) = rest.split_at_checked(d1)?;
+                    rest = after;
                     match op.kind {
                         unary::RELU => kernels::gemm_relu(w, b, x, y),
                         _ => kernels::gemm_linear(w, b, x, y),

@@ -7,7 +7,7 @@
 //! Stack: what the first instructions of each push.
 #![allow(unsafe_code, reason = "assembly; the only module of this crate that lifts `deny`")]
 
-use super::quantized::{INPUT_STEP, block_words};
+use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 use crate::math;
 use core::arch::naked_asm;
 

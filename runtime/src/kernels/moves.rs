@@ -26,23 +26,25 @@ pub(crate) fn move_view(view: &View, x: &[f32], y: &mut [f32]) {
             }
         }
         // The next index of the outer dimensions, the last of them first.
-        let mut done = true;
-        let sizes = outer.iter().zip(from_strides).zip(to_strides);
-        for (place, ((&size, from_stride), to_stride)) in index.iter_mut().zip(sizes).rev() {
+        let mut axis = VIEW_RANK - 1;
+        loop {
+            let Some(next) = axis.checked_sub(1) else { return };
+            axis = next;
+            let (Some(place), Some(&size), Some(&from_stride), Some(&to_stride)) =
+                (index.get_mut(axis), outer.get(axis), from_strides.get(axis), to_strides.get(axis))
+            else {
+                return;
+            };
             *place = place.wrapping_add(1);
             from = from.wrapping_add_signed(from_stride);
             to = to.wrapping_add_signed(to_stride);
             if *place < size {
-                done = false;
                 break;
             }
             // Back to the start of this dimension.
             from = from.wrapping_add_signed(from_stride.wrapping_mul(size as i32).wrapping_neg());
             to = to.wrapping_add_signed(to_stride.wrapping_mul(size as i32).wrapping_neg());
             *place = 0;
-        }
-        if done {
-            return;
         }
     }
 }

@@ -48,11 +48,13 @@ pub(crate) fn conv(
     let plane_out = (w.height_out.wrapping_mul(w.width_out) as usize).max(1);
     let Some((patch, column)) = room.split_at_mut_checked(c_in.wrapping_mul(kernel)) else { return };
     let rows_packed = c_out.next_multiple_of(GEMM_ROWS);
-    let matrices = weights.chunks(rows_packed.saturating_mul(patch.len()).max(1));
-    let images = x.chunks(c_in.saturating_mul(plane_in).max(1)).zip(y.chunks_mut(c_out.saturating_mul(plane_out).max(1)));
+    let (input, matrix_len) = (c_in.wrapping_mul(plane_in), rows_packed.wrapping_mul(patch.len()));
     // Images and groups alternate: group 0 of image 0, group 1 of image 0, ...
-    let parameters = matrices.zip(bias.chunks(rows_packed.max(1))).cycle();
-    for ((x, y), (matrix, bias)) in images.zip(parameters) {
+    let mut group = 0;
+    for (index, y) in y.chunks_mut(c_out.saturating_mul(plane_out).max(1)).enumerate() {
+        let x = part(x, index, input);
+        let (matrix, bias) = (part(weights, group, matrix_len), part(bias, group, rows_packed));
+        group = if group.wrapping_add(1) == groups as usize { 0 } else { group.wrapping_add(1) };
         let mut pixel = 0usize;
         for oy in 0..w.height_out {
             for ox in 0..w.width_out {
@@ -82,6 +84,12 @@ pub(crate) fn conv(
             }
         }
     }
+}
+
+/// The part with this number among parts of `len`.
+fn part(values: &[f32], number: usize, len: usize) -> &[f32] {
+    let start = number.wrapping_mul(len);
+    values.get(start..start.wrapping_add(len)).unwrap_or(&[])
 }
 
 /// Largest, mean or sum of the pixels inside the image, for every channel and pixel out.
