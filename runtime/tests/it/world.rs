@@ -67,6 +67,7 @@ pub(crate) fn spec() -> ContractSpec {
             ready_tolerance: 0.2,
             ready_velocity: 0.5,
         },
+        error_budget: None,
     }
 }
 
