@@ -16,6 +16,7 @@ mod action;
 mod aligned;
 mod contract;
 mod controller;
+pub mod cost;
 mod envelope;
 mod functions;
 mod image;

@@ -34,6 +34,18 @@ enum What {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Instructions of random networks on the controller (QEMU) beside the runtime's bound
+    Cost {
+        /// Networks
+        #[arg(long, default_value_t = 1000)]
+        nets: u64,
+        /// Inputs per network
+        #[arg(long, default_value_t = 10)]
+        inputs: usize,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// The Go1 of ../shared/real under five commands: MuJoCo, in process, QEMU controller
     Sim2sim {
         /// Folder of real inputs
@@ -64,6 +76,7 @@ impl Bench {
     pub(super) fn run(self) -> Result<()> {
         match self.what {
             What::Mcu { json } => mcu(json.as_ref()),
+            What::Cost { nets, inputs, json } => super::bench_cost::cost(nets, inputs, json.as_ref()),
             What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),
             What::Learning { task, seeds, json } => learning(&task, seeds, json.as_ref()),
         }

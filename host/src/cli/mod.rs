@@ -1,6 +1,7 @@
 //! The command line: adds context to errors, prints, picks the exit code. What commands do is in the library.
 
 mod bench;
+mod bench_cost;
 mod demo;
 mod learn;
 mod policy;

@@ -40,9 +40,10 @@ pub(super) struct Compile {
     /// Smaller numbers for dense layers
     #[arg(long, value_enum, requires = "calibrate")]
     quantize: Option<Quantize>,
-    /// Recorded observations for --quantize: a recording of `tendon hil --record`, or CSV with columns obs0.. act0..
+    /// Recorded observations for --quantize: a recording of `tendon hil --record`, or CSV with columns obs0.. act0..;
+    /// may be repeated, so that all commands are covered
     #[arg(long, value_name = "RUN", requires = "quantize")]
-    calibrate: Option<PathBuf>,
+    calibrate: Vec<PathBuf>,
     /// Largest error of the quantized actions that is accepted, root mean square over that of the actions; the
     /// contract's `error_budget`, or 0.02, when absent
     #[arg(long, requires = "quantize")]
@@ -125,9 +126,12 @@ impl Compile {
         };
         let options = Options { contract, rollback_counter: self.rollback_counter, ..Options::default() };
         let mut compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
-        if let Some(run) = self.calibrate.as_ref().filter(|_| self.quantize.is_some()) {
+        if self.quantize.is_some() {
             let plain = compiled.image;
-            let rows = recorded(run, &plain)?;
+            let mut rows = Vec::new();
+            for run in &self.calibrate {
+                rows.extend(recorded(run, &plain)?);
+            }
             compiled = compile(&onnx, &Options { quantize: Some(&rows), ..options })
                 .with_context(|| self.onnx.display().to_string())?;
             if let Some(report) = &compiled.quantization {
