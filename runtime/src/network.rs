@@ -113,11 +113,50 @@ impl<'a> Network<'a> {
         }
         kernels::copy(input, place);
         for operator in self.operators {
-            self.step(operator, arena)?;
+            match operator.opcode {
+                opcode::GEMM => self.gemm(operator, arena)?,
+                opcode::GEMM_8W16A => self.quantized_gemm(operator, arena)?,
+                _ => self.step(operator, arena)?,
+            }
         }
         arena.get(range(self.plan.output, self.plan.n_outputs))
     }
 
+    fn gemm(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
+        let [_, n_in, n_out, ..] = op.dims;
+        let (operands, y) = self.split(op, 0, arena)?;
+        let rows = padded_rows(n_out);
+        let w = self.weights.get(range(op.weights, rows.wrapping_mul(n_in)))?;
+        let b = self.weights.get(range(op.bias, rows))?;
+        let mut rest = operands.first(op)?;
+        for y in y.chunks_mut((n_out as usize).max(1)) {
+            let (x, after) = rest.split_at_checked(n_in as usize)?;
+            rest = after;
+            match op.kind {
+                unary::RELU => kernels::gemm_relu(w, b, x, y),
+                _ => kernels::gemm_linear(w, b, x, y),
+            }
+        }
+        if op.kind > unary::RELU {
+            functions::map(op.kind, op.alpha, op.beta, y);
+        }
+        Some(())
+    }
+
+    fn quantized_gemm(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
+        let [n_in, rows, ..] = op.dims;
+        let (operands, y) = self.split(op, 0, arena)?;
+        let w = words(self.weights.get(range(op.weights, quantized_words(n_in, rows)?))?)?;
+        let x = words(operands.first(op)?)?;
+        match op.kind {
+            0 => kernels::quantized::gemm_to_i16::<false>(w, x, words_mut(y)?),
+            1 => kernels::quantized::gemm_to_i16::<true>(w, x, words_mut(y)?),
+            _ => kernels::quantized::gemm_to_f32(w, x, y),
+        }
+        Some(())
+    }
+
+    #[inline(never)]
     fn step(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
         let [_, d1, d2, d3, _] = op.dims.map(|dim| dim as usize);
         let axis = [d1, d2];
@@ -165,23 +204,6 @@ impl<'a> Network<'a> {
         }
         let x = operands.first(op)?;
         match op.opcode {
-            opcode::GEMM => {
-                let rows = padded_rows(op.dims[2]);
-                let w = self.weights.get(range(op.weights, rows.wrapping_mul(op.dims[1])))?;
-                let b = self.weights.get(range(op.bias, rows))?;
-                let mut rest = x;
-                for y in y.chunks_mut(d2.max(1)) {
-                    let (x, after) = rest.split_at_checked(d1)?;
-                    rest = after;
-                    match op.kind {
-                        unary::RELU => kernels::gemm_relu(w, b, x, y),
-                        _ => kernels::gemm_linear(w, b, x, y),
-                    }
-                }
-                if op.kind != unary::RELU {
-                    functions::map(op.kind, op.alpha, op.beta, y);
-                }
-            }
             opcode::SELECT => {
                 let (b, c) = (operands.second(op, op.n_out)?, operands.third(op, op.n_out)?);
                 for ((place, &x), (&b, &c)) in y.iter_mut().zip(x).zip(b.iter().zip(c)) {
@@ -212,16 +234,6 @@ impl<'a> Network<'a> {
             }
             opcode::POOL => kernels::pool(op.kind, self.record(op.input_b)?, x, y),
             opcode::QUANTIZE => kernels::quantized::quantize(x, op.alpha, words_mut(y)?),
-            opcode::GEMM_8W16A => {
-                let [n_in, rows, ..] = op.dims;
-                let w = words(self.weights.get(range(op.weights, quantized_words(n_in, rows)?))?)?;
-                let x = words(x)?;
-                match op.kind {
-                    0 => kernels::quantized::gemm_to_i16::<false>(w, x, words_mut(y)?),
-                    1 => kernels::quantized::gemm_to_i16::<true>(w, x, words_mut(y)?),
-                    _ => kernels::quantized::gemm_to_f32(w, x, y),
-                }
-            }
             _ => {}
         }
         Some(())
@@ -241,6 +253,7 @@ impl<'a> Network<'a> {
     }
 
     /// The output with `room` behind it, and everything around it to take operands from.
+    #[inline(always)]
     fn split<'m>(&self, op: &Operator, room: u32, arena: &'m mut [f32]) -> Option<(Operands<'m>, &'m mut [f32])>
     where
         'a: 'm,
