@@ -1,6 +1,7 @@
 //! The command line: adds context to errors, prints, picks the exit code. What commands do is in the library.
 
 mod bench;
+mod bench_host;
 mod demo;
 mod learn;
 mod policy;
@@ -39,7 +40,7 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
-    /// Measurements: mcu, sim2sim, learning
+    /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
     /// A controller in a process of its own over a pseudo-terminal, for machines without QEMU
     #[command(hide = true)]
