@@ -268,10 +268,10 @@ pub(crate) fn number(truth: bool) -> f32 {
     if truth { 1.0 } else { 0.0 }
 }
 
-#[cfg(not(vectors))]
-pub(crate) use apply as map;
 #[cfg(vectors)]
 pub(crate) use crate::kernels::x86::map;
+#[cfg(not(vectors))]
+pub(crate) use apply as map;
 
 /// The function of a Unary operator with this kind, applied to every element; other kinds change nothing.
 #[cfg_attr(vectors, inline(always))]

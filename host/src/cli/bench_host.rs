@@ -57,7 +57,8 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
         }
     }
     let figures = times.map(Figures::of);
-    let mut table = vec![["who", "p50 us", "p99.9 us", "fastest us", "inferences"].map(String::from).to_vec()];
+    let mut table =
+        vec![["who", "p50 us", "p99.9 us", "fastest us", "inferences"].map(String::from).to_vec()];
     for (name, figures) in names.iter().zip(&figures) {
         let Some(f) = figures else { continue };
         let mut row = vec![(*name).to_string()];
@@ -67,7 +68,9 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
     }
     print_table(&table);
     let mut rows = Vec::new();
-    let [Some(f32), Some(eight), Some(tract), onnxruntime_figures] = figures else { bail!("nothing measured") };
+    let [Some(f32), Some(eight), Some(tract), onnxruntime_figures] = figures else {
+        bail!("nothing measured")
+    };
     for (what, own, goal) in [("f32", f32, 1.5), ("8w16a", eight, 3.0)] {
         let case = format!("Go1 48-512-256-128-12 swish {what}");
         let peers = [("tract", Some(tract)), ("onnxruntime", onnxruntime_figures)];
@@ -98,7 +101,10 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
             peer.version, peer.way, peer.call_us
         );
     }
-    println!("{ROUNDS} interleaved rounds of {COUNTED} inferences after {WARM_UP}; one thread; {}", processor());
+    println!(
+        "{ROUNDS} interleaved rounds of {COUNTED} inferences after {WARM_UP}; one thread; {}",
+        processor()
+    );
     write_json(json, &rows)
 }
 

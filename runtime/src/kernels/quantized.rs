@@ -5,9 +5,7 @@
 //! inputs (127 * 32768 * 516 < 2^31) and a bias in what is left. Elsewhere sums wrap, on host and controller alike.
 
 use tendon_wire::image::GEMM_ROWS;
-use tendon_wire::image::{
-    QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words,
-};
+use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 
 #[cfg(armv7em_fpu)]
 use super::arm::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
@@ -82,7 +80,10 @@ fn pair(low: u32, high: u32) -> u32 {
 /// Sums and multipliers of a block to activations.
 #[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
 #[inline(always)]
-pub(super) fn finish_i16<const RELU: bool>(sums: [i32; GEMM_ROWS], multipliers: [u32; GEMM_ROWS]) -> [u32; 2] {
+pub(super) fn finish_i16<const RELU: bool>(
+    sums: [i32; GEMM_ROWS],
+    multipliers: [u32; GEMM_ROWS],
+) -> [u32; 2] {
     let mut out = [0; GEMM_ROWS];
     for ((place, sum), multiplier) in out.iter_mut().zip(sums).zip(multipliers) {
         let product = i64::from(sum).wrapping_mul(i64::from(multiplier as i32));

@@ -4,7 +4,10 @@
 //! Each gives the bits of the portable function beside its caller: vectors go across rows, so that every row keeps its
 //! order of operations, a rounded product and a rounded sum per input (no fused multiply-add; that AVX2 processors have
 //! it is never told to LLVM). Integer sums wrap, so their order is free. Control flow depends on lengths only.
-#![allow(unsafe_code, reason = "vector loads and calls behind feature detection; every length is checked first")]
+#![allow(
+    unsafe_code,
+    reason = "vector loads and calls behind feature detection; every length is checked first"
+)]
 
 use super::gemm::portable;
 use super::quantized;
@@ -20,18 +23,27 @@ fn has_vnni() -> bool {
     is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")
 }
 
-/// As `functions::apply`, eight lanes wide.
+/// As `functions::apply`, in the widest vectors: LLVM makes them of the same lines.
 pub(crate) fn map(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
-    #[target_feature(enable = "avx2")]
-    fn wide(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
-        crate::functions::apply(kind, alpha, beta, y);
-    }
-    if has_avx2() {
+    if has_vnni() {
+        // SAFETY: the processor has AVX-512 F and BW.
+        unsafe { map_avx512(kind, alpha, beta, y) }
+    } else if has_avx2() {
         // SAFETY: the processor has AVX2.
-        unsafe { wide(kind, alpha, beta, y) }
+        unsafe { map_avx2(kind, alpha, beta, y) }
     } else {
         crate::functions::apply(kind, alpha, beta, y);
     }
+}
+
+#[target_feature(enable = "avx2")]
+fn map_avx2(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
+    crate::functions::apply(kind, alpha, beta, y);
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn map_avx512(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
+    crate::functions::apply(kind, alpha, beta, y);
 }
 
 /// As `gemm::portable`.
@@ -225,7 +237,9 @@ fn each<T>(
         let mut sums = [[0; GEMM_ROWS]; BLOCKS];
         sum(now, &mut sums);
         for ((place, sums), block) in group.iter_mut().zip(sums).zip(now.chunks_exact(len)) {
-            let (Some(bias), Some(last)) = (block.first_chunk::<4>(), block.last_chunk::<4>()) else { return };
+            let (Some(bias), Some(last)) = (block.first_chunk::<4>(), block.last_chunk::<4>()) else {
+                return;
+            };
             let mut sums = sums;
             for (sum, &bias) in sums.iter_mut().zip(bias) {
                 *sum = sum.wrapping_add(bias as i32);
@@ -255,9 +269,8 @@ fn sums_avx2(w: &[u32], x: &[[u32; 4]], sums: &mut [[i32; GEMM_ROWS]; BLOCKS]) {
         for (block, sum) in wide.iter_mut().enumerate() {
             for (half, x) in inputs.into_iter().enumerate() {
                 // SAFETY: block `block` starts at `block * len`; behind its four biases come eight words per step.
-                let w = unsafe {
-                    _mm_loadu_si128(w.as_ptr().add(block * len + 4 + 8 * step + 4 * half).cast())
-                };
+                let w =
+                    unsafe { _mm_loadu_si128(w.as_ptr().add(block * len + 4 + 8 * step + 4 * half).cast()) };
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_cvtepi8_epi16(w), x));
             }
         }
@@ -320,14 +333,19 @@ mod tests {
 
     fn same(a: &[f32], b: &[f32], what: &str) {
         for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{what}, {i}: {a:e} against {b:e}");
+            assert!(
+                a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+                "{what}, {i}: {a:e} against {b:e}"
+            );
         }
     }
 
     #[test]
     fn dense_layers_give_the_bits_of_the_portable_function() {
         let random = &mut fastrand::Rng::with_seed(1);
-        for (n_in, n_blocks) in (0..14).flat_map(|k| (0..20).map(move |b| (k, b))).chain([(48, 128), (515, 33)]) {
+        for (n_in, n_blocks) in
+            (0..14).flat_map(|k| (0..20).map(move |b| (k, b))).chain([(48, 128), (515, 33)])
+        {
             for wild in [false, true] {
                 let w = numbers(random, 4 * n_in * n_blocks, wild);
                 let (x, b) = (numbers(random, n_in, wild), numbers(random, 4 * n_blocks, wild));
@@ -360,10 +378,16 @@ mod tests {
                 } else {
                     numbers(random, n, true)
                 };
-                let (mut plain, mut fast) = (x.clone(), x);
+                let (mut plain, mut fast) = (x.clone(), x.clone());
                 crate::functions::apply(kind, 0.7, 1.3, &mut plain);
                 map(kind, 0.7, 1.3, &mut fast);
-                same(&plain, &fast, &std::format!("function {kind}"));
+                same(&plain, &fast, &std::format!("function {kind}, chosen"));
+                if has_avx2() {
+                    let mut fast = x;
+                    // SAFETY: the processor has AVX2.
+                    unsafe { map_avx2(kind, 0.7, 1.3, &mut fast) }
+                    same(&plain, &fast, &std::format!("function {kind}, AVX2"));
+                }
             }
         }
     }
