@@ -17,6 +17,8 @@ pub enum Hidden {
     Relu,
     /// `Tanh`
     Tanh,
+    /// `Sigmoid` and `Mul`
+    Swish,
 }
 
 /// An ONNX file of a fully connected network: `sizes` from input to output, Gemm layers with uniform
@@ -42,8 +44,15 @@ pub fn mlp(sizes: &[usize], hidden: Hidden, seed: u64) -> Vec<u8> {
         value = sum;
         if !last {
             let out = format!("layer{layer}.out");
-            let op = if hidden == Hidden::Relu { "Relu" } else { "Tanh" };
-            nodes.push(node(op, &[&value], &[&out], Vec::new()));
+            match hidden {
+                Hidden::Relu => nodes.push(node("Relu", &[&value], &[&out], Vec::new())),
+                Hidden::Tanh => nodes.push(node("Tanh", &[&value], &[&out], Vec::new())),
+                Hidden::Swish => {
+                    let gate = format!("layer{layer}.gate");
+                    nodes.push(node("Sigmoid", &[&value], &[&gate], Vec::new()));
+                    nodes.push(node("Mul", &[&value, &gate], &[&out], Vec::new()));
+                }
+            }
             value = out;
         }
     }

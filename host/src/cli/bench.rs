@@ -28,6 +28,15 @@ pub(super) struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Latency of one inference on this computer, against tract and onnxruntime
+    Host {
+        /// Folder of real inputs
+        #[arg(long, default_value = "../shared/real")]
+        real: PathBuf,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Instructions per inference on the controller (QEMU, -icount shift=0)
     Mcu {
         /// Rows as JSON
@@ -75,6 +84,7 @@ enum What {
 impl Bench {
     pub(super) fn run(self) -> Result<()> {
         match self.what {
+            What::Host { real, json } => super::bench_host::host(&real, json.as_ref()),
             What::Mcu { json } => mcu(json.as_ref()),
             What::Cost { nets, inputs, json } => super::bench_cost::cost(nets, inputs, json.as_ref()),
             What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_cost;
+mod bench_host;
 mod demo;
 mod learn;
 mod policy;
@@ -40,7 +41,7 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
-    /// Measurements: mcu, sim2sim, learning
+    /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
     /// A controller in a process of its own over a pseudo-terminal, for machines without QEMU
     #[command(hide = true)]

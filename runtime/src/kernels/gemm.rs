@@ -6,7 +6,9 @@ use tendon_wire::image::GEMM_ROWS;
 
 #[cfg(armv7em_fpu)]
 use super::arm::gemm as blocks;
-#[cfg(not(armv7em_fpu))]
+#[cfg(vectors)]
+use super::x86::gemm as blocks;
+#[cfg(not(any(armv7em_fpu, vectors)))]
 use portable as blocks;
 
 /// `y = W x + b`. `w`: blocks of [`GEMM_ROWS`] rows, interleaved; `b`: one value per padded row.
@@ -38,7 +40,7 @@ fn padded<const RELU: bool>(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
 /// The order of operations that every other version keeps: per row from the bias on, one input after the other,
 /// a rounded product and a rounded sum each.
 #[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
-fn portable<const RELU: bool>(
+pub(super) fn portable<const RELU: bool>(
     w: &[f32],
     b: &[[f32; GEMM_ROWS]],
     x: &[f32],
