@@ -229,6 +229,18 @@ impl Emitter<'_> {
                 let pixels = window.height_out as usize * window.width_out as usize;
                 self.macs(&[*images, pixels, gemm.weights.len()]);
             }
+            Op::Quantize { x, inverse } => {
+                op.opcode = opcode::QUANTIZE;
+                op.alpha = *inverse;
+                op.dims = [self.program.values[*x].len as u32, 0, 0, 0, 0];
+            }
+            Op::QuantizedGemm { n_in, n_out, words, kind, .. } => {
+                op.opcode = opcode::GEMM_8W16A;
+                op.kind = *kind;
+                op.weights = self.append(bytemuck::cast_slice(words))?;
+                op.dims = [*n_in as u32, *n_out as u32, 0, 0, 0];
+                self.macs(&[*n_in, *n_out]);
+            }
             Op::Pool { images, window, kind, .. } => {
                 op.opcode = opcode::POOL;
                 op.kind = *kind;

@@ -20,6 +20,7 @@ mod metadata;
 pub mod parity;
 mod plan;
 mod program;
+mod quantize;
 mod random;
 pub mod range;
 mod reference;
@@ -31,6 +32,7 @@ pub use error::{CompileError, ContractSourceError, ImportError};
 pub use image::{Manifest, ManifestError};
 pub use import::{Kind, MAX_FILE, MAX_NODES, Model, Port};
 pub use lower::supported_operators;
+pub use quantize::{LayerError, Quantization};
 
 use tendon_runtime::AlignedBytes;
 use tendon_runtime::spec::ContractSpec;
@@ -49,11 +51,14 @@ pub struct Options<'a> {
     /// Inputs that are state, each with the output that it becomes. `None`: pairs named as exporters name them
     /// ([`Model::state_pairs`]).
     pub states: Option<&'a [(String, String)]>,
+    /// Recorded observations `[n_inputs]`, in order: dense layers get 8-bit weights and 16-bit activations
+    /// (8w16a) with the ranges seen there.
+    pub quantize: Option<&'a [Vec<f32>]>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { contract: ContractChoice::default(), rollback_counter: 0, golden_vectors: 4, seed: 1, states: None }
+        Self { contract: ContractChoice::default(), rollback_counter: 0, golden_vectors: 4, seed: 1, states: None, quantize: None }
     }
 }
 
@@ -66,6 +71,8 @@ pub struct Compiled {
     pub contract: Option<ContractSpec>,
     /// The network's outputs, one after the other; those that become state are not among them.
     pub outputs: Vec<Port>,
+    /// How far the quantized network is from the `f32` one.
+    pub quantization: Option<Quantization>,
     /// Elements of the arena that no plan could do without, and that this one needs.
     pub arena: ArenaUse,
 }
@@ -89,6 +96,13 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
     let pairs = options.states.map_or_else(|| model.state_pairs(), <[_]>::to_vec);
     let (program, outputs) = lower::lower(&model, &pairs)?;
     let program = fuse::fuse(program);
+    let (program, quantization) = match options.quantize {
+        Some(rows) => {
+            let (program, report) = quantize::quantize(&program, rows)?;
+            (program, Some(report))
+        }
+        None => (program, None),
+    };
     let memory = plan::plan(&program);
     let network = emit::emit(&program, &memory)?;
     let compiled_contract = match &contract {
@@ -118,5 +132,5 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
     };
     let image = image::write(network, compiled_contract.as_ref(), &manifest, &seal)?;
     let arena = ArenaUse { lower_bound: memory.lower_bound, planned: memory.arena_len };
-    Ok(Compiled { image, contract, outputs, arena })
+    Ok(Compiled { image, contract, quantization, outputs, arena })
 }

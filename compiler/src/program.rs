@@ -96,6 +96,10 @@ pub(crate) enum Op {
     MatMul { a: ValueId, b: ValueId, batch: usize, m: usize, k: usize, n: usize, kind: u8 },
     /// Convolution of `images` images; weights `[channels_out][patch]`.
     Conv { x: ValueId, images: usize, window: Window, gemm: Gemm },
+    /// `f32` to activations of 16 bits.
+    Quantize { x: ValueId, inverse: f32 },
+    /// Dense layer with 8-bit weights, packed; `kind` as in the image.
+    QuantizedGemm { x: ValueId, n_in: usize, n_out: usize, words: Vec<u32>, kind: u8 },
     /// By [`tendon_wire::image::pool`].
     Pool { x: ValueId, images: usize, window: Window, kind: u8 },
 }
@@ -182,6 +186,8 @@ impl Op {
             | Self::Cumulate { x, .. }
             | Self::Softmax { x, .. }
             | Self::Conv { x, .. }
+            | Self::Quantize { x, .. }
+            | Self::QuantizedGemm { x, .. }
             | Self::Pool { x, .. } => vec![(x, operand::INPUT)],
             Self::Binary { a, b, .. } | Self::MatMul { a, b, .. } => {
                 vec![(a, operand::INPUT), (b, operand::B)]
@@ -212,6 +218,8 @@ impl Op {
             | Self::Cumulate { x, .. }
             | Self::Softmax { x, .. }
             | Self::Conv { x, .. }
+            | Self::Quantize { x, .. }
+            | Self::QuantizedGemm { x, .. }
             | Self::Pool { x, .. } => vec![*x],
             Self::Binary { a, b, .. } | Self::MatMul { a, b, .. } => vec![*a, *b],
             Self::Take { x, indices, .. } => vec![*x, *indices],

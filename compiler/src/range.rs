@@ -306,6 +306,32 @@ fn step(weights: &[f32], op: &Operator, arena: &mut [Range]) {
                 })
                 .collect()
         }
+        // A word stands for two activations: the range of both.
+        opcode::QUANTIZE => pairs(x.chunks(2).map(|pair| {
+            let scaled = hull(pair).times(Range::point(op.alpha.into())).rounded();
+            scaled.map(|x| x.round_ties_even().clamp(-32_768.0, 32_767.0)).widened(1.0)
+        }), n_out),
+        opcode::GEMM_8W16A => {
+            let block = tendon_wire::image::quantized_block_words(d0);
+            let words = numbers(op.weights, d1.div_ceil(4) * block);
+            let word = |row: usize, place: usize| words[row / 4 * block + place * 4 + row % 4].to_bits();
+            let row = |row: usize| {
+                let bias = f64::from(word(row, 0) as i32);
+                let sum = (0..d0).fold(Range::point(bias), |sum, k| {
+                    let byte = word(row, 1 + k / 4).to_le_bytes()[[0, 2, 1, 3][k % 4]] as i8;
+                    sum.plus(x[k / 2].times(Range::point(byte.into())))
+                });
+                let last = word(row, block / 4 - 1);
+                if op.kind == 2 {
+                    return sum.times(Range::point(f32::from_bits(last).into())).rounded();
+                }
+                let floor = if op.kind == 1 { 0.0 } else { -32_768.0 };
+                let scale = f64::from(last as i32) / 4_294_967_296.0;
+                sum.times(Range::point(scale)).widened(1.0).map(|v| v.round().clamp(floor, 32_767.0))
+            };
+            let rows: Vec<Range> = (0..d1).map(row).collect();
+            if op.kind == 2 { rows } else { pairs(rows.chunks(2).map(hull), n_out) }
+        }
         opcode::CONV | opcode::POOL => match record::<Window>(weights, op.input_b) {
             Some(window) => windows(weights, op, &window, &x),
             None => vec![ALL; n_out],
@@ -315,6 +341,11 @@ fn step(weights: &[f32], op: &Operator, arena: &mut [Range]) {
     for (place, value) in arena.iter_mut().skip(op.output as usize).zip(result) {
         *place = value;
     }
+}
+
+/// Words of activations; what pads them has no weight.
+fn pairs(words: impl Iterator<Item = Range>, n: usize) -> Vec<Range> {
+    words.chain(std::iter::repeat(Range::point(0.0))).take(n).collect()
 }
 
 fn hull(values: &[Range]) -> Range {

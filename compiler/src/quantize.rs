@@ -1,0 +1,333 @@
+//! Dense layers with 8-bit weights and 16-bit activations: ranges of the activations from recorded
+//! observations, one weight scale per row, rounding to nearest; everything else stays `f32`.
+//!
+//! `real = integer * scale`, symmetric: no zero points (Jacob et al. 2018, eq. 1, with Z = 0; per-row weight
+//! scales as Krishnamoorthi 2018, 3.1). Activations of 16 bits leave 15 bits for twice the range seen, so that
+//! clipping is rare and its price known.
+
+use crate::error::CompileError;
+use crate::program::{Function, Gemm, Op, Program, Value, ValueId, straight};
+use crate::{emit, plan};
+use tendon_runtime::Network;
+use tendon_wire::image::{GEMM_ROWS, QUANTIZED_STEP, activation_words, unary};
+
+/// Activations up to this multiple of the largest one recorded are held without clipping.
+const HEADROOM: f32 = 2.0;
+/// Largest weight and activation.
+const MAX_WEIGHT: f32 = 127.0;
+const MAX_ACTIVATION: f32 = 32_767.0;
+/// Sums stay below 2^31 in size, with room for the bias' rounding.
+const MAX_SUM: f64 = 2_147_000_000.0;
+
+/// What became of one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerError {
+    /// ONNX node.
+    pub name: String,
+    /// Inputs.
+    pub n_in: usize,
+    /// Rows.
+    pub n_out: usize,
+    /// Root mean square of the weights' rounding error over that of the weights.
+    pub weights: f64,
+    /// Root mean square of the layer's output error over that of the output, on the recorded observations, all
+    /// layers before it quantized too.
+    pub output: f64,
+    /// Share of the layer's inputs that were clipped.
+    pub clipped: f64,
+}
+
+/// Result of a quantization.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantization {
+    /// Layers in order.
+    pub layers: Vec<LayerError>,
+    /// The same as a layer's `output`, for the raw actions.
+    pub output: f64,
+    /// Largest difference of a raw action.
+    pub largest: f64,
+    /// Observations it was calibrated and judged with.
+    pub rows: usize,
+}
+
+/// A layer of the quantized program.
+struct Layer {
+    /// In the program before.
+    from: ValueId,
+    /// In the program after: `f32`, or activations with this scale.
+    to: ValueId,
+    scale: Option<f32>,
+    weights: f64,
+    n_in: usize,
+    n_out: usize,
+}
+
+/// Quantizes the dense layers of a program. `rows`: recorded observations, in order.
+pub(crate) fn quantize(program: &Program, rows: &[Vec<f32>]) -> Result<(Program, Quantization), CompileError> {
+    let n_inputs = program.values[0].len;
+    let fail = |problem: String| CompileError::Mismatch(format!("quantization: {problem}"));
+    if rows.is_empty() || rows.iter().any(|row| row.len() != n_inputs) {
+        let found = rows.first().map_or(0, Vec::len);
+        return Err(fail(format!(
+            "{} recorded observations of {found} elements, the network takes {n_inputs}: record a run of this policy",
+            rows.len()
+        )));
+    }
+    let layers: Vec<ValueId> = (0..program.values.len())
+        .filter(|&id| matches!(program.values[id].op, Op::Gemm { rows: 1, .. }))
+        .collect();
+    if layers.is_empty() {
+        return Err(fail("the network has no dense layers".into()));
+    }
+    // What goes into every layer and comes out of it.
+    let mut probes = Vec::new();
+    for &id in &layers {
+        probes.extend(program.values[id].op.operands());
+        probes.push(id);
+    }
+    let seen = run(program, &probes, rows).map_err(fail)?;
+    let largest = |index: usize| {
+        seen.iter().flat_map(|row| &row.probes[index]).fold(0.0f32, |most, value| most.max(value.abs()))
+    };
+    let scale_of = |largest: f32| (largest * HEADROOM).max(1e-6) / MAX_ACTIVATION;
+    let mut builder = Builder::new(program, &layers);
+    for id in 0..program.values.len() {
+        match (layers.iter().position(|&layer| layer == id), &program.values[id].op) {
+            (Some(place), Op::Gemm { x, gemm, .. }) => {
+                let scales = [scale_of(largest(2 * place)), scale_of(largest(2 * place + 1))];
+                builder.layer(id, *x, gemm, scales);
+            }
+            _ => builder.copy(id),
+        }
+    }
+    let (quantized, changed) = builder.finish();
+    let after: Vec<ValueId> = changed.iter().map(|layer| layer.to).collect();
+    let judged = run(&quantized, &after, rows).map_err(fail)?;
+    let reports = changed.iter().enumerate().map(|(place, layer)| {
+        let input_scale = scale_of(largest(2 * place));
+        let inputs = || seen.iter().flat_map(|row| &row.probes[2 * place]);
+        let clipped = inputs().filter(|value| value.abs() > input_scale * 32_768.0).count();
+        let pairs = seen.iter().zip(&judged).flat_map(|(before, after)| {
+            let expected = &before.probes[2 * place + 1];
+            let found = real(&after.probes[place], layer.scale, expected.len());
+            expected.iter().copied().zip(found).collect::<Vec<_>>()
+        });
+        LayerError {
+            name: program.values[layer.from].name.clone(),
+            n_in: layer.n_in,
+            n_out: layer.n_out,
+            weights: layer.weights,
+            output: relative(pairs),
+            clipped: clipped as f64 / inputs().count().max(1) as f64,
+        }
+    });
+    let layers = reports.collect();
+    let pairs = || {
+        seen.iter()
+            .zip(&judged)
+            .flat_map(|(before, after)| before.output.iter().copied().zip(after.output.iter().copied()))
+    };
+    let result = Quantization {
+        layers,
+        output: relative(pairs()),
+        largest: pairs().map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max),
+        rows: rows.len(),
+    };
+    Ok((quantized.without_dead_values(), result))
+}
+
+/// Root mean square of the difference over that of the first.
+fn relative(pairs: impl Iterator<Item = (f32, f32)>) -> f64 {
+    let (mut difference, mut size) = (0.0, 0.0);
+    for (a, b) in pairs {
+        difference += f64::from(a - b).powi(2);
+        size += f64::from(a).powi(2);
+    }
+    if difference == 0.0 { 0.0 } else { (difference / size).sqrt() }
+}
+
+/// Activations as numbers.
+fn real(values: &[f32], scale: Option<f32>, n: usize) -> Vec<f32> {
+    match scale {
+        None => values.to_vec(),
+        Some(scale) => values
+            .iter()
+            .flat_map(|word| [word.to_bits() as i16, (word.to_bits() >> 16) as i16])
+            .map(|element| f32::from(element) * scale)
+            .take(n)
+            .collect(),
+    }
+}
+
+/// One inference: what the probes held, and the output.
+struct Seen {
+    probes: Vec<Vec<f32>>,
+    output: Vec<f32>,
+}
+
+/// Runs a program on the runtime and looks at values inside it.
+fn run(program: &Program, probes: &[ValueId], rows: &[Vec<f32>]) -> Result<Vec<Seen>, String> {
+    let mut probed = program.clone();
+    let (mut parts, mut len) = (Vec::new(), 0);
+    for &id in probes.iter().chain([&program.output]) {
+        parts.push((id, straight(program.values[id].len, 0, len)));
+        len += program.values[id].len;
+    }
+    let lens: Vec<usize> = parts.iter().map(|(id, _)| program.values[*id].len).collect();
+    probed.values.push(Value { name: String::new(), len, op: Op::Assemble { fill: None, parts } });
+    probed.output = probed.values.len() - 1;
+    let memory = plan::plan(&probed);
+    let emitted = emit::emit(&probed, &memory).map_err(|error| error.to_string())?;
+    let network = Network::new(&emitted.operators, &emitted.weights, &emitted.plan);
+    let network = network.map_err(|error| error.to_string())?;
+    let mut arena = vec![0.0; memory.arena_len];
+    rows.iter()
+        .map(|row| {
+            let mut rest = network.run(row, &mut arena).ok_or("the network does not run")?;
+            let mut all = Vec::new();
+            for &len in &lens {
+                let (own, after) = rest.split_at(len);
+                all.push(own.to_vec());
+                rest = after;
+            }
+            let output = all.pop().unwrap_or_default();
+            Ok(Seen { probes: all, output })
+        })
+        .collect()
+}
+
+/// Writes the quantized program.
+struct Builder<'p> {
+    old: &'p Program,
+    new: Program,
+    /// Place of each old value as `f32`.
+    place: Vec<ValueId>,
+    /// Its activations with their scale, where there are some.
+    activations: Vec<Option<(ValueId, f32)>>,
+    /// Values that only quantized layers read.
+    inner: Vec<bool>,
+    layers: Vec<Layer>,
+}
+
+impl<'p> Builder<'p> {
+    fn new(old: &'p Program, layers: &[ValueId]) -> Self {
+        let n = old.values.len();
+        let mut inner = vec![true; n];
+        for (id, value) in old.values.iter().enumerate() {
+            if !layers.contains(&id) {
+                value.op.operands().into_iter().for_each(|operand| inner[operand] = false);
+            }
+        }
+        old.results().for_each(|id| inner[id] = false);
+        let (place, activations) = (vec![0; n], vec![None; n]);
+        Self { old, new: Program::new(), place, activations, inner, layers: Vec::new() }
+    }
+
+    fn push(&mut self, from: ValueId, op: Op, len: usize) -> ValueId {
+        self.new.values.push(Value { name: self.old.values[from].name.clone(), len, op });
+        self.new.values.len() - 1
+    }
+
+    fn copy(&mut self, id: ValueId) {
+        let value = &self.old.values[id];
+        let mut op = value.op.clone();
+        op.map_operands(|operand| self.place[operand]);
+        self.place[id] = self.push(id, op, value.len);
+    }
+
+    /// `scales`: of the layer's input and of its output.
+    fn layer(&mut self, id: ValueId, x: ValueId, gemm: &Gemm, scales: [f32; 2]) {
+        let (n_in, n_out) = (gemm.n_in(), gemm.bias.len());
+        let (input, input_scale) = match self.activations[x] {
+            Some(known) => known,
+            None => {
+                let scale = scales[0];
+                let op = Op::Quantize { x: self.place[x], inverse: 1.0 / scale };
+                let words = self.push(id, op, activation_words(n_in));
+                self.activations[x] = Some((words, scale));
+                (words, scale)
+            }
+        };
+        let (weights, row_scales) = rows(gemm, input_scale);
+        let error = relative(gemm.weights.iter().enumerate().map(|(place, &w)| {
+            (w, f32::from(weights[place]) * row_scales[place / n_in.max(1)])
+        }));
+        let plain = [unary::NONE, unary::RELU].contains(&gemm.activation.kind);
+        let multipliers = row_scales.iter().map(|&w| f64::from(w) * f64::from(input_scale) / f64::from(scales[1]));
+        let fits = multipliers.clone().all(|multiplier| multiplier < 0.499);
+        let to_i16 = self.inner[id] && plain && fits;
+        let finish: Vec<u32> = if to_i16 {
+            multipliers.map(|multiplier| (multiplier * 4_294_967_296.0).round() as i32 as u32).collect()
+        } else {
+            row_scales.iter().map(|&w| (w * input_scale).to_bits()).collect()
+        };
+        let words = pack(&weights, &biases(gemm, &row_scales, input_scale), &finish, n_in);
+        let kind = match (to_i16, gemm.activation.kind) {
+            (true, unary::RELU) => 1,
+            (true, _) => 0,
+            (false, _) => 2,
+        };
+        let op = Op::QuantizedGemm { x: input, n_in, n_out, words, kind };
+        let mut value = self.push(id, op, if to_i16 { activation_words(n_out) } else { n_out });
+        let scale = to_i16.then_some(scales[1]);
+        if let Some(scale) = scale {
+            self.activations[id] = Some((value, scale));
+        } else if gemm.activation != Function::NONE {
+            value = self.push(id, Op::Unary { x: value, f: gemm.activation }, n_out);
+        }
+        self.place[id] = value;
+        self.layers.push(Layer { from: id, to: value, scale, weights: error, n_in, n_out });
+    }
+
+    fn finish(mut self) -> (Program, Vec<Layer>) {
+        self.new.output = self.place[self.old.output];
+        self.new.states = self
+            .old
+            .states
+            .iter()
+            .map(|state| crate::program::State { value: self.place[state.value], next: self.place[state.next] })
+            .collect();
+        (self.new, self.layers)
+    }
+}
+
+/// Weights of every row as integers, and its scale: as fine as 8 bits allow, and such that no sum leaves 32 bits.
+fn rows(gemm: &Gemm, input_scale: f32) -> (Vec<i8>, Vec<f32>) {
+    let (mut weights, mut scales) = (Vec::new(), Vec::new());
+    for (row, &bias) in gemm.weights.chunks(gemm.n_in().max(1)).zip(&gemm.bias) {
+        let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+        let total: f64 = row.iter().map(|w| f64::from(w.abs())).sum();
+        // |bias| / (w x) + 32768 (total / w + n / 2) stays below 2^31.
+        let size = f64::from(bias.abs()) / f64::from(input_scale) + 32_768.0 * total;
+        let room = MAX_SUM - 32_768.0 * 0.5 * row.len() as f64 - 1.0;
+        let scale = (largest / MAX_WEIGHT).max((size / room.max(1.0)) as f32).max(f32::MIN_POSITIVE * 1e6);
+        scales.push(scale);
+        weights.extend(row.iter().map(|w| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8));
+    }
+    (weights, scales)
+}
+
+fn biases(gemm: &Gemm, row_scales: &[f32], input_scale: f32) -> Vec<i32> {
+    let unit = |scale: &f32| f64::from(*scale) * f64::from(input_scale);
+    gemm.bias.iter().zip(row_scales).map(|(&b, scale)| (f64::from(b) / unit(scale)).round() as i32).collect()
+}
+
+/// The blocks that [`tendon_wire::image::quantized_block_words`] describes. `finish`: the last words of each row.
+fn pack(weights: &[i8], bias: &[i32], finish: &[u32], n_in: usize) -> Vec<u32> {
+    let mut words = Vec::new();
+    for first in (0..bias.len()).step_by(GEMM_ROWS) {
+        let rows = first..first + GEMM_ROWS;
+        words.extend(rows.clone().map(|row| bias.get(row).map_or(0, |&bias| bias as u32)));
+        for k in (0..n_in.next_multiple_of(QUANTIZED_STEP)).step_by(4) {
+            for row in rows.clone() {
+                let weight = |k: usize| {
+                    let there = row < bias.len() && k < n_in;
+                    if there { weights[row * n_in + k] as u8 } else { 0 }
+                };
+                words.push(u32::from_le_bytes([weight(k), weight(k + 2), weight(k + 1), weight(k + 3)]));
+            }
+        }
+        words.extend(rows.map(|row| finish.get(row).copied().unwrap_or(0)));
+    }
+    words
+}
