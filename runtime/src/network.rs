@@ -169,13 +169,10 @@ impl<'a> Network<'a> {
                 let rows = padded_rows(op.dims[2]);
                 let w = self.weights.get(range(op.weights, rows.wrapping_mul(op.dims[1])))?;
                 let b = self.weights.get(range(op.bias, rows))?;
-                for (x, y) in x.chunks(d1.max(1)).zip(y.chunks_mut(d2.max(1))) {
-                    match op.kind {
-                        unary::RELU => kernels::gemm_relu(w, b, x, y),
-                        _ => kernels::gemm_linear(w, b, x, y),
-                    }
-                }
-                if op.kind != unary::RELU {
+                if op.kind == unary::RELU {
+                    kernels::side_by_side(x, d1, y, d2, |x, y| kernels::gemm_relu(w, b, x, y));
+                } else {
+                    kernels::side_by_side(x, d1, y, d2, |x, y| kernels::gemm_linear(w, b, x, y));
                     functions::map(op.kind, op.alpha, op.beta, y);
                 }
             }

@@ -4,10 +4,17 @@ use tendon_wire::image::{VIEW_RANK, View};
 
 /// `y[to] = x[from]` for all indices of the view, whose bounds were checked.
 pub(crate) fn move_view(view: &View, x: &[f32], y: &mut [f32]) {
-    let [outer @ .., last] = view.dims;
-    let [from_strides @ .., from_last] = view.from;
-    let [to_strides @ .., to_last] = view.to;
-    let mut index = [0u32; VIEW_RANK - 1];
+    let [.., last] = view.dims;
+    let [.., from_last] = view.from;
+    let [.., to_last] = view.to;
+    // Index, size and strides of the outer dimensions, the last of them first.
+    let mut outer = [(0u32, 0u32, 0i32, 0i32); VIEW_RANK];
+    let strides = view.from.iter().zip(&view.to);
+    for (place, (&size, (&from, &to))) in outer.iter_mut().zip(view.dims.iter().zip(strides)) {
+        *place = (0, size, from, to);
+    }
+    outer.reverse();
+    let [_, outer @ ..] = &mut outer;
     let (mut from, mut to) = (view.from_offset, view.to_offset);
     loop {
         if (from_last, to_last) == (1, 1) {
@@ -25,10 +32,9 @@ pub(crate) fn move_view(view: &View, x: &[f32], y: &mut [f32]) {
                 to = to.wrapping_add_signed(to_last);
             }
         }
-        // The next index of the outer dimensions, the last of them first.
         let mut done = true;
-        let sizes = outer.iter().zip(from_strides).zip(to_strides);
-        for (place, ((&size, from_stride), to_stride)) in index.iter_mut().zip(sizes).rev() {
+        for (place, size, from_stride, to_stride) in outer.iter_mut() {
+            let (size, from_stride, to_stride) = (*size, *from_stride, *to_stride);
             *place = place.wrapping_add(1);
             from = from.wrapping_add_signed(from_stride);
             to = to.wrapping_add_signed(to_stride);

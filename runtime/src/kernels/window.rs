@@ -1,6 +1,6 @@
 //! Convolution and pooling: windows over images `[channels, height, width]`.
 
-use super::gemm_linear;
+use super::{gemm_linear, side_by_side};
 use core::ops::Range;
 use tendon_wire::image::{GEMM_ROWS, Window, pool as by};
 
@@ -48,11 +48,16 @@ pub(crate) fn conv(
     let plane_out = (w.height_out.wrapping_mul(w.width_out) as usize).max(1);
     let Some((patch, column)) = room.split_at_mut_checked(c_in.wrapping_mul(kernel)) else { return };
     let rows_packed = c_out.next_multiple_of(GEMM_ROWS);
-    let matrices = weights.chunks(rows_packed.saturating_mul(patch.len()).max(1));
-    let images = x.chunks(c_in.saturating_mul(plane_in).max(1)).zip(y.chunks_mut(c_out.saturating_mul(plane_out).max(1)));
+    let matrix_len = rows_packed.saturating_mul(patch.len());
     // Images and groups alternate: group 0 of image 0, group 1 of image 0, ...
-    let parameters = matrices.zip(bias.chunks(rows_packed.max(1))).cycle();
-    for ((x, y), (matrix, bias)) in images.zip(parameters) {
+    let mut group = 0usize;
+    side_by_side(x, c_in.saturating_mul(plane_in), y, c_out.saturating_mul(plane_out), |x, y| {
+        let matrix = weights.get(group.wrapping_mul(matrix_len)..).unwrap_or(&[]);
+        let bias = bias.get(group.wrapping_mul(rows_packed)..).unwrap_or(&[]);
+        group = group.wrapping_add(1);
+        if group == groups as usize {
+            group = 0;
+        }
         let mut pixel = 0usize;
         for oy in 0..w.height_out {
             for ox in 0..w.width_out {
@@ -81,7 +86,7 @@ pub(crate) fn conv(
                 pixel = pixel.wrapping_add(1);
             }
         }
-    }
+    });
 }
 
 /// Largest, mean or sum of the pixels inside the image, for every channel and pixel out.
