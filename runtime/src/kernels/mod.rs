@@ -15,7 +15,7 @@ mod window;
 #[cfg(armv7em_fpu)]
 use arm::tanh as tanh_fours;
 pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
-pub(crate) use gemm::{gemm_linear, gemm_relu};
+pub(crate) use gemm::{gemm_batch, gemm_linear, gemm_relu};
 pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
 
