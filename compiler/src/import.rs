@@ -87,11 +87,50 @@ pub enum Kind {
     U32,
     U64,
     Bool,
+    BF16,
+    F8E4M3,
+    F8E4M3Uz,
+    F8E5M2,
+    F8E5M2Uz,
+    F4E2M1,
+    U4,
+    I4,
+    U2,
+    I2,
+}
+
+/// What a float of at most 8 bits can hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SmallFloat {
+    /// Bits of the fraction.
+    pub(crate) fraction: u32,
+    /// What is taken from the stored exponent.
+    pub(crate) bias: i32,
+    /// Largest number.
+    pub(crate) largest: f32,
+    /// Whether there is an infinity beyond it, else NaN (or neither).
+    pub(crate) infinite: bool,
+    /// Bit pattern of the only NaN beside a sign that says nothing; `None`: by the largest exponents, or none.
+    nan: Option<u8>,
 }
 
 impl Kind {
     /// By ONNX's number.
     pub(crate) fn from_onnx(number: i32) -> Result<Self, String> {
+        // Numbers that the reader of the protobuf has no names for yet.
+        match number {
+            16 => return Ok(Self::BF16),
+            17 => return Ok(Self::F8E4M3),
+            18 => return Ok(Self::F8E4M3Uz),
+            19 => return Ok(Self::F8E5M2),
+            20 => return Ok(Self::F8E5M2Uz),
+            21 => return Ok(Self::U4),
+            22 => return Ok(Self::I4),
+            23 => return Ok(Self::F4E2M1),
+            25 => return Ok(Self::U2),
+            26 => return Ok(Self::I2),
+            _ => {}
+        }
         Ok(match DataType::try_from(number) {
             Ok(DataType::Float16) => Self::F16,
             Ok(DataType::Float) => Self::F32,
@@ -115,14 +154,29 @@ impl Kind {
     /// Whether it is a floating-point type.
     #[must_use]
     pub fn is_float(self) -> bool {
-        matches!(self, Self::F16 | Self::F32 | Self::F64)
+        matches!(self, Self::F16 | Self::F32 | Self::F64 | Self::BF16) || self.small_float().is_some()
+    }
+
+    /// Of a float of at most 8 bits.
+    pub(crate) fn small_float(self) -> Option<SmallFloat> {
+        let of = |fraction, bias, largest, infinite, nan| Some(SmallFloat { fraction, bias, largest, infinite, nan });
+        match self {
+            Self::F8E4M3 => of(3, 7, 448.0, false, Some(0x7f)),
+            Self::F8E4M3Uz => of(3, 8, 240.0, false, Some(0x80)),
+            Self::F8E5M2 => of(2, 15, 57344.0, true, None),
+            Self::F8E5M2Uz => of(2, 16, 57344.0, false, Some(0x80)),
+            Self::F4E2M1 => of(1, 1, 6.0, false, None),
+            _ => None,
+        }
     }
 
     /// Bits of an integer.
     pub(crate) fn bits(self) -> u32 {
         match self {
-            Self::I8 | Self::U8 => 8,
-            Self::I16 | Self::U16 | Self::F16 => 16,
+            Self::I2 | Self::U2 => 2,
+            Self::I4 | Self::U4 | Self::F4E2M1 => 4,
+            Self::I8 | Self::U8 | Self::F8E4M3 | Self::F8E4M3Uz | Self::F8E5M2 | Self::F8E5M2Uz => 8,
+            Self::I16 | Self::U16 | Self::F16 | Self::BF16 => 16,
             Self::I64 | Self::U64 | Self::F64 => 64,
             Self::I32 | Self::U32 | Self::F32 => 32,
             Self::Bool => 1,
@@ -132,6 +186,10 @@ impl Kind {
     /// Bits and sign of an integer type that overflows below 2^24; others do not overflow in a policy.
     pub(crate) fn small_integer(self) -> Option<(u32, bool)> {
         match self {
+            Self::I2 => Some((2, true)),
+            Self::U2 => Some((2, false)),
+            Self::I4 => Some((4, true)),
+            Self::U4 => Some((4, false)),
             Self::I8 => Some((8, true)),
             Self::U8 => Some((8, false)),
             Self::I16 => Some((16, true)),
@@ -393,8 +451,8 @@ fn constant(name: &str, tensor: &pb::TensorProto) -> Result<Constant, ImportErro
     let kind = Kind::from_onnx(tensor.data_type).map_err(fail)?;
     let broken = || fail(format!("its raw data is no whole number of {kind:?}"));
     let data = match raw {
-        Some(raw) => raw_data(raw, kind).ok_or_else(broken)?,
-        None => typed_data(tensor, kind),
+        Some(raw) => raw_data(raw, kind, count).ok_or_else(broken)?,
+        None => typed_data(tensor, kind, count),
     };
     let length = data.len();
     if length != count {
@@ -403,7 +461,43 @@ fn constant(name: &str, tensor: &pb::TensorProto) -> Result<Constant, ImportErro
     Ok(Constant { shape, kind, data })
 }
 
-fn raw_data(raw: &[u8], kind: Kind) -> Option<Data> {
+/// Numbers of fewer than 8 bits, the lowest bits first.
+fn packed(bytes: impl Iterator<Item = u8>, kind: Kind, count: usize) -> Data {
+    let bits = kind.bits();
+    let parts = bytes.flat_map(|byte| (0..8 / bits).map(move |place| byte >> (place * bits) & ((1 << bits) - 1)));
+    let parts = parts.take(count);
+    match (kind.small_float(), kind.small_integer()) {
+        (Some(float), _) => Data::F32(parts.map(|part| float.number(part, bits)).collect()),
+        (None, Some((_, true))) => {
+            let half = 1i64 << (bits - 1);
+            Data::I64(parts.map(|part| (i64::from(part) ^ half) - half).collect())
+        }
+        _ => Data::I64(parts.map(i64::from).collect()),
+    }
+}
+
+impl SmallFloat {
+    /// The number with these bits.
+    fn number(self, pattern: u8, bits: u32) -> f32 {
+        let sign = pattern >> (bits - 1) & 1;
+        let magnitude = pattern & ((1u8 << (bits - 1)) - 1);
+        let (exponent, fraction) = (i32::from(magnitude >> self.fraction), magnitude & ((1 << self.fraction) - 1));
+        let scale = 2f32.powi(exponent.max(1) - self.bias - self.fraction as i32);
+        let whole = if exponent == 0 { 0.0 } else { (1u32 << self.fraction) as f32 };
+        let value = (whole + f32::from(fraction)) * scale;
+        let value = match self.nan {
+            Some(0x7f) if magnitude == 0x7f => f32::NAN,
+            Some(0x80) if pattern == 0x80 => f32::NAN,
+            _ if self.infinite && exponent == 31 => {
+                if fraction == 0 { f32::INFINITY } else { f32::NAN }
+            }
+            _ => value,
+        };
+        if sign == 1 { -value } else { value }
+    }
+}
+
+fn raw_data(raw: &[u8], kind: Kind, count: usize) -> Option<Data> {
     fn integers<const N: usize>(raw: &[u8], read: impl Fn([u8; N]) -> i64) -> Option<Data> {
         Some(Data::I64(words(raw)?.map(read).collect()))
     }
@@ -419,11 +513,25 @@ fn raw_data(raw: &[u8], kind: Kind) -> Option<Data> {
         Kind::U16 => integers(raw, |b| u16::from_le_bytes(b).into()),
         Kind::U32 => integers(raw, |b| u32::from_le_bytes(b).into()),
         Kind::U64 => integers(raw, |b| u64::from_le_bytes(b).min(i64::MAX as u64) as i64),
+        Kind::BF16 => Some(Data::F32(words(raw)?.map(|b| brain(u16::from_le_bytes(b))).collect())),
+        small => {
+            let whole = count.div_ceil(8 / small.bits() as usize) == raw.len();
+            whole.then(|| packed(raw.iter().copied(), small, count))
+        }
     }
 }
 
-fn typed_data(tensor: &pb::TensorProto, kind: Kind) -> Data {
+/// The upper half of an `f32`.
+fn brain(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+fn typed_data(tensor: &pb::TensorProto, kind: Kind, count: usize) -> Data {
     match kind {
+        Kind::BF16 => Data::F32(tensor.int32_data.iter().map(|&bits| brain(bits as u16)).collect()),
+        kind if kind.bits() < 8 && kind != Kind::Bool || kind.small_float().is_some() => {
+            packed(tensor.int32_data.iter().map(|&bits| bits as u8), kind, count)
+        }
         Kind::F32 => Data::F32(tensor.float_data.clone()),
         Kind::F64 => Data::F32(tensor.double_data.iter().map(|&value| value as f32).collect()),
         Kind::F16 => Data::F32(tensor.int32_data.iter().map(|&bits| half(bits as u16)).collect()),

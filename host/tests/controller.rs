@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tendon::hil::run_task;
 use tendon::link::{ControllerKind, LinkError, Session, Transport};
 use tendon_runtime::{Cause, Refusal, State};
+use tendon_compiler::parity::{ImageRunner, random_inputs};
+use tendon_compiler::sample::{Sample, operators};
 use tendon_sim::Environment;
 use tendon_wire::message::{Action, Message};
 
@@ -58,6 +60,27 @@ fn a_bare_network_infers_the_same_bits_and_is_never_armed() {
             Err(LinkError::Refused { refusal: Some(Refusal::Input), detail: 5, .. })
         ));
     });
+}
+
+/// Every operator of the runtime and every kind of it: the golden vectors at the commit, then other inputs.
+#[test]
+fn every_operator_gives_the_same_bits_on_the_controller() {
+    let Some(controller) = start(ControllerKind::Qemu) else { return };
+    let mut session = open(&controller);
+    let inputs = random_inputs(Sample::N_INPUTS, 3, 5);
+    for sample in operators() {
+        let image = sample.compile().unwrap().image;
+        let mut host = ImageRunner::new(&image).unwrap();
+        session.upload(&image, |_| ()).unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+        for input in &inputs {
+            let (found, _) = session.infer(input).unwrap();
+            let bits = |values: &[f32]| -> Vec<u32> {
+                // The bits of a NaN are the hardware's choice.
+                values.iter().map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }).collect()
+            };
+            assert_eq!(bits(&found), bits(&host.run(input).unwrap()), "{}", sample.name);
+        }
+    }
 }
 
 #[test]

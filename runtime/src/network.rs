@@ -113,21 +113,13 @@ impl<'a> Network<'a> {
         }
         kernels::copy(input, place);
         for operator in self.operators {
-            self.step(operator, arena)?;
+            match operator.opcode {
+                opcode::GEMM => self.gemm(operator, arena)?,
+                opcode::GEMM_8W16A => self.quantized_gemm(operator, arena)?,
+                _ => self.step(operator, arena)?,
+            }
         }
         arena.get(range(self.plan.output, self.plan.n_outputs))
-    }
-
-    /// The layers that policies consist of have functions of their own: in one function with all the others they
-    /// would pay for the registers and the stack of those.
-    fn step(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
-        match op.opcode {
-            opcode::GEMM => self.gemm(op, arena),
-            opcode::QUANTIZE | opcode::GEMM_8W16A => self.quantized(op, arena),
-            opcode::CONV => self.conv(op, arena),
-            opcode if in_place(opcode) => self.in_place(op, arena),
-            _ => self.apart(op, arena),
-        }
     }
 
     fn gemm(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
@@ -148,16 +140,11 @@ impl<'a> Network<'a> {
         Some(())
     }
 
-    fn quantized(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
-        let (operands, y) = self.split(op, 0, arena)?;
-        let x = operands.first(op)?;
-        if op.opcode == opcode::QUANTIZE {
-            kernels::quantized::quantize(x, op.alpha, words_mut(y)?);
-            return Some(());
-        }
+    fn quantized_gemm(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
         let [n_in, rows, ..] = op.dims;
+        let (operands, y) = self.split(op, 0, arena)?;
         let w = words(self.weights.get(range(op.weights, quantized_words(n_in, rows)?))?)?;
-        let x = words(x)?;
+        let x = words(operands.first(op)?)?;
         match op.kind {
             0 => kernels::quantized::gemm_to_i16::<false>(w, x, words_mut(y)?),
             1 => kernels::quantized::gemm_to_i16::<true>(w, x, words_mut(y)?),
@@ -166,50 +153,47 @@ impl<'a> Network<'a> {
         Some(())
     }
 
-    /// Operators that write over a copy of their first operand, or over the operand itself.
     #[inline(never)]
-    fn in_place(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
+    fn step(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
         let [_, d1, d2, d3, _] = op.dims.map(|dim| dim as usize);
         let axis = [d1, d2];
-        let constant = op.constant & operand::INPUT != 0;
-        if constant || op.input != op.output {
-            let (x, y) = self.split(op, 0, arena)?;
-            kernels::copy(x.first(op)?, y);
-        }
-        match op.opcode {
-            opcode::AFFINE => {
-                let y = arena.get_mut(range(op.output, op.n_out))?;
-                kernels::zip(y, self.weights.get(range(op.weights, op.dims[0]))?, d1, |y, s| y * s);
-                kernels::zip(y, self.weights.get(range(op.bias, op.dims[0]))?, d1, |y, s| y + s);
+        if in_place(op.opcode) {
+            let constant = op.constant & operand::INPUT != 0;
+            if constant || op.input != op.output {
+                let (x, y) = self.split(op, 0, arena)?;
+                kernels::copy(x.first(op)?, y);
             }
-            opcode::BINARY => {
-                let (operands, y) = self.split(op, 0, arena)?;
-                functions::zip(op.kind, y, operands.second(op, op.dims[0])?, d1);
-            }
-            opcode::SCATTER => {
-                let (operands, y) = self.split(op, 0, arena)?;
-                let each = op.kind & 1 != 0;
-                let updates = op.dims[0].wrapping_mul(op.dims[3]).wrapping_mul(op.dims[2]);
-                let indices = operands.second(op, if each { updates } else { op.dims[3] })?;
-                kernels::scatter(op.kind >> 1, y, indices, operands.third(op, updates)?, [d1, d2, d3], each);
-            }
-            _ => {
-                let y = arena.get_mut(range(op.output, op.n_out))?;
-                match op.opcode {
-                    opcode::UNARY => functions::map(op.kind, op.alpha, op.beta, y),
-                    opcode::CUMULATE => kernels::cumulate(op.kind, y, axis),
-                    _ => kernels::softmax(op.kind != 0, y, axis),
+            match op.opcode {
+                opcode::AFFINE => {
+                    let y = arena.get_mut(range(op.output, op.n_out))?;
+                    kernels::zip(y, self.weights.get(range(op.weights, op.dims[0]))?, d1, |y, s| y * s);
+                    kernels::zip(y, self.weights.get(range(op.bias, op.dims[0]))?, d1, |y, s| y + s);
+                }
+                opcode::BINARY => {
+                    let (operands, y) = self.split(op, 0, arena)?;
+                    functions::zip(op.kind, y, operands.second(op, op.dims[0])?, d1);
+                }
+                opcode::SCATTER => {
+                    let (operands, y) = self.split(op, 0, arena)?;
+                    let each = op.kind & 1 != 0;
+                    let updates = op.dims[0].wrapping_mul(op.dims[3]).wrapping_mul(op.dims[2]);
+                    let indices = operands.second(op, if each { updates } else { op.dims[3] })?;
+                    kernels::scatter(op.kind >> 1, y, indices, operands.third(op, updates)?, [d1, d2, d3], each);
+                }
+                _ => {
+                    let y = arena.get_mut(range(op.output, op.n_out))?;
+                    match op.opcode {
+                        opcode::UNARY => functions::map(op.kind, op.alpha, op.beta, y),
+                        opcode::CUMULATE => kernels::cumulate(op.kind, y, axis),
+                        _ => kernels::softmax(op.kind != 0, y, axis),
+                    }
                 }
             }
+            return Some(());
         }
-        Some(())
-    }
-
-    /// Operators whose operands lie apart from their output.
-    #[inline(never)]
-    fn apart(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
-        let [_, d1, d2, d3, _] = op.dims.map(|dim| dim as usize);
-        let axis = [d1, d2];
+        if op.opcode == opcode::CONV {
+            return self.conv(op, arena);
+        }
         let (operands, y) = self.split(op, 0, arena)?;
         if op.opcode == opcode::FILL {
             y.iter_mut().for_each(|place| *place = op.alpha);
@@ -246,12 +230,12 @@ impl<'a> Network<'a> {
                 }
             }
             opcode::POOL => kernels::pool(op.kind, self.record(op.input_b)?, x, y),
+            opcode::QUANTIZE => kernels::quantized::quantize(x, op.alpha, words_mut(y)?),
             _ => {}
         }
         Some(())
     }
 
-    #[inline(never)]
     fn conv(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
         let w: &Window = self.record(op.input_b)?;
         let shape = conv_sizes(w)?;
@@ -266,6 +250,7 @@ impl<'a> Network<'a> {
     }
 
     /// The output with `room` behind it, and everything around it to take operands from.
+    #[inline(always)]
     fn split<'m>(&self, op: &Operator, room: u32, arena: &'m mut [f32]) -> Option<(Operands<'m>, &'m mut [f32])>
     where
         'a: 'm,

@@ -21,6 +21,7 @@ fn layout(ty: &str) -> (String, usize, usize) {
     match ty.replace(' ', "").as_str() {
         "u8" => fixed("u8", 1),
         "bool" => fixed("bool (0 or 1)", 1),
+        "u16" => fixed("u16", 2),
         "u32" => fixed("u32", 4),
         "u64" => fixed("u64", 8),
         "[f32;3]" => fixed("f32 x 3", 12),

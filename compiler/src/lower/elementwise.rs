@@ -525,6 +525,10 @@ fn cast_to(context: &mut Context, node: &Node, to: Kind) -> Result<(), String> {
             context.apply(&not, Function::new(unary::NOT))?
         }
         to if !to.is_float() && from.is_float() => context.apply(&x, Function::new(unary::TRUNC))?,
+        to if to.small_float().is_some() && from != to => {
+            let saturates = node.int("saturate", 1)? != 0;
+            context.narrowed(&x, to, saturates)?
+        }
         _ => x,
     };
     let y = Computed { kind: to, ..y };
@@ -537,6 +541,45 @@ fn cast_to(context: &mut Context, node: &Node, to: Kind) -> Result<(), String> {
         return context.set(node, 0, Tensor::integers(values, y.shape, to));
     }
     context.finish(node, y)
+}
+
+impl Context {
+    /// Rounded to a float of at most 8 bits. Half precision and wider keep what `f32` has.
+    pub(super) fn narrowed(&mut self, x: &Computed, to: Kind, saturates: bool) -> Result<Computed, String> {
+        let Some(small) = to.small_float() else { return Ok(x.clone()) };
+        let bound = 4.0 * small.largest;
+        let x = self.apply(x, Function::with(unary::CLIP, -bound, bound))?;
+        // All but the leading bits cancel (Dekker 1971, Veltkamp's splitting).
+        let product = self.with_number(&x, binary::MUL, (1u32 << (23 - small.fraction)) as f32 + 1.0)?;
+        let rest = self.combine(&product, &x, binary::SUB)?;
+        let leading = self.combine(&product, &rest, binary::SUB)?;
+        // Below the smallest normal number the steps are equal.
+        let normal = 2f32.powi(1 - small.bias);
+        let step = normal / (1u32 << small.fraction) as f32;
+        let steps = self.with_number(&x, binary::MUL, 1.0 / step)?;
+        let steps = self.apply(&steps, Function::new(unary::ROUND))?;
+        let even = self.with_number(&steps, binary::MUL, step)?;
+        let size = self.apply(&x, Function::new(unary::ABS))?;
+        let below = self.with_number(&size, binary::LESS, normal)?;
+        let y = self.choose(&below, &even, &leading)?;
+        if to == Kind::F4E2M1 {
+            // Which has no NaN.
+            let y = self.apply(&y, Function::with(unary::CLIP, -small.largest, small.largest))?;
+            let none = self.apply(&x, Function::new(unary::IS_NAN))?;
+            let zero = self.fixed(vec![0.0], vec![], to)?;
+            return self.choose(&none, &zero, &y);
+        }
+        if saturates {
+            return self.apply(&y, Function::with(unary::CLIP, -small.largest, small.largest));
+        }
+        let size = self.apply(&y, Function::new(unary::ABS))?;
+        let beyond = self.with_number(&size, binary::GREATER, small.largest)?;
+        let mut outside = self.with_number(&y, binary::MUL, f32::INFINITY)?;
+        if !small.infinite {
+            outside = self.with_number(&outside, binary::MUL, 0.0)?;
+        }
+        self.choose(&beyond, &outside, &y)
+    }
 }
 
 /// `a` where the condition holds, else `b`.

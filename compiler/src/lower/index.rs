@@ -7,9 +7,11 @@ use tendon_wire::image::binary;
 
 #[rustfmt::skip]
 pub(super) const REGISTRY: &[(&str, Lowering)] = &[
+    ("Compress",        compress),
     ("Gather",          gather),
     ("GatherElements",  gather_elements),
     ("GatherND",        gather_nd),
+    ("NonZero",         non_zero),
     ("OneHot",          one_hot),
     ("ReverseSequence", reverse_sequence),
     ("Scatter",         scatter_elements),
@@ -132,6 +134,41 @@ fn gather(context: &mut Context, node: &Node) -> Result<(), String> {
     let indices = context.computed(indices)?;
     let y = context.taken(&x, &indices, along)?;
     context.finish(node, y)
+}
+
+/// Slices along an axis where a constant condition holds.
+fn compress(context: &mut Context, node: &Node) -> Result<(), String> {
+    let mut x = context.value(node, 0)?;
+    let condition = context.integers(node, 1)?.ok_or("has no condition")?;
+    let along = match node.attributes.contains_key("axis") {
+        true => axis(node.int("axis", 0)?, x.shape.len())?,
+        false => {
+            x.shape = vec![x.len()];
+            0
+        }
+    };
+    if condition.len() > x.shape[along] {
+        return Err(format!("{} conditions for axis {along} of {:?}", condition.len(), x.shape));
+    }
+    let mut all: Vec<Vec<usize>> = x.shape.iter().map(|&size| (0..size).collect()).collect();
+    all[along] = (0..condition.len()).filter(|&place| condition[place] != 0).collect();
+    if all[along].is_empty() {
+        return Err("its condition holds nowhere: the result is empty".into());
+    }
+    let y = context.picked(&x, &all)?;
+    context.finish(node, y)
+}
+
+/// Places where a constant is not 0, an axis per row.
+fn non_zero(context: &mut Context, node: &Node) -> Result<(), String> {
+    let (values, shape) = context.known(node, 0)?.ok_or("has no input")?;
+    let places: Vec<usize> = (0..values.len()).filter(|&place| values[place] != 0.0).collect();
+    let steps = strides(&shape);
+    let along = |axis: usize| places.iter().map(move |&place| (place, axis));
+    let all = (0..shape.len()).flat_map(along);
+    let indices: Vec<i64> =
+        all.map(|(place, axis)| (place / steps[axis] as usize % shape[axis]) as i64).collect();
+    context.set(node, 0, Tensor::integers(indices, vec![shape.len(), places.len()], Kind::I64))
 }
 
 fn gather_elements(context: &mut Context, node: &Node) -> Result<(), String> {

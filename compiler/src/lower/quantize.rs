@@ -74,8 +74,16 @@ impl Context {
         zero: Option<&Computed>,
         kind: Kind,
     ) -> Result<Computed, String> {
-        let (low, high) = range(kind)?;
         let y = self.combine(x, scale, binary::DIV)?;
+        if kind.small_float().is_some() {
+            let y = match zero {
+                Some(zero) => self.combine(&y, zero, binary::ADD)?,
+                None => y,
+            };
+            let y = self.narrowed(&y, kind, true)?;
+            return Ok(Computed { kind, ..y });
+        }
+        let (low, high) = range(kind)?;
         let mut y = self.apply(&y, Function::new(unary::ROUND))?;
         if let Some(zero) = zero {
             y = self.combine(&y, zero, binary::ADD)?;

@@ -1,5 +1,7 @@
 //! One small network per operator of the runtime and per kind of it, to compare bits between two machines.
 
+use crate::parity::random_inputs;
+use crate::{CompileError, Compiled, ContractChoice, Options, compile};
 use super::{float_tensor, int_attribute, int_tensor, ints_attribute, model, node};
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
@@ -10,9 +12,21 @@ pub struct Sample {
     pub name: String,
     /// The file. It compiles to a bare network.
     pub onnx: Vec<u8>,
+    /// Its dense layers get 8-bit weights.
+    pub quantized: bool,
 }
 
 impl Sample {
+    /// Compiles it to a bare network.
+    ///
+    /// # Errors
+    /// As [`crate::compile`].
+    pub fn compile(&self) -> Result<Compiled, CompileError> {
+        let rows = random_inputs(Self::N_INPUTS, 16, 1);
+        let quantize = self.quantized.then_some(&*rows);
+        compile(&self.onnx, &Options { contract: ContractChoice::Bare, quantize, ..Options::default() })
+    }
+
     /// Elements of every sample's input. Any finite numbers do; small ones reach more.
     pub const N_INPUTS: usize = 8;
 }
@@ -33,7 +47,7 @@ impl Samples {
     fn add(&mut self, name: &str, nodes: Vec<NodeProto>, tensors: Vec<TensorProto>) {
         let n = Sample::N_INPUTS;
         let onnx = model(nodes, tensors, ("x", &[1, n]), ("y", &[1, n]), OPSET);
-        self.0.push(Sample { name: name.into(), onnx });
+        self.0.push(Sample { name: name.into(), onnx, quantized: false });
     }
 
     /// One node on `from`, which `before` makes of `x`.
@@ -73,7 +87,22 @@ pub fn operators() -> Vec<Sample> {
     layers(&mut samples);
     along_axes(&mut samples);
     places(&mut samples);
+    quantized(&mut samples);
     samples.0
+}
+
+/// Layers that hand activations on as integers, with and without ReLU, and one that gives `f32`.
+fn quantized(samples: &mut Samples) {
+    let n = Sample::N_INPUTS;
+    let matrix = |name: &str| float_tensor(name, &[n, n], &weights(n * n));
+    let nodes = vec![
+        node("MatMul", &["x", "a"], &["p"], vec![]),
+        node("MatMul", &["p", "b"], &["q"], vec![]),
+        node("Relu", &["q"], &["r"], vec![]),
+        node("MatMul", &["r", "c"], &["y"], vec![]),
+    ];
+    samples.add("8w16a", nodes, vec![matrix("a"), matrix("b"), matrix("c")]);
+    samples.0.iter_mut().rev().take(1).for_each(|sample| sample.quantized = true);
 }
 
 fn unary(samples: &mut Samples) {
@@ -268,7 +297,7 @@ fn along_axes(samples: &mut Samples) {
             let nodes = vec![start(), node(op, &["r", "axis"], &["y"], attributes)];
             // CumProd came with a later set.
             let onnx = model(nodes, grid(), ("x", &[1, 8]), ("y", &[1, 8]), OPSET + 2);
-            samples.0.push(Sample { name: format!("{op} {exclusive} {reverse}"), onnx });
+            samples.0.push(Sample { name: format!("{op} {exclusive} {reverse}"), onnx, quantized: false });
         }
     }
     for op in ["Softmax", "LogSoftmax"] {
@@ -331,5 +360,5 @@ fn places(samples: &mut Samples) {
         node("Tanh", &["sum"], &["h_out"], vec![]),
         node("Mul", &["h_out", "x"], &["y"], vec![]),
     ];
-    samples.0.push(Sample { name: "state".into(), onnx: super::with_state(nodes, Sample::N_INPUTS) });
+    samples.0.push(Sample { name: "state".into(), onnx: super::with_state(nodes, Sample::N_INPUTS), quantized: false });
 }

@@ -13,6 +13,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 /// As onnx's own runner compares.
 const RELATIVE: f64 = 1e-3;
 const ABSOLUTE: f64 = 1e-7;
+/// Of bfloat16: two units in the last place.
+const RELATIVE_BF16: f64 = 1.0 / 64.0;
 
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -238,15 +240,24 @@ fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<(), Attempt> {
             rest.split_at_checked(values.len()).ok_or_else(|| Attempt::Wrong("too few outputs".into()))?;
         rest = after;
         // A caller would get the type of the output.
-        let own: Vec<f64> = own
+        let cast = |value: f32| match port.kind {
+            Kind::F16 => to_half(value),
+            Kind::BF16 => to_brain(value),
+            _ => value.into(),
+        };
+        let own: Vec<f64> = own.iter().copied().map(cast).collect();
+        let relative = if port.kind == Kind::BF16 { RELATIVE_BF16 } else { RELATIVE };
+        if let Some((place, (found, expected))) = own
             .iter()
-            .map(|&value| if port.kind == Kind::F16 { to_half(value) } else { value.into() })
-            .collect();
-        if let Some((place, (found, expected))) =
-            own.iter().zip(&values).enumerate().find(|(_, (found, expected))| !close(**found, **expected))
+            .zip(&values)
+            .enumerate()
+            .find(|(_, (found, expected))| !close(**found, **expected, relative))
         {
-            let wrong =
-                own.iter().zip(&values).filter(|(found, expected)| !close(**found, **expected)).count();
+            let wrong = own
+                .iter()
+                .zip(&values)
+                .filter(|(found, expected)| !close(**found, **expected, relative))
+                .count();
             return Err(Attempt::Wrong(format!(
                 "{} [{place}] is {found}, expected {expected} ({wrong} of {} differ)",
                 info.name,
@@ -260,14 +271,27 @@ fn attempt(case: &Case, mask: &[bool]) -> std::result::Result<(), Attempt> {
     Ok(())
 }
 
-fn close(found: f64, expected: f64) -> bool {
+fn close(found: f64, expected: f64, relative: f64) -> bool {
     if found == expected || (found.is_nan() && expected.is_nan()) {
         return true;
     }
-    expected.is_finite() && (found - expected).abs() <= ABSOLUTE + RELATIVE * expected.abs()
+    expected.is_finite() && (found - expected).abs() <= ABSOLUTE + relative * expected.abs()
 }
 
 fn kind_of(data_type: i32) -> Option<Kind> {
+    match data_type {
+        16 => return Some(Kind::BF16),
+        17 => return Some(Kind::F8E4M3),
+        18 => return Some(Kind::F8E4M3Uz),
+        19 => return Some(Kind::F8E5M2),
+        20 => return Some(Kind::F8E5M2Uz),
+        21 => return Some(Kind::U4),
+        22 => return Some(Kind::I4),
+        23 => return Some(Kind::F4E2M1),
+        25 => return Some(Kind::U2),
+        26 => return Some(Kind::I2),
+        _ => {}
+    }
     Some(match DataType::try_from(data_type).ok()? {
         DataType::Float16 => Kind::F16,
         DataType::Float => Kind::F32,
@@ -299,6 +323,9 @@ pub(crate) fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f64>> {
         Kind::F16 if typed => tensor.int32_data.iter().map(|&bits| half(bits as u16)).collect(),
         Kind::I64 if typed => tensor.int64_data.iter().map(|&value| value as f64).collect(),
         Kind::U32 | Kind::U64 if typed => tensor.uint64_data.iter().map(|&value| value as f64).collect(),
+        Kind::BF16 if typed => small_words(tensor).map(|word| f32::from_bits(word << 16).into()).collect(),
+        Kind::BF16 => words(raw, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16).into()),
+        kind if bits_of(kind).is_some() => packed(tensor, kind),
         _ if typed => small(),
         Kind::F32 => words(raw, |b| f32::from_le_bytes(b).into()),
         Kind::F64 => words(raw, f64::from_le_bytes),
@@ -311,7 +338,76 @@ pub(crate) fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f64>> {
         Kind::U16 => words(raw, |b| u16::from_le_bytes(b).into()),
         Kind::U32 => words(raw, |b| u32::from_le_bytes(b).into()),
         Kind::U64 => words(raw, |b| u64::from_le_bytes(b) as f64),
+        _ => return None,
     })
+}
+
+fn small_words(tensor: &pb::TensorProto) -> impl Iterator<Item = u32> {
+    tensor.int32_data.iter().map(|&word| word as u32)
+}
+
+/// Bits of a type of at most 8 bits that is no ordinary integer.
+fn bits_of(kind: Kind) -> Option<u32> {
+    match kind {
+        Kind::U2 | Kind::I2 => Some(2),
+        Kind::U4 | Kind::I4 | Kind::F4E2M1 => Some(4),
+        Kind::F8E4M3 | Kind::F8E4M3Uz | Kind::F8E5M2 | Kind::F8E5M2Uz => Some(8),
+        _ => None,
+    }
+}
+
+/// Numbers of such a type, by the tables of the ONNX documents.
+fn packed(tensor: &pb::TensorProto, kind: Kind) -> Vec<f64> {
+    let bits = bits_of(kind).unwrap_or(8);
+    let bytes: Vec<u8> = match tensor.raw_data.is_empty() {
+        true => small_words(tensor).map(|word| word as u8).collect(),
+        false => tensor.raw_data.to_vec(),
+    };
+    let count = tensor.dims.iter().product::<i64>().max(0) as usize;
+    let parts = bytes
+        .iter()
+        .flat_map(|byte| (0..8 / bits).map(move |i| u32::from(*byte) >> (i * bits) & ((1 << bits) - 1)));
+    let float = |pattern: u32, fraction_bits: u32, bias: i32| {
+        let negative = pattern >> (bits - 1) == 1;
+        let magnitude = pattern & ((1 << (bits - 1)) - 1);
+        let (exponent, fraction) =
+            (magnitude >> fraction_bits, f64::from(magnitude & ((1 << fraction_bits) - 1)));
+        let unit = 2f64.powi(-(fraction_bits as i32));
+        let value = match exponent {
+            0 => fraction * unit * 2f64.powi(1 - bias),
+            _ => (1.0 + fraction * unit) * 2f64.powi(exponent as i32 - bias),
+        };
+        if negative { -value } else { value }
+    };
+    let number = |pattern: u32| match kind {
+        Kind::I2 | Kind::I4 => f64::from((pattern << (32 - bits)) as i32 >> (32 - bits)),
+        Kind::U2 | Kind::U4 => f64::from(pattern),
+        Kind::F4E2M1 => float(pattern, 1, 1),
+        Kind::F8E4M3 if pattern & 0x7f == 0x7f => f64::NAN,
+        Kind::F8E4M3 => float(pattern, 3, 7),
+        Kind::F8E5M2 if pattern & 0x7f == 0x7c => {
+            if pattern > 0x7f {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            }
+        }
+        Kind::F8E5M2 if pattern & 0x7f > 0x7c => f64::NAN,
+        Kind::F8E5M2 => float(pattern, 2, 15),
+        _ if pattern == 0x80 => f64::NAN,
+        Kind::F8E4M3Uz => float(pattern, 3, 8),
+        _ => float(pattern, 2, 16),
+    };
+    parts.take(count).map(number).collect()
+}
+
+/// The nearest number of the upper half of an `f32`, halves to even.
+fn to_brain(value: f32) -> f64 {
+    if !value.is_finite() {
+        return value.into();
+    }
+    let bits = value.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000).into()
 }
 
 /// The nearest half-precision number, halves to even; in range.
@@ -335,6 +431,11 @@ fn half(bits: u16) -> f64 {
         31 => f64::NAN,
         _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
     }
+}
+
+/// Whether numbers of this type are floating-point ones.
+pub(crate) fn is_float(data_type: i32) -> bool {
+    kind_of(data_type).is_some_and(Kind::is_float)
 }
 
 /// Whether the compiler carries numbers of this type.

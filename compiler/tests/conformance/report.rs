@@ -62,7 +62,7 @@ pub(crate) fn report(results: &[Result], folder: &Path, emx: &Path) -> String {
     let _ = write!(
         w,
         "# Conformance\n\nThe node tests of {version} through `tendon {}`: compiled, run by the runtime on the host, every output compared \
-         by shape, type and value (relative 1e-3, absolute 1e-7, as onnx's own runner does).\n\
+         by shape, type and value (relative 1e-3, absolute 1e-7, as onnx's own runner does; bfloat16 2^-6).\n\
          Written by `cargo xtask campaign conformance`; the same run is a test of `cargo xtask test` when the cases can be made (network to PyPI).\n\n",
         env!("CARGO_PKG_VERSION"),
     );

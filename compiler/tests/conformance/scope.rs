@@ -15,7 +15,7 @@ pub(crate) const RULES: [(&str, &str); 12] = [
     ("string", "strings: a controller has none"),
     ("sequence", "sequences and optional values: their length is known at run time only"),
     ("image-decoder", "decodes image files"),
-    ("small-dtype", "bfloat16, float8, float4, 4- and 2-bit integers: no exporter of policies writes them"),
+    ("small-dtype", "float8e8m0, complex numbers: no exporter of policies writes them"),
     ("random", "the output depends on a random generator of the runtime"),
     ("dynamic-shape", "the shape of the output depends on values: time and memory would have no bound"),
     ("bitcast", "reinterprets bits, which `f32` does not carry"),
@@ -51,7 +51,7 @@ const SEQUENCE: [&str; 12] = [
 ];
 const RANDOM: [&str; 6] =
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"];
-const DYNAMIC: [&str; 4] = ["NonZero", "Unique", "Compress", "NonMaxSuppression"];
+const DYNAMIC: [&str; 2] = ["Unique", "NonMaxSuppression"];
 
 /// Inputs that decide shapes, axes or structure.
 const SHAPES: &[(&str, &[usize])] = &[
@@ -59,7 +59,9 @@ const SHAPES: &[(&str, &[usize])] = &[
     ("BlackmanWindow", &[0]),
     ("CenterCropPad", &[1]),
     ("Col2Im", &[1, 2]),
+    ("Compress", &[1]),
     ("ConstantOfShape", &[0]),
+    ("NonZero", &[0]),
     ("CumProd", &[1]),
     ("CumSum", &[1]),
     ("DFT", &[1, 2]),
@@ -199,10 +201,9 @@ fn drops(case: &Case, nodes: &[&pb::NodeProto]) -> bool {
 fn wide(case: &Case) -> bool {
     let constants = constants(case);
     let beyond = |tensor: &pb::TensorProto| {
-        !matches!(
-            DataType::try_from(tensor.data_type),
-            Ok(DataType::Float | DataType::Float16 | DataType::Double)
-        ) && numbers(tensor).is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
+        !crate::case::is_float(tensor.data_type)
+            && numbers(tensor)
+                .is_some_and(|values| values.iter().any(|value| value.abs() > f64::from(1 << 24)))
     };
     let inputs = case.inputs.iter().enumerate().filter(|(place, _)| !constants.shapes[*place]);
     inputs.map(|(_, tensor)| tensor).chain(&case.outputs).flatten().any(beyond)

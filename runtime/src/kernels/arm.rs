@@ -9,7 +9,7 @@
 
 use crate::math;
 use core::arch::naked_asm;
-use tendon_wire::image::{QUANTIZED_STEP, quantized_block_words};
+use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 
 /// `s0..s3 += $w0..$w3 * $x`, four rows and one input. A product is used four instructions after it was made:
 /// used at once it would cost a cycle.
@@ -335,7 +335,7 @@ quantized_gemm!(
 /// Whether `w` holds the blocks of so many outputs, and there is something to do.
 #[inline(always)]
 fn blocks_are_there(w: &[u32], x: &[[u32; 4]], blocks: usize) -> bool {
-    let len = quantized_block_words(x.len().saturating_mul(QUANTIZED_STEP));
+    let len = block_words(x.len().saturating_mul(INPUT_STEP));
     blocks > 0 && !x.is_empty() && w.len() >= blocks.saturating_mul(len)
 }
 

@@ -4,17 +4,10 @@ use tendon_wire::image::{VIEW_RANK, View};
 
 /// `y[to] = x[from]` for all indices of the view, whose bounds were checked.
 pub(crate) fn move_view(view: &View, x: &[f32], y: &mut [f32]) {
-    let [.., last] = view.dims;
-    let [.., from_last] = view.from;
-    let [.., to_last] = view.to;
-    // Index, size and strides of the outer dimensions, the last of them first.
-    let mut outer = [(0u32, 0u32, 0i32, 0i32); VIEW_RANK];
-    let strides = view.from.iter().zip(&view.to);
-    for (place, (&size, (&from, &to))) in outer.iter_mut().zip(view.dims.iter().zip(strides)) {
-        *place = (0, size, from, to);
-    }
-    outer.reverse();
-    let [_, outer @ ..] = &mut outer;
+    let [outer @ .., last] = view.dims;
+    let [from_strides @ .., from_last] = view.from;
+    let [to_strides @ .., to_last] = view.to;
+    let mut index = [0u32; VIEW_RANK - 1];
     let (mut from, mut to) = (view.from_offset, view.to_offset);
     loop {
         if (from_last, to_last) == (1, 1) {
@@ -32,23 +25,26 @@ pub(crate) fn move_view(view: &View, x: &[f32], y: &mut [f32]) {
                 to = to.wrapping_add_signed(to_last);
             }
         }
-        let mut done = true;
-        for (place, size, from_stride, to_stride) in outer.iter_mut() {
-            let (size, from_stride, to_stride) = (*size, *from_stride, *to_stride);
+        // The next index of the outer dimensions, the last of them first.
+        let mut axis = VIEW_RANK - 1;
+        loop {
+            let Some(next) = axis.checked_sub(1) else { return };
+            axis = next;
+            let (Some(place), Some(&size), Some(&from_stride), Some(&to_stride)) =
+                (index.get_mut(axis), outer.get(axis), from_strides.get(axis), to_strides.get(axis))
+            else {
+                return;
+            };
             *place = place.wrapping_add(1);
             from = from.wrapping_add_signed(from_stride);
             to = to.wrapping_add_signed(to_stride);
             if *place < size {
-                done = false;
                 break;
             }
             // Back to the start of this dimension.
             from = from.wrapping_add_signed(from_stride.wrapping_mul(size as i32).wrapping_neg());
             to = to.wrapping_add_signed(to_stride.wrapping_mul(size as i32).wrapping_neg());
             *place = 0;
-        }
-        if done {
-            return;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Convolution and pooling: windows over images `[channels, height, width]`.
 
-use super::{gemm_linear, side_by_side};
+use super::gemm_linear;
 use core::ops::Range;
 use tendon_wire::image::{GEMM_ROWS, Window, pool as by};
 
@@ -48,16 +48,13 @@ pub(crate) fn conv(
     let plane_out = (w.height_out.wrapping_mul(w.width_out) as usize).max(1);
     let Some((patch, column)) = room.split_at_mut_checked(c_in.wrapping_mul(kernel)) else { return };
     let rows_packed = c_out.next_multiple_of(GEMM_ROWS);
-    let matrix_len = rows_packed.saturating_mul(patch.len());
+    let (input, matrix_len) = (c_in.wrapping_mul(plane_in), rows_packed.wrapping_mul(patch.len()));
     // Images and groups alternate: group 0 of image 0, group 1 of image 0, ...
-    let mut group = 0usize;
-    side_by_side(x, c_in.saturating_mul(plane_in), y, c_out.saturating_mul(plane_out), |x, y| {
-        let matrix = weights.get(group.wrapping_mul(matrix_len)..).unwrap_or(&[]);
-        let bias = bias.get(group.wrapping_mul(rows_packed)..).unwrap_or(&[]);
-        group = group.wrapping_add(1);
-        if group == groups as usize {
-            group = 0;
-        }
+    let mut group = 0;
+    for (index, y) in y.chunks_mut(c_out.saturating_mul(plane_out).max(1)).enumerate() {
+        let x = part(x, index, input);
+        let (matrix, bias) = (part(weights, group, matrix_len), part(bias, group, rows_packed));
+        group = if group.wrapping_add(1) == groups as usize { 0 } else { group.wrapping_add(1) };
         let mut pixel = 0usize;
         for oy in 0..w.height_out {
             for ox in 0..w.width_out {
@@ -86,7 +83,13 @@ pub(crate) fn conv(
                 pixel = pixel.wrapping_add(1);
             }
         }
-    });
+    }
+}
+
+/// The part with this number among parts of `len`.
+fn part(values: &[f32], number: usize, len: usize) -> &[f32] {
+    let start = number.wrapping_mul(len);
+    values.get(start..start.wrapping_add(len)).unwrap_or(&[])
 }
 
 /// Largest, mean or sum of the pixels inside the image, for every channel and pixel out.
