@@ -19,7 +19,7 @@ usage: cargo xtask COMMAND
   firmware build            build the firmware for QEMU's mps2-an386
   firmware run              run it in QEMU; prints the serial port
   stack [--json FILE]       worst stack of the firmware, derived from its ELF; no panic and no heap in it
-  bench mcu [--json FILE]   instructions per inference on the controller (QEMU, -icount shift=0)
+  bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
   campaign conformance [--json FILE]   ONNX's node tests, emx-onnx-cgen beside (PyPI, about 40 minutes)
@@ -142,5 +142,10 @@ fn tendon(arguments: &[&str]) -> Command {
 
 fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
     let elf = built()?;
-    run(tendon(&[&["bench", name], rest].concat()).env("TENDON_FIRMWARE", elf))
+    let mut command = tendon(&[&["bench", name], rest].concat());
+    if name == "mcu" {
+        packages::cross_compiler()?;
+        command.arg("--peer").arg(conformance::emx()?);
+    }
+    run(command.env("TENDON_FIRMWARE", elf))
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod learn;
+mod mcu;
 mod policy;
 mod run;
 
