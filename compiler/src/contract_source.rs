@@ -119,6 +119,7 @@ struct PartialContract {
     action_defaults: PartialAction,
     actions: Vec<PartialAction>,
     fallback: FallbackSpec,
+    error_budget: Option<f32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -222,6 +223,7 @@ impl PartialContract {
             observations,
             actions,
             fallback: self.fallback,
+            error_budget: self.error_budget,
         })
     }
 

@@ -6,6 +6,7 @@ use crate::import::Port;
 use crate::random::Random;
 use bytemuck::Zeroable;
 use serde::{Deserialize, Serialize};
+use tendon_runtime::cost::instructions;
 use tendon_runtime::spec::{CompiledContract, ContractSpec};
 use tendon_runtime::{AlignedBytes, Image, Network};
 use tendon_wire::CRC32C;
@@ -76,6 +77,9 @@ pub(crate) fn write(
 ) -> Result<AlignedBytes, CompileError> {
     network.plan.history_len = contract.map_or(0, |contract| contract.view().header.history_len);
     let golden = golden_vectors(&network, seal)?;
+    let priced = Network::new(&network.operators, &network.weights, &network.plan)
+        .map_err(|error| CompileError::Image(error.to_string()))?;
+    network.plan.instructions = instructions(&priced).min(u32::MAX.into()) as u32;
     let vector = (network.plan.n_inputs + network.plan.n_outputs) as usize;
     network.plan.golden_count = (golden.len() / vector.max(1)) as u32;
     let contract_bytes = contract.map_or(Vec::new(), CompiledContract::bytes);

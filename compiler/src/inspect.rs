@@ -2,6 +2,7 @@
 
 use crate::image::Manifest;
 use std::fmt::Write as _;
+use tendon_runtime::cost::Profile;
 use tendon_runtime::spec::{ContractSpec, NO_CLIP, PerElement, TermSpec};
 use tendon_runtime::{Image, ImageError, Policy};
 use tendon_wire::image::{Header, Operator, Plan, Section, binary, opcode, section_bytes, unary};
@@ -194,6 +195,12 @@ fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, s
             operators.len()
         ),
     );
+    line(out, "instructions", format_args!("{} per inference at most (Cortex-M4F)", plan.instructions));
+    let times: Vec<String> = Profile::ALL[1..]
+        .iter()
+        .map(|profile| format!("{} {} us at {} MHz", profile.name, profile.inference_us(&policy.network), profile.mhz))
+        .collect();
+    line(out, "  estimated time", times.join(", "));
     line(out, "flash", format_args!("{} bytes", header.total_len));
     line(out, "  header", format_args!("{} bytes", size_of::<Header>()));
     for (name, section) in SECTIONS {

@@ -9,7 +9,7 @@ use crate::error::CompileError;
 use crate::program::{Function, Gemm, Op, Program, Value, ValueId, straight};
 use crate::{emit, plan};
 use tendon_runtime::Network;
-use tendon_wire::image::{GEMM_ROWS, QUANTIZED_STEP, activation_words, unary};
+use tendon_wire::image::{GEMM_ROWS, QUANTIZED_STEP, activation_words, binary, unary};
 
 /// Activations up to this multiple of the largest one recorded are held without clipping.
 const HEADROOM: f32 = 2.0;
@@ -50,6 +50,11 @@ pub struct Quantization {
     pub rows: usize,
 }
 
+/// Scale of activations that were up to `largest`.
+fn scale_of(largest: f32) -> f32 {
+    (largest * HEADROOM).max(1e-6) / MAX_ACTIVATION
+}
+
 /// A layer of the quantized program.
 struct Layer {
     /// In the program before.
@@ -60,6 +65,9 @@ struct Layer {
     weights: f64,
     n_in: usize,
     n_out: usize,
+    /// Scale of its input, and what every element is multiplied with before; empty: 1.
+    input_scale: f32,
+    factors: Vec<f32>,
 }
 
 /// Quantizes the dense layers of a program. `rows`: recorded observations, in order.
@@ -89,13 +97,12 @@ pub(crate) fn quantize(program: &Program, rows: &[Vec<f32>]) -> Result<(Program,
     let largest = |index: usize| {
         seen.iter().flat_map(|row| &row.probes[index]).fold(0.0f32, |most, value| most.max(value.abs()))
     };
-    let scale_of = |largest: f32| (largest * HEADROOM).max(1e-6) / MAX_ACTIVATION;
     let mut builder = Builder::new(program, &layers);
     for id in 0..program.values.len() {
         match (layers.iter().position(|&layer| layer == id), &program.values[id].op) {
             (Some(place), Op::Gemm { x, gemm, .. }) => {
-                let scales = [scale_of(largest(2 * place)), scale_of(largest(2 * place + 1))];
-                builder.layer(id, *x, gemm, scales);
+                let inputs: Vec<&[f32]> = seen.iter().map(|row| &*row.probes[2 * place]).collect();
+                builder.layer(id, *x, gemm, &inputs, scale_of(largest(2 * place + 1)));
             }
             _ => builder.copy(id),
         }
@@ -104,9 +111,12 @@ pub(crate) fn quantize(program: &Program, rows: &[Vec<f32>]) -> Result<(Program,
     let after: Vec<ValueId> = changed.iter().map(|layer| layer.to).collect();
     let judged = run(&quantized, &after, rows).map_err(fail)?;
     let reports = changed.iter().enumerate().map(|(place, layer)| {
-        let input_scale = scale_of(largest(2 * place));
-        let inputs = || seen.iter().flat_map(|row| &row.probes[2 * place]);
-        let clipped = inputs().filter(|value| value.abs() > input_scale * 32_768.0).count();
+        let inputs = || seen.iter().flat_map(|row| row.probes[2 * place].iter().enumerate());
+        let beyond = |place: usize, value: f32| {
+            let factor = layer.factors.get(place).copied().unwrap_or(1.0);
+            (value * factor).abs() > layer.input_scale * 32_768.0
+        };
+        let clipped = inputs().filter(|(place, value)| beyond(*place, **value)).count();
         let pairs = seen.iter().zip(&judged).flat_map(|(before, after)| {
             let expected = &before.probes[2 * place + 1];
             let found = real(&after.probes[place], layer.scale, expected.len());
@@ -235,25 +245,41 @@ impl<'p> Builder<'p> {
         self.place[id] = self.push(id, op, value.len);
     }
 
-    /// `scales`: of the layer's input and of its output.
-    fn layer(&mut self, id: ValueId, x: ValueId, gemm: &Gemm, scales: [f32; 2]) {
+    /// `inputs`: of the layer, as recorded; `output_scale`: of what comes out of it.
+    fn layer(&mut self, id: ValueId, x: ValueId, gemm: &Gemm, inputs: &[&[f32]], output_scale: f32) {
         let (n_in, n_out) = (gemm.n_in(), gemm.bias.len());
-        let (input, input_scale) = match self.activations[x] {
-            Some(known) => known,
+        let mut gemm = gemm.clone();
+        let (input, input_scale, factors) = match self.activations[x] {
+            Some((words, scale)) => (words, scale, Vec::new()),
             None => {
-                let scale = scales[0];
-                let op = Op::Quantize { x: self.place[x], inverse: 1.0 / scale };
+                let factors = equalized(&mut gemm, inputs);
+                let mut source = self.place[x];
+                if !factors.is_empty() {
+                    let b = self.push(id, Op::Const(factors.as_slice().into()), n_in);
+                    source = self.push(id, Op::Binary { a: source, b, kind: binary::MUL, inner: 1 }, n_in);
+                }
+                let factor = |place: usize| factors.get(place).copied().unwrap_or(1.0);
+                let sizes = inputs.iter().flat_map(|row| row.iter().enumerate());
+                let largest = sizes.fold(0.0f32, |most, (place, x)| most.max((x * factor(place)).abs()));
+                let scale = scale_of(largest);
+                let op = Op::Quantize { x: source, inverse: 1.0 / scale };
                 let words = self.push(id, op, activation_words(n_in));
-                self.activations[x] = Some((words, scale));
-                (words, scale)
+                (words, scale, factors)
             }
         };
-        let (weights, row_scales) = rows(gemm, input_scale);
+        let gemm = &gemm;
+        let squares: Vec<f64> = (0..n_in)
+            .map(|k| {
+                let factor = factors.get(k).copied().unwrap_or(1.0);
+                inputs.iter().map(|row| f64::from(row[k] * factor).powi(2)).sum()
+            })
+            .collect();
+        let (weights, row_scales) = rows(gemm, input_scale, &squares);
         let error = relative(gemm.weights.iter().enumerate().map(|(place, &w)| {
             (w, f32::from(weights[place]) * row_scales[place / n_in.max(1)])
         }));
         let plain = [unary::NONE, unary::RELU].contains(&gemm.activation.kind);
-        let multipliers = row_scales.iter().map(|&w| f64::from(w) * f64::from(input_scale) / f64::from(scales[1]));
+        let multipliers = row_scales.iter().map(|&w| f64::from(w) * f64::from(input_scale) / f64::from(output_scale));
         let fits = multipliers.clone().all(|multiplier| multiplier < 0.499);
         let to_i16 = self.inner[id] && plain && fits;
         let finish: Vec<u32> = if to_i16 {
@@ -269,14 +295,14 @@ impl<'p> Builder<'p> {
         };
         let op = Op::QuantizedGemm { x: input, n_in, n_out, words, kind };
         let mut value = self.push(id, op, if to_i16 { activation_words(n_out) } else { n_out });
-        let scale = to_i16.then_some(scales[1]);
+        let scale = to_i16.then_some(output_scale);
         if let Some(scale) = scale {
             self.activations[id] = Some((value, scale));
         } else if gemm.activation != Function::NONE {
             value = self.push(id, Op::Unary { x: value, f: gemm.activation }, n_out);
         }
         self.place[id] = value;
-        self.layers.push(Layer { from: id, to: value, scale, weights: error, n_in, n_out });
+        self.layers.push(Layer { from: id, to: value, scale, weights: error, n_in, n_out, input_scale, factors });
     }
 
     fn finish(mut self) -> (Program, Vec<Layer>) {
@@ -291,8 +317,41 @@ impl<'p> Builder<'p> {
     }
 }
 
-/// Weights of every row as integers, and its scale: as fine as 8 bits allow, and such that no sum leaves 32 bits.
-fn rows(gemm: &Gemm, input_scale: f32) -> (Vec<i8>, Vec<f32>) {
+/// Moves what inputs weigh from the weights into the inputs: columns get the same largest weight, since 8 bits
+/// hold less than 16 (the idea of SmoothQuant, Xiao et al. 2023, with all of the difficulty on the activations).
+/// Returns the factors of the inputs; empty where the expected error does not fall by a fifth.
+fn equalized(gemm: &mut Gemm, inputs: &[&[f32]]) -> Vec<f32> {
+    let n_in = gemm.n_in().max(1);
+    let mut largest = vec![0.0f32; n_in];
+    for row in gemm.weights.chunks(n_in) {
+        largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w.abs()));
+    }
+    let most = largest.iter().fold(0.0f32, |most, &w| most.max(w));
+    let factors: Vec<f32> = largest.iter().map(|&w| (w / most).max(1e-4)).collect();
+    // The rounding of weights brings (largest weight of the row)^2 * sum of x^2, up to a constant.
+    let squares: Vec<f64> = (0..n_in)
+        .map(|k| inputs.iter().map(|row| f64::from(row[k]).powi(2)).sum::<f64>())
+        .collect();
+    let error = |factor: &dyn Fn(usize) -> f64| -> f64 {
+        let x: f64 = squares.iter().enumerate().map(|(k, square)| square * factor(k).powi(2)).sum();
+        let rows = gemm.weights.chunks(n_in).map(|row| {
+            let weights = row.iter().enumerate().map(|(k, &w)| f64::from(w.abs()) / factor(k));
+            weights.fold(0.0, f64::max).powi(2)
+        });
+        rows.sum::<f64>() * x
+    };
+    if error(&|k| f64::from(factors[k])) > 0.8 * error(&|_| 1.0) || !most.is_normal() {
+        return Vec::new();
+    }
+    for row in gemm.weights.chunks_mut(n_in) {
+        row.iter_mut().zip(&factors).for_each(|(w, factor)| *w /= factor);
+    }
+    factors
+}
+
+/// Weights of every row as integers, and its scale: the one with the least error for inputs of these sums of
+/// squares, such that no sum leaves 32 bits.
+fn rows(gemm: &Gemm, input_scale: f32, squares: &[f64]) -> (Vec<i8>, Vec<f32>) {
     let (mut weights, mut scales) = (Vec::new(), Vec::new());
     for (row, &bias) in gemm.weights.chunks(gemm.n_in().max(1)).zip(&gemm.bias) {
         let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
@@ -300,7 +359,14 @@ fn rows(gemm: &Gemm, input_scale: f32) -> (Vec<i8>, Vec<f32>) {
         // |bias| / (w x) + 32768 (total / w + n / 2) stays below 2^31.
         let size = f64::from(bias.abs()) / f64::from(input_scale) + 32_768.0 * total;
         let room = MAX_SUM - 32_768.0 * 0.5 * row.len() as f64 - 1.0;
-        let scale = (largest / MAX_WEIGHT).max((size / room.max(1.0)) as f32).max(f32::MIN_POSITIVE * 1e6);
+        let least = ((size / room.max(1.0)) as f32).max(f32::MIN_POSITIVE * 1e6);
+        // A few clipped weights may cost less than coarser steps for all.
+        let candidates = (0..8u8).map(|step| (largest / MAX_WEIGHT * (1.0 - 0.05 * f32::from(step))).max(least));
+        let error = |scale: f32| -> f64 {
+            let rounded = |w: f32| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) * scale;
+            row.iter().zip(squares).map(|(&w, square)| f64::from(w - rounded(w)).powi(2) * square).sum()
+        };
+        let scale = candidates.min_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap_or(least);
         scales.push(scale);
         weights.extend(row.iter().map(|w| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8));
     }

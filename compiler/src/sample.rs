@@ -19,7 +19,7 @@ pub enum Hidden {
     Relu,
     /// `Tanh`
     Tanh,
-    /// `x * Sigmoid(x)`
+    /// `Sigmoid` and `Mul`
     Swish,
 }
 

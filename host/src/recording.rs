@@ -3,6 +3,7 @@
 //! Append-only and self-delimiting: a crash loses at most the last frame, and a damaged frame costs itself
 //! alone. Whoever reads the link can read a recording.
 
+use tendon_runtime::{Contract, ObservationBuilder, check_state};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -90,6 +91,45 @@ impl Recording {
             }
         }
         Ok(recording)
+    }
+}
+
+impl Recording {
+    /// What the network saw: the observation of every tick at which it ran, built from the raw states as the
+    /// controller builds it.
+    #[must_use]
+    pub fn observations(&self, contract: &Contract<'_>) -> Vec<Vec<f32>> {
+        let mut builder = ObservationBuilder::default();
+        let mut history = vec![0.0; contract.header.history_len as usize];
+        let mut last_action = vec![0.0; contract.actions.len()];
+        let (mut running, mut latest, mut rows) = (false, None, Vec::new());
+        for message in &self.messages {
+            match message {
+                Message::RawState(state) => latest = Some(state),
+                Message::Action(action) => {
+                    let Some(state) = latest.take() else { continue };
+                    // Without a proposed action the network did not run.
+                    if action.proposed.is_empty() {
+                        running = false;
+                        continue;
+                    }
+                    if !running {
+                        builder.reset();
+                        last_action.fill(0.0);
+                        running = true;
+                    }
+                    let mut row = vec![0.0; contract.header.n_observation as usize];
+                    let built = builder.build(contract, state, &last_action, &mut history, &mut row);
+                    if check_state(contract, state).is_ok() && built.is_ok() {
+                        rows.push(row);
+                    }
+                    last_action.clear();
+                    last_action.extend_from_slice(&action.proposed);
+                }
+                _ => {}
+            }
+        }
+        rows
     }
 }
 

@@ -84,6 +84,8 @@ pub enum Refusal {
     Input = 11,
     /// The image's rollback counter is below the stored one; detail: the stored one.
     Rollback = 12,
+    /// One inference would take more than three quarters of the control period; detail: its bound in us.
+    Slow = 13,
 }
 
 /// Memory of one controller, sized by the caller.

@@ -268,8 +268,14 @@ pub(crate) fn number(truth: bool) -> f32 {
     if truth { 1.0 } else { 0.0 }
 }
 
-/// The function of a Unary operator with this kind, applied to every element; `false`: unknown kind.
-pub(crate) fn map(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
+#[cfg(vectors)]
+pub(crate) use crate::kernels::x86::map;
+#[cfg(not(vectors))]
+pub(crate) use apply as map;
+
+/// The function of a Unary operator with this kind, applied to every element; other kinds change nothing.
+#[cfg_attr(vectors, inline(always))]
+pub(crate) fn apply(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
     use crate::kernels::map;
     use tendon_wire::image::unary as u;
     match kind {

@@ -72,6 +72,9 @@ impl Image {
         let plan = policy.network.plan();
         Network::new(policy.network.operators(), policy.network.weights(), plan)
             .map_err(ImageError::Network)?;
+        if u64::from(plan.instructions) != crate::cost::instructions(&policy.network).min(u32::MAX.into()) {
+            return Err(ImageError::Mismatch("instructions"));
+        }
         let vector = u64::from(plan.n_inputs) + u64::from(plan.n_outputs);
         if policy.golden.len() as u64 != vector * u64::from(plan.golden_count) {
             return Err(ImageError::Section("golden"));

@@ -5,10 +5,10 @@
 //! simulation, training, hardware-in-the-loop and robot. One tick:
 //! [`ObservationBuilder`] -> [`Network`] -> [`map_action`] -> [`Envelope`], driven by [`Controller`].
 #![no_std]
-#![cfg_attr(not(armv7em_fpu), forbid(unsafe_code))]
-#![cfg_attr(armv7em_fpu, deny(unsafe_code))] // lifted in kernels/arm.rs
+#![cfg_attr(not(any(armv7em_fpu, vectors)), forbid(unsafe_code))]
+#![cfg_attr(any(armv7em_fpu, vectors), deny(unsafe_code))] // lifted in kernels/arm.rs and kernels/x86.rs
 
-#[cfg(feature = "spec")]
+#[cfg(feature = "std")]
 extern crate std;
 
 mod action;
@@ -16,6 +16,7 @@ mod action;
 mod aligned;
 mod contract;
 mod controller;
+pub mod cost;
 mod envelope;
 mod functions;
 mod image;

@@ -56,7 +56,8 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 #[inline(always)]
 fn exp_parts(x: f32) -> (f32, f32) {
     let x = clip(x, -87.0, 88.0);
-    let n = (x * core::f32::consts::LOG2_E + ROUNDER) - ROUNDER;
+    let shifted = x * core::f32::consts::LOG2_E + ROUNDER;
+    let n = shifted - ROUNDER;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -64,7 +65,8 @@ fn exp_parts(x: f32) -> (f32, f32) {
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 0.166_666_66;
     let p = p * r + 0.5;
-    let power = f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
+    // The low bits of `shifted` are those of n: no conversion, which LLVM would take lane by lane to saturate.
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     (power, p * (r * r) + r)
 }
 

@@ -261,7 +261,7 @@ impl<'a> Network<'a> {
     }
 
     /// A record that lies in the weights.
-    fn record<T: bytemuck::Pod>(&self, start: u32) -> Option<&'a T> {
+    pub(crate) fn record<T: bytemuck::Pod>(&self, start: u32) -> Option<&'a T> {
         record(self.weights, start)
     }
 }

@@ -4,6 +4,7 @@
 //! they add the clock, the bytes and the priorities. [`Loader`] works below the control priority (it may
 //! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
 
+use crate::cost::Profile;
 use crate::{Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
 use tendon_wire::frame::{self, Decoder};
@@ -61,6 +62,8 @@ struct Limits {
     arena: usize,
     history: usize,
     observation: usize,
+    /// Of the board, for the time of an inference.
+    profile: Profile,
 }
 
 type Refused = (Refusal, u32);
@@ -75,8 +78,16 @@ impl<'m> Loader<'m> {
             arena: memory.arena.len().min(arena.len()),
             history: memory.history.len(),
             observation: memory.observation.len(),
+            profile: Profile::QEMU,
         };
         Self { slot, arena, total: 0, received: 0, limits }
+    }
+
+    /// The processor by which inferences are timed; without it [`Profile::QEMU`].
+    #[must_use]
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.limits.profile = profile;
+        self
     }
 
     fn begin(&mut self, total_len: u32) -> Result<(), Refused> {
@@ -123,6 +134,12 @@ impl<'m> Loader<'m> {
         for (needed, there) in sizes {
             if needed as usize > there {
                 return Err((Refusal::Memory, needed));
+            }
+        }
+        if let Some(contract) = policy.contract {
+            let us = self.limits.profile.inference_us(&policy.network);
+            if u64::from(us).saturating_mul(4) > u64::from(contract.header.period_us).saturating_mul(3) {
+                return Err((Refusal::Slow, us));
             }
         }
         policy.self_test(self.arena).map_err(|vector| (Refusal::SelfTest, vector))?;
@@ -599,7 +616,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 12] = [
+        const ALL: [Refusal; 13] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -612,6 +629,7 @@ impl Refusal {
             Refusal::Memory,
             Refusal::Input,
             Refusal::Rollback,
+            Refusal::Slow,
         ];
         ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }

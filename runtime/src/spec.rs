@@ -47,6 +47,10 @@ pub struct ContractSpec {
     /// Staged start and fallback.
     #[serde(default)]
     pub fallback: FallbackSpec,
+    /// Largest error that quantization may bring into the raw actions, root mean square over that of the
+    /// actions; for the compiler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_budget: Option<f32>,
 }
 
 /// Order of the elements of a quaternion.

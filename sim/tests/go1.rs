@@ -84,6 +84,7 @@ fn contract(robot: &Robot) -> ContractSpec {
             TermSpec::plain("command", Signal::Command),
         ],
         fallback: FallbackSpec::default(),
+        error_budget: None,
     }
 }
 

@@ -117,6 +117,7 @@ fn refusals() -> Vec<(u32, String)> {
         Refusal::SelfTest => "a golden vector differs; detail: its number",
         Refusal::Memory => "the image does not fit the controller's memory; detail: f32 needed",
         Refusal::Input => "the input has not the network's length; detail: that length",
+        Refusal::Slow => "one inference would take more than three quarters of the control period; detail: its bound, us",
         Refusal::Rollback => "the image's rollback counter is below the stored one; detail: the stored one",
     }));
     rows

@@ -609,8 +609,10 @@ pub struct Plan {
     pub arena_len: u32,
     /// `f32` at the start of the arena that survive from inference to inference; 0 after a reset.
     pub state_len: u32,
+    /// Instructions of one inference at most (runtime's `cost`, Cortex-M4F): the controller computes it again.
+    pub instructions: u32,
     /// Reserved, 0.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
     /// `f32` the observation history holds.
     pub history_len: u32,
     /// Multiply-accumulates of one inference.

@@ -14,7 +14,7 @@ fn peers() -> PathBuf {
 }
 
 /// The interpreter of a virtual environment that has these packages.
-fn environment(name: &str, packages: &[String]) -> Result<PathBuf, String> {
+pub(crate) fn environment(name: &str, packages: &[String]) -> Result<PathBuf, String> {
     let folder = peers().join(name);
     let (python, done) = (folder.join("bin/python"), folder.join("installed"));
     let wanted = packages.join(" ");

@@ -19,6 +19,7 @@ usage: cargo xtask COMMAND
   firmware build            build the firmware for QEMU's mps2-an386
   firmware run              run it in QEMU; prints the serial port
   stack [--json FILE]       worst stack of the firmware, derived from its ELF; no panic and no heap in it
+  bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["firmware", "run"] => packages::setup().and_then(|()| firmware::run_built()),
         ["stack"] => built().and_then(|elf| stack::check(&elf, None)),
         ["stack", "--json", file] => built().and_then(|elf| stack::check(&elf, Some(file.as_ref()))),
+        ["bench", "host", rest @ ..] => bench_host(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", "--list"] => {
             println!("learning\nconformance");
@@ -104,7 +106,9 @@ fn test() -> Result<(), String> {
     let elf = built()?;
     stack::check(&elf, None)?;
     if let Err(problem) = conformance::cases() {
-        eprintln!("SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}");
+        eprintln!(
+            "SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}"
+        );
     }
     let mut command = cargo();
     if is_there("cargo-nextest", "--version") {
@@ -149,3 +153,19 @@ fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
     }
     run(command.env("TENDON_FIRMWARE", elf))
 }
+
+/// Without onnxruntime where it cannot be installed; the command says so.
+fn bench_host(rest: &[&str]) -> Result<(), String> {
+    let mut command = tendon(&[&["bench", "host"], rest].concat());
+    match conformance::environment("ort", &[format!("onnxruntime=={ONNXRUNTIME}")]) {
+        Ok(python) => command.env("TENDON_ORT", python),
+        Err(problem) => {
+            eprintln!("SKIPPED: onnxruntime (python3 with venv, network to PyPI): {problem}");
+            &mut command
+        }
+    };
+    run(&mut command)
+}
+
+/// Release that `bench host` measures.
+const ONNXRUNTIME: &str = "1.32.0";

@@ -85,7 +85,8 @@ pub fn conv_encoder(size: usize, channels: &[usize], n_out: usize, seed: u64) ->
     let mut net = Net::new(seed);
     let (mut value, mut c_in, mut edge) = ("image".to_string(), 1, size);
     for (layer, &c_out) in channels.iter().enumerate() {
-        let [weight, bias, sum, out] = ["weight", "bias", "sum", "out"].map(|part| format!("conv{layer}.{part}"));
+        let [weight, bias, sum, out] =
+            ["weight", "bias", "sum", "out"].map(|part| format!("conv{layer}.{part}"));
         net.uniform(&weight, &[c_out, c_in, 3, 3], (3.0 / (9 * c_in) as f32).sqrt());
         net.uniform(&bias, &[c_out], 0.1);
         let attributes = vec![

@@ -26,6 +26,15 @@ pub(super) struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Latency of one inference on this computer, against tract and onnxruntime
+    Host {
+        /// Folder of real inputs
+        #[arg(long, default_value = "../shared/real")]
+        real: PathBuf,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Instructions per inference on the controller (QEMU, -icount shift=0)
     Mcu {
         /// emx-onnx-cgen, to measure its C in the same run (needs arm-none-eabi-gcc)
@@ -34,6 +43,18 @@ enum What {
         /// Only cases with this in their name
         #[arg(long, default_value = "")]
         case: String,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Instructions of random networks on the controller (QEMU) beside the runtime's bound
+    Cost {
+        /// Networks
+        #[arg(long, default_value_t = 1000)]
+        nets: u64,
+        /// Inputs per network
+        #[arg(long, default_value_t = 10)]
+        inputs: usize,
         /// Rows as JSON
         #[arg(long)]
         json: Option<PathBuf>,
@@ -67,7 +88,9 @@ enum What {
 impl Bench {
     pub(super) fn run(self) -> Result<()> {
         match self.what {
-            What::Mcu { peer, case, json } => super::mcu::mcu(peer.as_deref(), &case, json.as_ref()),
+            What::Host { real, json } => super::bench_host::host(&real, json.as_ref()),
+            What::Mcu { peer, case, json } => super::bench_mcu::mcu(peer.as_deref(), &case, json.as_ref()),
+            What::Cost { nets, inputs, json } => super::bench_cost::cost(nets, inputs, json.as_ref()),
             What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),
             What::Learning { task, seeds, json } => learning(&task, seeds, json.as_ref()),
         }

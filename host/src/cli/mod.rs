@@ -1,9 +1,11 @@
 //! The command line: adds context to errors, prints, picks the exit code. What commands do is in the library.
 
 mod bench;
+mod bench_cost;
+mod bench_host;
+mod bench_mcu;
 mod demo;
 mod learn;
-mod mcu;
 mod policy;
 mod run;
 
@@ -40,7 +42,7 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
-    /// Measurements: mcu, sim2sim, learning
+    /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
     /// A controller in a process of its own over a pseudo-terminal, for machines without QEMU
     #[command(hide = true)]

@@ -1,7 +1,11 @@
 //! `compile`, `inspect`, `parity`.
 
+use super::run::{contract_of, walking_task};
 use super::{print_table, read_file, read_image, read_text, write_file};
-use crate::link::{ControllerKind, Serial, Session, firmware_path, launch};
+use crate::hil::run_task;
+use crate::link::{ControllerKind, Serial, Session, firmware_path, launch, with_in_process};
+use crate::recording::Recording;
+use crate::walk::walk;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -10,7 +14,9 @@ use tendon_compiler::parity::{
     ImageRunner, OnnxRunner, Report, TOLERANCE, compare, compare_recorded, output_labels, random_inputs,
 };
 use tendon_compiler::trace::Trace;
-use tendon_compiler::{ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, compile};
+use tendon_compiler::{ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, range};
+use tendon_runtime::{AlignedBytes, Image};
+use tendon_sim::{Robot, RobotOptions, tasks};
 
 /// Longest firmware file that is read, debug information included.
 const MAX_FIRMWARE: u64 = 64 << 20;
@@ -31,6 +37,81 @@ pub(super) struct Compile {
     /// The controller refuses images with a smaller counter than it has stored
     #[arg(long, default_value_t = 0)]
     rollback_counter: u32,
+    /// Smaller numbers for dense layers
+    #[arg(long, value_enum, requires = "calibrate")]
+    quantize: Option<Quantize>,
+    /// Recorded observations for --quantize: a recording of `tendon hil --record`, or CSV with columns obs0.. act0..;
+    /// may be repeated, so that all commands are covered
+    #[arg(long, value_name = "RUN", requires = "quantize")]
+    calibrate: Vec<PathBuf>,
+    /// Largest error of the quantized actions that is accepted, root mean square over that of the actions; the
+    /// contract's `error_budget`, or 0.02, when absent
+    #[arg(long, requires = "quantize")]
+    error_budget: Option<f64>,
+    /// Compare the quantized policy in closed loop on this task, ten seeds
+    #[arg(long, requires = "quantize")]
+    task: Option<String>,
+    /// Compare it in closed loop on this walking robot (MJCF), one command each
+    #[arg(long, requires = "quantize", conflicts_with = "task")]
+    robot: Option<PathBuf>,
+}
+
+/// How dense layers are stored and computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Quantize {
+    /// 8-bit weights, 16-bit activations, 32-bit sums
+    #[value(name = "8w16a")]
+    W8A16,
+}
+
+/// Accepted when neither the command line nor the contract says more.
+const ERROR_BUDGET: f64 = 0.02;
+/// Seeds of the comparison in closed loop.
+const CLOSED_LOOP_SEEDS: u64 = 10;
+
+/// Recorded observations of a run, for a policy that was compiled as `image`.
+fn recorded(path: &Path, image: &AlignedBytes) -> Result<Vec<Vec<f32>>> {
+    let name = || path.display().to_string();
+    let parsed = Image::parse(image)?;
+    let policy = parsed.policy(image).context("the image has no content")?;
+    let plan = policy.network.plan();
+    if path.extension().is_some_and(|extension| extension == "csv") {
+        let file = std::fs::File::open(path).with_context(|| format!("{}: cannot be read", name()))?;
+        let trace = Trace::read(file, plan.n_inputs as usize, plan.n_outputs as usize).with_context(name)?;
+        return Ok(trace.observations);
+    }
+    let contract = policy.contract.with_context(|| {
+        format!("{}: a recording holds raw states; without a contract they are no observations: give a CSV", name())
+    })?;
+    let recording = Recording::read(path).with_context(|| format!("{}: cannot be read", name()))?;
+    let rows = recording.observations(&contract);
+    ensure!(
+        !rows.is_empty(),
+        "{}: no tick in it at which the policy ran ({} messages, {} damaged): record one with `tendon hil --record`",
+        name(),
+        recording.messages.len(),
+        recording.damaged
+    );
+    Ok(rows)
+}
+
+/// Per-layer table of a quantization.
+fn print_quantization(report: &Quantization) {
+    let mut table = vec![["layer", "shape", "weights", "output", "clipped"].map(String::from).to_vec()];
+    for layer in &report.layers {
+        table.push(vec![
+            layer.name.clone(),
+            format!("{} -> {}", layer.n_in, layer.n_out),
+            format!("{:.2e}", layer.weights),
+            format!("{:.2e}", layer.output),
+            format!("{:.3}%", 100.0 * layer.clipped),
+        ]);
+    }
+    print_table(&table);
+    println!(
+        "actions: {:.2e} of their size (root mean square), {:.2e} at most, over {} recorded observations",
+        report.output, report.largest, report.rows
+    );
 }
 
 impl Compile {
@@ -44,7 +125,32 @@ impl Compile {
             None => ContractChoice::FromMetadata,
         };
         let options = Options { contract, rollback_counter: self.rollback_counter, ..Options::default() };
-        let compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
+        let mut compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
+        if self.quantize.is_some() {
+            let plain = compiled.image;
+            let mut rows = Vec::new();
+            for run in &self.calibrate {
+                rows.extend(recorded(run, &plain)?);
+            }
+            compiled = compile(&onnx, &Options { quantize: Some(&rows), ..options })
+                .with_context(|| self.onnx.display().to_string())?;
+            if let Some(report) = &compiled.quantization {
+                print_quantization(report);
+                let of_contract = compiled.contract.as_ref().and_then(|contract| contract.error_budget);
+                let budget = self.error_budget.or(of_contract.map(f64::from)).unwrap_or(ERROR_BUDGET);
+                ensure!(
+                    report.output <= budget,
+                    "the quantized actions differ by {:.2e}, the error budget is {budget:.2e}: calibrate with a longer run, compile without --quantize, or raise `error_budget` in the contract",
+                    report.output
+                );
+            }
+            if let Some(task) = &self.task {
+                closed_loop_task(task, &plain, &compiled.image)?;
+            }
+            if let Some(robot) = &self.robot {
+                closed_loop_walk(robot, &plain, &compiled.image)?;
+            }
+        }
         write_file(&self.output, &compiled.image)?;
         println!("{}: {} bytes", self.output.display(), compiled.image.len());
         if compiled.contract.is_none() {
@@ -56,10 +162,83 @@ impl Compile {
     }
 }
 
+/// Returns of both images on a task, seed by seed.
+fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes) -> Result<()> {
+    let task = tasks::find(name)?;
+    let returns = |image: &AlignedBytes| -> Result<Vec<f64>> {
+        let (_, hash) = contract_of(image)?;
+        with_in_process(image.len(), |transport| {
+            let (mut session, _) = Session::open(transport)?;
+            session.upload(image, |_| ())?;
+            (1..=CLOSED_LOOP_SEEDS)
+                .map(|seed| {
+                    let mut environment = task.make()?;
+                    Ok(run_task(&mut session, &mut environment, hash, seed, 500, None, |_, _| ())?.total_reward)
+                })
+                .collect()
+        })
+    };
+    let (before, after) = (returns(plain)?, returns(quantized)?);
+    let mut table = vec![["seed", "f32", "8w16a", "difference"].map(String::from).to_vec()];
+    for (seed, (a, b)) in (1..).zip(before.iter().zip(&after)) {
+        table.push(vec![
+            format!("{seed}"),
+            format!("{a:.2}"),
+            format!("{b:.2}"),
+            format!("{:+.2}%", 100.0 * (b - a) / a.abs().max(1e-9)),
+        ]);
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (a, b) = (mean(&before), mean(&after));
+    table.push(vec![
+        "mean".into(),
+        format!("{a:.2}"),
+        format!("{b:.2}"),
+        format!("{:+.2}%", 100.0 * (b - a) / a.abs().max(1e-9)),
+    ]);
+    print_table(&table);
+    Ok(())
+}
+
+/// Mean velocities of both images under each command of the contract alone, at the end of its range.
+fn closed_loop_walk(robot: &Path, plain: &AlignedBytes, quantized: &AlignedBytes) -> Result<()> {
+    let robot = Robot::from_file(robot, RobotOptions::default())?;
+    let (contract, hash) = contract_of(plain)?;
+    let mut table = vec![["command", "image", "vx", "vy", "wz", "lowest z"].map(String::from).to_vec()];
+    for (place, input) in contract.commands.iter().enumerate() {
+        let mut command = vec![0.0; contract.commands.len()];
+        command[place] = input.range[1].min(1.0);
+        for (who, image) in [("f32", plain), ("8w16a", quantized)] {
+            let task = walking_task(&contract, "home", "imu", 10.0);
+            let metrics = with_in_process(image.len(), |transport| -> Result<_> {
+                let (mut session, _) = Session::open(transport)?;
+                session.upload(image, |_| ())?;
+                Ok(walk(&mut session, &robot, &contract, hash, &task, &command, None)?.0)
+            })?;
+            table.push(vec![
+                format!("{} {}", input.name, command[place]),
+                who.into(),
+                format!("{:.3}", metrics.mean_velocity[0]),
+                format!("{:.3}", metrics.mean_velocity[1]),
+                format!("{:.3}", metrics.mean_yaw_rate),
+                format!("{:.3}", metrics.lowest_height),
+            ]);
+        }
+    }
+    print_table(&table);
+    Ok(())
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// The image
     image: PathBuf,
+    /// Interval bounds of the outputs over the contract's input ranges, and what a search reaches
+    #[arg(long)]
+    bounds: bool,
+    /// Range of inputs that the contract does not bound, plus and minus
+    #[arg(long, default_value_t = 10.0, requires = "bounds")]
+    assume: f64,
     /// ELF file of the firmware whose worst stack is printed, instead of TENDON_FIRMWARE or the one built here
     #[arg(long)]
     firmware: Option<PathBuf>,
@@ -68,6 +247,9 @@ pub(super) struct Inspect {
 impl Inspect {
     pub(super) fn run(self) -> Result<()> {
         let image = read_image(&self.image)?;
+        if self.bounds {
+            return print_bounds(&image, self.assume).with_context(|| self.image.display().to_string());
+        }
         let text = tendon_compiler::inspect::inspect(&image, None)
             .with_context(|| self.image.display().to_string())?;
         let stack = match (self.firmware, firmware_path()) {
@@ -91,6 +273,32 @@ impl Inspect {
         }
         Ok(())
     }
+}
+
+/// Bounds of every output, with what a search reaches beside them.
+fn print_bounds(image: &AlignedBytes, assumed: f64) -> Result<()> {
+    let contract = Manifest::of_image(image)?.contract;
+    let mut runner = ImageRunner::new(image)?;
+    let (inputs, open) = range::input_ranges(runner.policy(), contract.as_ref(), assumed);
+    if open > 0 {
+        println!("{open} of {} inputs have no range in the contract: +-{assumed} is assumed (--assume)", inputs.len());
+    }
+    let bounds = range::output_bounds(&runner.policy().network, &inputs);
+    let reached = range::search(&mut runner, &inputs, 1).map_err(|error| anyhow!(error))?;
+    let labels = output_labels(bounds.len(), contract.as_ref());
+    let mut table = vec![["output", "bound", "reached by search", "share"].map(String::from).to_vec()];
+    for ((label, bound), reached) in labels.into_iter().zip(&bounds).zip(&reached) {
+        let share = (reached.high - reached.low) / (bound.high - bound.low);
+        table.push(vec![
+            label,
+            format!("{:.3} to {:.3}", bound.low, bound.high),
+            format!("{:.3} to {:.3}", reached.low, reached.high),
+            format!("{:.1}%", 100.0 * share),
+        ]);
+    }
+    print_table(&table);
+    println!("bound: intervals with the runtime's rounding, for all inputs in range; search: corners and projected gradient");
+    Ok(())
 }
 
 /// Worst stack of a firmware, derived from its ELF file: the same for every image that it admits.

@@ -106,6 +106,9 @@ fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
             format!("the image needs {detail} f32 in a buffer that is smaller on this board")
         }
         Some(Refusal::Input) => format!("the network takes {detail} inputs"),
+        Some(Refusal::Slow) => format!(
+            "one inference takes up to {detail} us on this board, more than three quarters of the control period: make the network smaller, quantize it, or lengthen the period"
+        ),
         Some(Refusal::Rollback) => format!("the image is older than rollback counter {detail}"),
         None => format!("code {code}, detail {detail}, unknown to this program; build both from one version"),
     }

@@ -6,7 +6,9 @@ use tendon_wire::image::GEMM_ROWS;
 
 #[cfg(armv7em_fpu)]
 use super::arm::gemm as blocks;
-#[cfg(not(armv7em_fpu))]
+#[cfg(vectors)]
+use super::x86::gemm as blocks;
+#[cfg(not(any(armv7em_fpu, vectors)))]
 use portable as blocks;
 
 /// `y = W x + b`. `w`: blocks of [`GEMM_ROWS`] rows, interleaved; `b`: one value per padded row.
@@ -22,10 +24,22 @@ pub(crate) fn gemm_relu(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
 
 /// One of the two above for each run of `n_in` elements of `x` and of `n_out` of `y`.
 #[inline(never)]
-pub(crate) fn gemm_batch(relu: bool, [w, b]: [&[f32]; 2], x: &[f32], y: &mut [f32], [n_in, n_out]: [usize; 2]) {
-    side_by_side(x, n_in, y, n_out, |x, y| {
-        if relu { gemm_relu(w, b, x, y) } else { gemm_linear(w, b, x, y) }
-    });
+pub(crate) fn gemm_batch(
+    relu: bool,
+    [w, b]: [&[f32]; 2],
+    x: &[f32],
+    y: &mut [f32],
+    [n_in, n_out]: [usize; 2],
+) {
+    side_by_side(
+        x,
+        n_in,
+        y,
+        n_out,
+        |x, y| {
+            if relu { gemm_relu(w, b, x, y) } else { gemm_linear(w, b, x, y) }
+        },
+    );
 }
 
 /// Whole blocks in place, the last rows through a block of their own.
@@ -41,13 +55,7 @@ fn padded<const RELU: bool>(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
 
 #[cold]
 #[inline(never)]
-fn last_rows<const RELU: bool>(
-    w: &[f32],
-    b: &[[f32; GEMM_ROWS]],
-    x: &[f32],
-    done: usize,
-    y: &mut [f32],
-) {
+fn last_rows<const RELU: bool>(w: &[f32], b: &[[f32; GEMM_ROWS]], x: &[f32], done: usize, y: &mut [f32]) {
     let start = done.wrapping_mul(GEMM_ROWS).wrapping_mul(x.len());
     let (Some(w), Some(b)) = (w.get(start..), b.get(done..)) else { return };
     let mut block = [[0.0; GEMM_ROWS]];
@@ -58,7 +66,7 @@ fn last_rows<const RELU: bool>(
 /// The order of operations that every other version keeps: per row from the bias on, one input after the other,
 /// a rounded product and a rounded sum each.
 #[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
-fn portable<const RELU: bool>(
+pub(super) fn portable<const RELU: bool>(
     w: &[f32],
     b: &[[f32; GEMM_ROWS]],
     x: &[f32],

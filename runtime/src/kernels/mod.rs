@@ -11,6 +11,8 @@ mod gemm;
 mod moves;
 pub(crate) mod quantized;
 mod window;
+#[cfg(vectors)]
+pub(crate) mod x86;
 
 #[cfg(armv7em_fpu)]
 use arm::tanh as tanh_fours;
@@ -20,11 +22,13 @@ pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
 
 #[cfg(not(armv7em_fpu))]
+#[inline(always)]
 fn tanh_fours(y: &mut [[f32; 4]]) {
     map(y.as_flattened_mut(), math::tanh);
 }
 
 /// `y = tanh(y)`.
+#[inline(always)]
 pub(crate) fn tanh(y: &mut [f32]) {
     let (fours, rest) = y.as_chunks_mut::<4>();
     tanh_fours(fours);

@@ -4,13 +4,14 @@
 //! No sum leaves `i32` where [`sums_fit`] holds; with weights of up to 127 it always does for at most 516
 //! inputs (127 * 32768 * 516 < 2^31) and a bias in what is left. Elsewhere sums wrap, on host and controller alike.
 
-use tendon_wire::image::{
-    GEMM_ROWS, QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words,
-};
+use tendon_wire::image::GEMM_ROWS;
+use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 
 #[cfg(armv7em_fpu)]
 use super::arm::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
-#[cfg(not(armv7em_fpu))]
+#[cfg(vectors)]
+use super::x86::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
+#[cfg(not(any(armv7em_fpu, vectors)))]
 use portable::{fours, to_f32, to_i16};
 
 /// `y[i] = round(x[i] * inverse_scale)`, halves to even, saturated; NaN becomes 0. `y`: at least [`activation_words`] of
@@ -68,19 +69,54 @@ pub(crate) fn sums_fit(w: &[u32], n_in: usize) -> bool {
     })
 }
 
+#[inline(always)]
 fn halves(word: u32) -> [i32; 2] {
     [i32::from(word as i16), i32::from((word >> 16) as i16)]
 }
 
+#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[inline(always)]
+fn pair(low: u32, high: u32) -> u32 {
+    (low & 0xffff) | (high << 16)
+}
+
+/// Sums and multipliers of a block to activations.
+#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[inline(always)]
+pub(super) fn finish_i16<const RELU: bool>(
+    sums: [i32; GEMM_ROWS],
+    multipliers: [u32; GEMM_ROWS],
+) -> [u32; 2] {
+    let mut out = [0; GEMM_ROWS];
+    for ((place, sum), multiplier) in out.iter_mut().zip(sums).zip(multipliers) {
+        let product = i64::from(sum).wrapping_mul(i64::from(multiplier as i32));
+        let rounded = (product.wrapping_add(1 << 31) >> 32) as i32;
+        *place = rounded.clamp(if RELU { 0 } else { -32768 }, 32767) as u32;
+    }
+    let [a, b, c, d] = out;
+    [pair(a, b), pair(c, d)]
+}
+
+/// Sums and scales of a block to numbers.
+#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[inline(always)]
+pub(super) fn finish_f32(sums: [i32; GEMM_ROWS], scales: [u32; GEMM_ROWS]) -> [f32; GEMM_ROWS] {
+    let mut out = [0.0; GEMM_ROWS];
+    for ((place, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
+        *place = sum as f32 * f32::from_bits(scale);
+    }
+    out
+}
+
 /// What `arm.rs` does, for every other processor.
 #[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
-mod portable {
-    use super::{GEMM_ROWS, INPUT_STEP, block_words, halves};
+pub(super) mod portable {
+    use super::{GEMM_ROWS, INPUT_STEP, block_words, finish_f32, finish_i16, halves, pair};
     use crate::math;
 
     type Vector = [[u32; INPUT_STEP / 2]];
 
-    pub(super) fn fours(x: &[[f32; 4]], inverse_scale: f32, y: &mut [[u32; 2]]) {
+    pub(in super::super) fn fours(x: &[[f32; 4]], inverse_scale: f32, y: &mut [[u32; 2]]) {
         let round = |v: f32| {
             let v = math::clip(v * inverse_scale, -32768.0, 32767.0);
             ((v + math::ROUNDER) - math::ROUNDER) as i32 as u32
@@ -90,31 +126,18 @@ mod portable {
         }
     }
 
+    #[cfg_attr(vectors, allow(dead_code, reason = "x86.rs stands in for it"))]
     pub(super) fn to_i16<const RELU: bool>(w: &[u32], x: &Vector, y: &mut [[u32; 2]]) {
-        blocks(w, x, y, |sums, multipliers| {
-            let mut out = [0; GEMM_ROWS];
-            for ((place, sum), multiplier) in out.iter_mut().zip(sums).zip(multipliers) {
-                let product = i64::from(sum).wrapping_mul(i64::from(multiplier as i32));
-                let rounded = (product.wrapping_add(1 << 31) >> 32) as i32;
-                *place = rounded.clamp(if RELU { 0 } else { -32768 }, 32767) as u32;
-            }
-            let [a, b, c, d] = out;
-            [pair(a, b), pair(c, d)]
-        });
+        blocks(w, x, y, finish_i16::<RELU>);
     }
 
+    #[cfg_attr(vectors, allow(dead_code, reason = "x86.rs stands in for it"))]
     pub(super) fn to_f32(w: &[u32], x: &Vector, y: &mut [[f32; GEMM_ROWS]]) {
-        blocks(w, x, y, |sums, scales| {
-            let mut out = [0.0; GEMM_ROWS];
-            for ((place, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
-                *place = sum as f32 * f32::from_bits(scale);
-            }
-            out
-        });
+        blocks(w, x, y, finish_f32);
     }
 
     #[inline(always)]
-    fn blocks<T>(
+    pub(in super::super) fn blocks<T>(
         w: &[u32],
         x: &Vector,
         y: &mut [T],
@@ -138,10 +161,6 @@ mod portable {
             }
             *place = finish(sums, *last);
         }
-    }
-
-    fn pair(low: u32, high: u32) -> u32 {
-        (low & 0xffff) | (high << 16)
     }
 }
 

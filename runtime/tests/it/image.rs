@@ -96,8 +96,26 @@ fn mutate(image: &mut AlignedBytes, rng: &mut Rng) {
     }
 }
 
-/// Makes what a correct writer computes right again: schema hash and CRC.
+/// The bound of the instructions that a writer would put in, when the operators hold.
+fn instructions(image: &AlignedBytes) -> Option<u32> {
+    let section = |section| {
+        let (start, len) = span(image, section);
+        image.get(start..start.checked_add(len)?)
+    };
+    let operators = bytemuck::try_cast_slice(section(Section::Operators)?).ok()?;
+    let weights = bytemuck::try_cast_slice(section(Section::Weights)?).ok()?;
+    let plan = bytemuck::try_from_bytes(section(Section::Plan)?).ok()?;
+    let network = tendon_runtime::Network::new(operators, weights, plan).ok()?;
+    Some(tendon_runtime::cost::instructions(&network).min(u32::MAX.into()) as u32)
+}
+
+/// Makes what a correct writer computes right again: instructions, schema hash and CRC.
 fn reseal(image: &mut AlignedBytes) {
+    if let Some(instructions) = instructions(image) {
+        let (plan, _) = span(image, Section::Plan);
+        let place = plan + std::mem::offset_of!(tendon_wire::image::Plan, instructions);
+        image.as_mut_slice()[place..place + 4].copy_from_slice(&instructions.to_le_bytes());
+    }
     let (start, len) = span(image, Section::Contract);
     let hash = match image.get(start..start.saturating_add(len)) {
         Some(contract) if len > 0 => tendon_wire::fnv1a(tendon_wire::FNV1A_START, contract),

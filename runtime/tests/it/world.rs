@@ -67,6 +67,7 @@ pub(crate) fn spec() -> ContractSpec {
             ready_tolerance: 0.2,
             ready_velocity: 0.5,
         },
+        error_budget: None,
     }
 }
 
@@ -200,7 +201,8 @@ impl Parts {
             macs: 2 * HIDDEN * n_in + HIDDEN * n_out,
             golden_count: 0,
             state_len: 0,
-            reserved: [0; 3],
+            instructions: 0,
+            reserved: [0; 2],
         };
         let mut parts = Self { contract: None, operators, weights, plan, golden: Vec::new() };
         parts.compute_golden(3);
@@ -211,6 +213,7 @@ impl Parts {
     pub(crate) fn compute_golden(&mut self, count: u32) {
         let mut rng = Rng::with_seed(1);
         let network = tendon_runtime::Network::new(&self.operators, &self.weights, &self.plan).unwrap();
+        let instructions = tendon_runtime::cost::instructions(&network) as u32;
         let mut arena = vec![0.0; self.plan.arena_len as usize];
         let mut golden = Vec::new();
         for _ in 0..count {
@@ -221,6 +224,7 @@ impl Parts {
         }
         self.golden = golden;
         self.plan.golden_count = count;
+        self.plan.instructions = instructions;
     }
 
     pub(crate) fn schema_hash(&self) -> u64 {

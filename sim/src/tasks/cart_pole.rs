@@ -101,6 +101,7 @@ fn contract() -> ContractSpec {
         }],
         // The pole hangs anywhere when the policy starts.
         fallback: FallbackSpec { ready_tolerance: 1e3, ..FallbackSpec::default() },
+        error_budget: None,
     }
 }
 

@@ -112,6 +112,7 @@ fn contract() -> ContractSpec {
         ],
         actions,
         fallback: FallbackSpec { ready_tolerance: 1e6, ..FallbackSpec::default() },
+        error_budget: None,
     }
 }
 

@@ -95,6 +95,7 @@ fn contract() -> ContractSpec {
         ],
         actions: vec![action("shoulder", 0.6), action("elbow", 0.25)],
         fallback: FallbackSpec { ready_tolerance: 10.0, ..FallbackSpec::default() },
+        error_budget: None,
     }
 }
 

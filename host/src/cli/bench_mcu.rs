@@ -21,8 +21,14 @@ const INFERENCES: usize = 50;
 const CALIBRATION: usize = 256;
 /// How the peer's C is compiled; the optimisation level comes first.
 const GCC: [&str; 8] = [
-    "-std=c11", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard", "-ffunction-sections",
-    "-nostartfiles", "-Wl,--gc-sections",
+    "-std=c11",
+    "-mcpu=cortex-m4",
+    "-mthumb",
+    "-mfpu=fpv4-sp-d16",
+    "-mfloat-abi=hard",
+    "-ffunction-sections",
+    "-nostartfiles",
+    "-Wl,--gc-sections",
 ];
 
 /// A network to measure.
@@ -45,8 +51,11 @@ enum Goal {
 fn cases() -> Vec<Case> {
     use Goal::{Below, HalfOfPeer, Report};
     use Hidden::{Relu, Swish, Tanh};
-    let dense = |name, sizes: &[usize], hidden, quantized, goal| {
-        Case { name, onnx: mlp(sizes, hidden, 1), quantized, goal }
+    let dense = |name, sizes: &[usize], hidden, quantized, goal| Case {
+        name,
+        onnx: mlp(sizes, hidden, 1),
+        quantized,
+        goal,
     };
     let (small, large, go1) = ([13, 64, 64, 4], [48, 128, 128, 12], [48, 512, 256, 128, 12]);
     let plain = |name, onnx| Case { name, onnx, quantized: false, goal: HalfOfPeer };
@@ -75,18 +84,27 @@ struct Run {
 
 pub(super) fn mcu(peer: Option<&Path>, only: &str, json: Option<&PathBuf>) -> Result<()> {
     let mut table = vec![
-        ["net", "instructions", "per MAC", "spread", "emx -O2", "emx -O3", "difference", "goal"].map(String::from).to_vec(),
+        ["net", "instructions", "per MAC", "spread", "emx -O2", "emx -O3", "difference", "goal"]
+            .map(String::from)
+            .to_vec(),
     ];
     let mut rows = Vec::new();
     // The peer runs in a folder of its own.
-    let peer = peer.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
+    let peer =
+        peer.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
     for case in cases().into_iter().filter(|case| case.name.contains(only)) {
         let (ours, inputs, macs) = measure(&case).with_context(|| case.name)?;
         let mut peers = serde_json::Map::new();
         let (mut theirs, mut difference) = (Vec::new(), 0.0f32);
         for level in ["-O2", "-O3"].into_iter().filter(|_| peer.is_some()) {
-            let run = measure_peer(peer.as_deref().unwrap_or(Path::new("")), &case, level, &inputs).with_context(|| case.name)?;
-            ensure!(run.outputs.len() == ours.outputs.len(), "{} rows instead of {}", run.outputs.len(), ours.outputs.len());
+            let run = measure_peer(peer.as_deref().unwrap_or(Path::new("")), &case, level, &inputs)
+                .with_context(|| case.name)?;
+            ensure!(
+                run.outputs.len() == ours.outputs.len(),
+                "{} rows instead of {}",
+                run.outputs.len(),
+                ours.outputs.len()
+            );
             let pairs = ours.outputs.iter().flatten().zip(run.outputs.iter().flatten());
             difference = pairs.fold(difference, |worst, (a, b)| worst.max((a - b).abs()));
             peers.insert(format!("emx-onnx-cgen {level}"), run.instructions.round().into());
@@ -189,7 +207,15 @@ fn generate(peer: &Path, case: &Case, inputs: &[Vec<f32>], folder: &Path) -> Res
     std::fs::write(folder.join("net.onnx"), &case.onnx)?;
     // No heap and no weights in files: as a controller would use it.
     let mut command = Command::new(peer);
-    command.args(["compile", "--model-name", "net", "--large-temp-threshold", "0", "--large-weight-threshold", "0"]);
+    command.args([
+        "compile",
+        "--model-name",
+        "net",
+        "--large-temp-threshold",
+        "0",
+        "--large-weight-threshold",
+        "0",
+    ]);
     finish(command.args(["net.onnx", "net.c"]).current_dir(folder))?;
     let model = Model::from_bytes(&case.onnx)?;
     let states = model.state_pairs();
@@ -226,8 +252,8 @@ fn generate(peer: &Path, case: &Case, inputs: &[Vec<f32>], folder: &Path) -> Res
     }
     header.push_str("};\n");
     std::fs::write(folder.join("case.h"), header)?;
-    std::fs::write(folder.join("start.c"), include_str!("mcu/start.c"))?;
-    std::fs::write(folder.join("link.ld"), include_str!("mcu/link.ld"))?;
+    std::fs::write(folder.join("start.c"), include_str!("bench_mcu/start.c"))?;
+    std::fs::write(folder.join("link.ld"), include_str!("bench_mcu/link.ld"))?;
     Ok(())
 }
 
@@ -241,7 +267,8 @@ fn emulate(folder: &Path, rows: usize) -> Result<Run> {
     let mut command = Command::new("qemu-system-arm");
     command.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
     command.args(["-semihosting", "-icount", "shift=0", "-kernel"]).arg(folder.join("net.elf"));
-    let output = command.stdin(std::process::Stdio::null()).output().context("cannot start qemu-system-arm")?;
+    let output =
+        command.stdin(std::process::Stdio::null()).output().context("cannot start qemu-system-arm")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut lines = text.lines().map(|line| {
         line.split_whitespace().map(|word| u32::from_str_radix(word, 16)).collect::<Result<Vec<u32>, _>>()
