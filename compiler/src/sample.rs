@@ -6,8 +6,10 @@ use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 
+mod nets;
 mod operators;
 
+pub use nets::{Cell, conv_encoder, recurrent};
 pub use operators::{Sample, operators};
 
 /// Hidden activation of a sample network.
@@ -69,6 +71,17 @@ pub fn model(
     output: (&str, &[usize]),
     opset: i64,
 ) -> Vec<u8> {
+    ports(nodes, tensors, &[input], &[output], opset)
+}
+
+/// Bytes of an ONNX file with inputs and outputs of `float32`.
+fn ports(
+    nodes: Vec<pb::NodeProto>,
+    tensors: Vec<pb::TensorProto>,
+    inputs: &[(&str, &[usize])],
+    outputs: &[(&str, &[usize])],
+    opset: i64,
+) -> Vec<u8> {
     let proto = pb::ModelProto {
         ir_version: 8,
         producer_name: "tendon".into(),
@@ -77,8 +90,8 @@ pub fn model(
             name: "policy".into(),
             node: nodes,
             initializer: tensors,
-            input: vec![port(input.0, input.1)],
-            output: vec![port(output.0, output.1)],
+            input: inputs.iter().map(|(name, shape)| port(name, shape)).collect(),
+            output: outputs.iter().map(|(name, shape)| port(name, shape)).collect(),
             ..Default::default()
         }),
         ..Default::default()

@@ -68,7 +68,7 @@ mod app {
     /// Bytes each queue of the link holds: three of the longest frames.
     const QUEUE: usize = 8192;
     /// `f32` of observation.
-    const OBSERVATION: usize = 512;
+    const OBSERVATION: usize = 4096;
     /// Control period while no image says one.
     const IDLE_PERIOD_US: u32 = 20_000;
 

@@ -125,17 +125,14 @@ impl<'a> Network<'a> {
     fn gemm(&self, op: &Operator, arena: &mut [f32]) -> Option<()> {
         let [_, n_in, n_out, ..] = op.dims;
         let (operands, y) = self.split(op, 0, arena)?;
+        let x = operands.first(op)?;
         let rows = padded_rows(n_out);
         let w = self.weights.get(range(op.weights, rows.wrapping_mul(n_in)))?;
         let b = self.weights.get(range(op.bias, rows))?;
-        let mut rest = operands.first(op)?;
-        for y in y.chunks_mut((n_out as usize).max(1)) {
-            let (x, after) = rest.split_at_checked(n_in as usize)?;
-            rest = after;
-            match op.kind {
-                unary::RELU => kernels::gemm_relu(w, b, x, y),
-                _ => kernels::gemm_linear(w, b, x, y),
-            }
+        match (op.kind == unary::RELU, op.dims[0] == 1) {
+            (true, true) => kernels::gemm_relu(w, b, x, y),
+            (false, true) => kernels::gemm_linear(w, b, x, y),
+            (relu, false) => kernels::gemm_batch(relu, [w, b], x, y, [n_in as usize, n_out as usize]),
         }
         if op.kind > unary::RELU {
             functions::map(op.kind, op.alpha, op.beta, y);

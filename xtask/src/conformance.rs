@@ -45,10 +45,16 @@ pub(crate) fn cases() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
+/// The peer itself; installed when it is not there (python3 with venv, network to PyPI).
+pub(crate) fn emx() -> Result<PathBuf, String> {
+    let python = environment("emx", &[format!("emx-onnx-cgen=={EMX}"), format!("onnx=={ONNX}")])?;
+    Ok(python.with_file_name("emx-onnx-cgen"))
+}
+
 /// What the peer makes of the cases. Goes on where it was interrupted; the whole takes about half an hour.
 fn peer(cases: &Path) -> Result<PathBuf, String> {
     let verdicts = peers().join(format!("emx-{EMX}.json"));
-    let python = environment("emx", &[format!("emx-onnx-cgen=={EMX}"), format!("onnx=={ONNX}")])?;
+    let python = emx()?.with_file_name("python");
     run(Command::new(python).arg(root().join("tests/conformance/emx.py")).arg(cases).arg(&verdicts))?;
     Ok(verdicts)
 }

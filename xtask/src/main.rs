@@ -20,7 +20,7 @@ usage: cargo xtask COMMAND
   firmware run              run it in QEMU; prints the serial port
   stack [--json FILE]       worst stack of the firmware, derived from its ELF; no panic and no heap in it
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
-  bench mcu [--json FILE]   instructions per inference on the controller (QEMU, -icount shift=0)
+  bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
   campaign conformance [--json FILE]   ONNX's node tests, emx-onnx-cgen beside (PyPI, about 40 minutes)
@@ -106,7 +106,9 @@ fn test() -> Result<(), String> {
     let elf = built()?;
     stack::check(&elf, None)?;
     if let Err(problem) = conformance::cases() {
-        eprintln!("SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}");
+        eprintln!(
+            "SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}"
+        );
     }
     let mut command = cargo();
     if is_there("cargo-nextest", "--version") {
@@ -144,7 +146,12 @@ fn tendon(arguments: &[&str]) -> Command {
 
 fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
     let elf = built()?;
-    run(tendon(&[&["bench", name], rest].concat()).env("TENDON_FIRMWARE", elf))
+    let mut command = tendon(&[&["bench", name], rest].concat());
+    if name == "mcu" {
+        packages::cross_compiler()?;
+        command.arg("--peer").arg(conformance::emx()?);
+    }
+    run(command.env("TENDON_FIRMWARE", elf))
 }
 
 /// Without onnxruntime where it cannot be installed; the command says so.

@@ -1,6 +1,7 @@
 //! What the tests need beyond Rust, and how it comes onto a Debian-like machine.
 
 use crate::{firmware, is_there, run};
+use std::path::Path;
 use std::process::Command;
 
 /// Installs what is missing. As another user than root, says what to run instead.
@@ -18,11 +19,28 @@ pub(crate) fn setup() -> Result<(), String> {
             missing.extend(["rustc-web", "cargo-web", "rust-web-src", "lld"].map(|package| (package, why)));
         }
     }
+    install(&missing)
+}
+
+/// What compiles the C of a peer for the controller.
+pub(crate) fn cross_compiler() -> Result<(), String> {
+    let mut missing = Vec::new();
+    if !is_there("arm-none-eabi-gcc", "--version") {
+        missing.push(("gcc-arm-none-eabi", "compiles the peer's C for Cortex-M4F"));
+    }
+    let newlib = ["/usr/lib/arm-none-eabi/newlib/libc.a", "/usr/arm-none-eabi/lib/libc.a"];
+    if !newlib.iter().any(|path| Path::new(path).exists()) {
+        missing.push(("libnewlib-arm-none-eabi", "the C library it needs"));
+    }
+    install(&missing)
+}
+
+fn install(missing: &[(&str, &str)]) -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
-    for (package, why) in &missing {
+    for (package, why) in missing {
         eprintln!("missing: {package} ({why})");
     }
     let install = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));

@@ -13,8 +13,6 @@ use clap::{Args, Subcommand};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tendon_compiler::parity::random_inputs;
-use tendon_compiler::sample::{Hidden, mlp};
 use tendon_compiler::{ContractChoice, Options, compile};
 use tendon_runtime::AlignedBytes;
 use tendon_runtime::spec::ContractSpec;
@@ -39,6 +37,12 @@ enum What {
     },
     /// Instructions per inference on the controller (QEMU, -icount shift=0)
     Mcu {
+        /// emx-onnx-cgen, to measure its C in the same run (needs arm-none-eabi-gcc)
+        #[arg(long)]
+        peer: Option<PathBuf>,
+        /// Only cases with this in their name
+        #[arg(long, default_value = "")]
+        case: String,
         /// Rows as JSON
         #[arg(long)]
         json: Option<PathBuf>,
@@ -85,66 +89,12 @@ impl Bench {
     pub(super) fn run(self) -> Result<()> {
         match self.what {
             What::Host { real, json } => super::bench_host::host(&real, json.as_ref()),
-            What::Mcu { json } => mcu(json.as_ref()),
+            What::Mcu { peer, case, json } => super::bench_mcu::mcu(peer.as_deref(), &case, json.as_ref()),
             What::Cost { nets, inputs, json } => super::bench_cost::cost(nets, inputs, json.as_ref()),
             What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),
             What::Learning { task, seeds, json } => learning(&task, seeds, json.as_ref()),
         }
     }
-}
-
-/// Instructions per count of the board's timer: 25 MHz against 1 ns per instruction under `-icount shift=0`.
-const INSTRUCTIONS_PER_COUNT: f64 = 40.0;
-/// Inferences averaged; each count is only good to 40 instructions.
-const INFERENCES: usize = 50;
-
-fn mcu(json: Option<&PathBuf>) -> Result<()> {
-    let nets: [(&str, &[usize], Hidden); 4] = [
-        ("13-64-64-4 ReLU f32", &[13, 64, 64, 4], Hidden::Relu),
-        ("13-64-64-4 tanh f32", &[13, 64, 64, 4], Hidden::Tanh),
-        ("48-128-128-12 ReLU f32", &[48, 128, 128, 12], Hidden::Relu),
-        ("48-128-128-12 tanh f32", &[48, 128, 128, 12], Hidden::Tanh),
-    ];
-    let controller = launch(ControllerKind::QemuCounting)?;
-    let (mut session, _) = Session::open(Serial::open(controller.port())?)?;
-    let mut table = vec![
-        ["net", "instructions", "MACs", "instructions per MAC", "spread over inputs"]
-            .map(String::from)
-            .to_vec(),
-    ];
-    let mut rows = Vec::new();
-    for (case, sizes, hidden) in nets {
-        let onnx = mlp(sizes, hidden, 1);
-        let compiled = compile(&onnx, &Options { contract: ContractChoice::Bare, ..Options::default() })?;
-        upload(&mut session, &compiled.image)?;
-        let inputs = random_inputs(sizes[0], INFERENCES, 2);
-        let counts =
-            inputs.iter().map(|input| Ok(f64::from(session.infer(input)?.1) * INSTRUCTIONS_PER_COUNT));
-        let counts = counts.collect::<Result<Vec<f64>>>()?;
-        let mean = counts.iter().sum::<f64>() / counts.len() as f64;
-        let spread = counts.iter().fold(0.0f64, |worst, c| worst.max((c - mean).abs()));
-        let macs: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        table.push(vec![
-            case.into(),
-            format!("{mean:.0}"),
-            macs.to_string(),
-            format!("{:.2}", mean / macs as f64),
-            format!("+-{spread:.0}"),
-        ]);
-        rows.push(Measured {
-            case: case.into(),
-            metric: "instructions per inference".into(),
-            unit: "instructions".into(),
-            tendon: mean,
-            peers: serde_json::Map::new(),
-            goal: None,
-        });
-    }
-    print_table(&table);
-    println!(
-        "QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs, one count is {INSTRUCTIONS_PER_COUNT} instructions"
-    );
-    write_json(json, &rows)
 }
 
 /// Command, and what MuJoCo 4.0.0 does with it over 10 s: vx, vy, wz, lowest trunk height

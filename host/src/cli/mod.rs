@@ -3,6 +3,7 @@
 mod bench;
 mod bench_cost;
 mod bench_host;
+mod bench_mcu;
 mod demo;
 mod learn;
 mod policy;

@@ -7,12 +7,13 @@
 //! Stack: what the first instructions of each push.
 #![allow(unsafe_code, reason = "assembly; the only module of this crate that lifts `deny`")]
 
-use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 use crate::math;
 use core::arch::naked_asm;
+use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 
 /// `s0..s3 += $w0..$w3 * $x`, four rows and one input. A product is used four instructions after it was made:
 /// used at once it would cost a cycle.
+#[rustfmt::skip]
 macro_rules! multiply_add {
     ($x:literal, $w0:literal, $w1:literal, $w2:literal, $w3:literal) => {
         concat!(
@@ -64,9 +65,9 @@ macro_rules! gemm {
                 "ldr r9, [sp, #104]",
                 "movw r10, #0xffff",
                 "movt r10, #0x7f",
-                "lsr r6, r4, #4",       // inputs, by sixteen,
-                "ubfx r7, r4, #2, #2",  // four
-                "and r8, r4, #3",       // and one
+                "lsr r6, r4, #4",      // inputs, by sixteen,
+                "ubfx r7, r4, #2, #2", // four
+                "and r8, r4, #3",      // and one
                 "0:",
                 "vldmia r1!, {{s0-s3}}",
                 "mov r4, r2",
@@ -113,6 +114,7 @@ gemm!(gemm_none, "vstmia r3!, {{s0-s3}}");
 
 /// `max(v, 0)` of the `f32` with these bits, for all values: adding 0x7f_ffff with saturation leaves the
 /// sign bit set for -0 to -infinity alone, so NaN stays whatever its sign.
+#[rustfmt::skip]
 macro_rules! relu {
     ($v:literal) => {
         concat!("qadd lr, ", $v, ", r10\n", "bic ", $v, ", ", $v, ", lr, asr #31\n")
@@ -141,12 +143,11 @@ pub(super) fn gemm<const RELU: bool>(w: &[f32], b: &[[f32; 4]], x: &[f32], y: &m
     }
     let (w, b, n_in, x, y) = (w.as_ptr(), b.as_ptr().cast(), x.len(), x.as_ptr(), y.as_mut_ptr().cast());
     // SAFETY: the lengths were compared above; `y` is borrowed alone, so it lies apart from the others.
-    unsafe {
-        if RELU { gemm_relu(w, b, x, y, n_in, blocks) } else { gemm_none(w, b, x, y, n_in, blocks) }
-    }
+    unsafe { if RELU { gemm_relu(w, b, x, y, n_in, blocks) } else { gemm_none(w, b, x, y, n_in, blocks) } }
 }
 
 /// `clip` of `math.rs`: `s24` to `s25`, NaN stays.
+#[rustfmt::skip]
 macro_rules! clip {
     ($x:literal) => {
         concat!(
@@ -163,6 +164,7 @@ macro_rules! clip {
 }
 
 /// The same operation on four elements: `$op $to, $a, $b` with the numbers of the registers.
+#[rustfmt::skip]
 macro_rules! four {
     ($op:literal, [$d0:literal $d1:literal $d2:literal $d3:literal], [$a0:literal $a1:literal $a2:literal $a3:literal], $b:literal) => {
         four!($op, [$d0 $d1 $d2 $d3], [$a0 $a1 $a2 $a3], [$b $b $b $b])
@@ -292,6 +294,7 @@ macro_rules! quantized_gemm {
 }
 
 /// Sums to `i16`; `$saturate` and `$range`: `ssat` to 16 bits or, with a ReLU, `usat` to 15.
+#[rustfmt::skip]
 macro_rules! store_i16 {
     ($saturate:literal, $range:literal) => {
         concat!(

@@ -1,6 +1,6 @@
 //! Dense layers: packed weights times vectors.
 
-use super::map;
+use super::side_by_side;
 use crate::math;
 use tendon_wire::image::GEMM_ROWS;
 
@@ -22,19 +22,45 @@ pub(crate) fn gemm_relu(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
     padded::<true>(w, b, x, y);
 }
 
+/// One of the two above for each run of `n_in` elements of `x` and of `n_out` of `y`.
+#[inline(never)]
+pub(crate) fn gemm_batch(
+    relu: bool,
+    [w, b]: [&[f32]; 2],
+    x: &[f32],
+    y: &mut [f32],
+    [n_in, n_out]: [usize; 2],
+) {
+    side_by_side(
+        x,
+        n_in,
+        y,
+        n_out,
+        |x, y| {
+            if relu { gemm_relu(w, b, x, y) } else { gemm_linear(w, b, x, y) }
+        },
+    );
+}
+
 /// Whole blocks in place, the last rows through a block of their own.
+#[inline(always)]
 fn padded<const RELU: bool>(w: &[f32], b: &[f32], x: &[f32], y: &mut [f32]) {
     let (biases, _) = b.as_chunks::<GEMM_ROWS>();
     let (whole, last) = y.as_chunks_mut::<GEMM_ROWS>();
     blocks::<RELU>(w, biases, x, whole);
     if !last.is_empty() {
-        let done = whole.len();
-        let start = done.wrapping_mul(GEMM_ROWS).wrapping_mul(x.len());
-        let (Some(w), Some(b)) = (w.get(start..), biases.get(done..)) else { return };
-        let mut block = [[0.0; GEMM_ROWS]];
-        blocks::<RELU>(w, b, x, &mut block);
-        super::copy(block.as_flattened(), last);
+        last_rows::<RELU>(w, biases, x, whole.len(), last);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn last_rows<const RELU: bool>(w: &[f32], b: &[[f32; GEMM_ROWS]], x: &[f32], done: usize, y: &mut [f32]) {
+    let start = done.wrapping_mul(GEMM_ROWS).wrapping_mul(x.len());
+    let (Some(w), Some(b)) = (w.get(start..), b.get(done..)) else { return };
+    let mut block = [[0.0; GEMM_ROWS]];
+    blocks::<RELU>(w, b, x, &mut block);
+    super::copy(block.as_flattened(), y);
 }
 
 /// The order of operations that every other version keeps: per row from the bias on, one input after the other,
@@ -59,7 +85,7 @@ pub(super) fn portable<const RELU: bool>(
         }
         *out = [s0, s1, s2, s3];
         if RELU {
-            map(out, math::relu);
+            super::map(out, math::relu);
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) mod x86;
 #[cfg(armv7em_fpu)]
 use arm::tanh as tanh_fours;
 pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
-pub(crate) use gemm::{gemm_linear, gemm_relu};
+pub(crate) use gemm::{gemm_batch, gemm_linear, gemm_relu};
 pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
 
@@ -58,6 +58,25 @@ pub(crate) fn zip(y: &mut [f32], b: &[f32], inner: usize, f: impl Fn(f32, f32) -
                 }
             }
         }
+    }
+}
+
+/// Calls `f` with each run of `n_x` elements of `x` and of `n_y` of `y`. (`zip` of two `chunks` keeps a division by
+/// zero that LLVM cannot rule out.)
+#[inline(always)]
+pub(crate) fn side_by_side(
+    mut x: &[f32],
+    n_x: usize,
+    mut y: &mut [f32],
+    n_y: usize,
+    mut f: impl FnMut(&[f32], &mut [f32]),
+) {
+    while n_y > 0
+        && let Some((x_now, x_rest)) = x.split_at_checked(n_x)
+        && let Some((y_now, y_rest)) = core::mem::take(&mut y).split_at_mut_checked(n_y)
+    {
+        f(x_now, y_now);
+        (x, y) = (x_rest, y_rest);
     }
 }
 

@@ -29,10 +29,13 @@ pub(crate) fn quantize(x: &[f32], inverse_scale: f32, y: &mut [u32]) {
 }
 
 /// `y = W x + b` as activations, `max(W x + b, 0)` with `RELU`: `(sum * multiplier + 2^31) >> 32`, saturated to
-/// `i16`. `x`: [`activation_words`] of the inputs; `y`: two words per block. Writes nothing where `w` is too short.
+/// `i16`. `x`: [`activation_words`] of the inputs; `y`: two words per block of `w`, what lies beyond stays as it is.
 pub(crate) fn gemm_to_i16<const RELU: bool>(w: &[u32], x: &[u32], y: &mut [u32]) {
-    let (x, y) = (x.as_chunks().0, y.as_chunks_mut().0);
-    to_i16::<RELU>(w, x, y);
+    let x: &[[u32; INPUT_STEP / 2]] = x.as_chunks().0;
+    let blocks = w.len().checked_div(block_words(x.len().wrapping_mul(INPUT_STEP))).unwrap_or(0);
+    let (y, _) = y.as_chunks_mut();
+    let blocks = blocks.min(y.len());
+    to_i16::<RELU>(w, x, y.get_mut(..blocks).unwrap_or(&mut []));
 }
 
 /// `y = W x + b` as numbers: `sum as f32 * scale`. `y`: one element per row.
@@ -253,10 +256,11 @@ mod tests {
     #[test]
     fn writes_nothing_where_a_slice_is_too_short() {
         let packed = pack(&[1; 8], &[5], &[1 << 30], 8);
-        let mut y = [7; 2];
+        let mut y = [7; 4];
         gemm_to_i16::<false>(&packed[..15], &[0; 4], &mut y);
-        assert_eq!(y, [7; 2]);
-        quantize(&[1.0; 9], 1.0, &mut y);
-        assert_eq!(y, [7; 2]);
+        quantize(&[1.0; 17], 1.0, &mut y);
+        assert_eq!(y, [7; 4]);
+        gemm_to_i16::<false>(&packed, &[0; 4], &mut y);
+        assert_eq!(y[1..], [0, 7, 7]);
     }
 }

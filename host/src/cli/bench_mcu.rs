@@ -1,0 +1,294 @@
+//! `bench mcu`: instructions per inference on the controller, ours and of emx-onnx-cgen's C on the same ONNX files
+//! and inputs.
+
+use super::run::upload;
+use super::{Measured, print_table, write_json};
+use crate::link::{ControllerKind, Serial, Session, launch};
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tendon_compiler::parity::{ImageRunner, random_inputs};
+use tendon_compiler::sample::{Cell, Hidden, conv_encoder, mlp, recurrent};
+use tendon_compiler::{ContractChoice, Model, Options, compile};
+use tendon_wire::message::MAX_OBSERVATION;
+
+/// Instructions per count of the board's timer: 25 MHz against 1 ns per instruction under `-icount shift=0`.
+const INSTRUCTIONS_PER_COUNT: f64 = 40.0;
+/// Inferences averaged; each count is only good to 40 instructions.
+const INFERENCES: usize = 50;
+/// Rows that the ranges of an 8w16a case come from.
+const CALIBRATION: usize = 256;
+/// How the peer's C is compiled; the optimisation level comes first.
+const GCC: [&str; 8] = [
+    "-std=c11",
+    "-mcpu=cortex-m4",
+    "-mthumb",
+    "-mfpu=fpv4-sp-d16",
+    "-mfloat-abi=hard",
+    "-ffunction-sections",
+    "-nostartfiles",
+    "-Wl,--gc-sections",
+];
+
+/// A network to measure.
+struct Case {
+    name: &'static str,
+    onnx: Vec<u8>,
+    /// Weights of 8 bits, activations of 16.
+    quantized: bool,
+    goal: Goal,
+}
+
+enum Goal {
+    /// Fewer instructions than this.
+    Below(u32),
+    /// Less than half of the peer's better build.
+    HalfOfPeer,
+    Report,
+}
+
+fn cases() -> Vec<Case> {
+    use Goal::{Below, HalfOfPeer, Report};
+    use Hidden::{Relu, Swish, Tanh};
+    let dense = |name, sizes: &[usize], hidden, quantized, goal| Case {
+        name,
+        onnx: mlp(sizes, hidden, 1),
+        quantized,
+        goal,
+    };
+    let (small, large, go1) = ([13, 64, 64, 4], [48, 128, 128, 12], [48, 512, 256, 128, 12]);
+    let plain = |name, onnx| Case { name, onnx, quantized: false, goal: HalfOfPeer };
+    vec![
+        dense("13-64-64-4 ReLU f32", &small, Relu, false, Below(12_500)),
+        dense("13-64-64-4 tanh f32", &small, Tanh, false, Report),
+        dense("48-128-128-12 ReLU f32", &large, Relu, false, Report),
+        dense("48-128-128-12 tanh f32", &large, Tanh, false, Below(60_000)),
+        dense("13-64-64-4 ReLU 8w16a", &small, Relu, true, Below(9_500)),
+        dense("48-128-128-12 ReLU 8w16a", &large, Relu, true, Below(39_000)),
+        dense("48-512-256-128-12 swish f32", &go1, Swish, false, Report),
+        dense("48-512-256-128-12 swish 8w16a", &go1, Swish, true, Report),
+        plain("LSTM 47-64 + 32", recurrent(Cell::Lstm, 47, 64, 32, 12, 1)),
+        plain("GRU 48-64", recurrent(Cell::Gru, 48, 64, 0, 12, 1)),
+        plain("Conv encoder 1x64x64", conv_encoder(64, &[8, 16, 32], 32, 1)),
+    ]
+}
+
+/// Instructions of one inference, and what it computed for every row.
+struct Run {
+    instructions: f64,
+    /// Largest distance of a row from the mean, where rows were counted apart.
+    spread: f64,
+    outputs: Vec<Vec<f32>>,
+}
+
+pub(super) fn mcu(peer: Option<&Path>, only: &str, json: Option<&PathBuf>) -> Result<()> {
+    let mut table = vec![
+        ["net", "instructions", "per MAC", "spread", "emx -O2", "emx -O3", "difference", "goal"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    let mut rows = Vec::new();
+    // The peer runs in a folder of its own.
+    let peer =
+        peer.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
+    for case in cases().into_iter().filter(|case| case.name.contains(only)) {
+        let (ours, inputs, macs) = measure(&case).with_context(|| case.name)?;
+        let mut peers = serde_json::Map::new();
+        let (mut theirs, mut difference) = (Vec::new(), 0.0f32);
+        for level in ["-O2", "-O3"].into_iter().filter(|_| peer.is_some()) {
+            let run = measure_peer(peer.as_deref().unwrap_or(Path::new("")), &case, level, &inputs)
+                .with_context(|| case.name)?;
+            ensure!(
+                run.outputs.len() == ours.outputs.len(),
+                "{} rows instead of {}",
+                run.outputs.len(),
+                ours.outputs.len()
+            );
+            let pairs = ours.outputs.iter().flatten().zip(run.outputs.iter().flatten());
+            difference = pairs.fold(difference, |worst, (a, b)| worst.max((a - b).abs()));
+            peers.insert(format!("emx-onnx-cgen {level}"), run.instructions.round().into());
+            theirs.push(run.instructions);
+        }
+        let best = theirs.iter().copied().reduce(f64::min);
+        let goal = match case.goal {
+            Goal::Below(bound) => Some((format!("< {}", thousands(bound.into())), f64::from(bound))),
+            Goal::HalfOfPeer => best.map(|best| ("< half of emx-onnx-cgen".to_string(), best / 2.0)),
+            Goal::Report => None,
+        };
+        let verdict = goal.as_ref().map_or(String::new(), |(goal, bound)| {
+            format!("{goal}: {}", if ours.instructions < *bound { "met" } else { "missed" })
+        });
+        let column = |level: usize| theirs.get(level).map_or(String::new(), |&count| thousands(count));
+        table.push(vec![
+            case.name.into(),
+            thousands(ours.instructions),
+            format!("{:.2}", ours.instructions / f64::from(macs)),
+            format!("+-{:.0}", ours.spread),
+            column(0),
+            column(1),
+            if theirs.is_empty() { String::new() } else { format!("{difference:.1e}") },
+            verdict,
+        ]);
+        rows.push(Measured {
+            case: case.name.into(),
+            metric: "instructions per inference".into(),
+            unit: "instructions".into(),
+            tendon: ours.instructions,
+            peers,
+            goal: goal.map(|(goal, _)| goal),
+        });
+    }
+    print_table(&table);
+    println!(
+        "QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs. Difference: largest of an output from emx-onnx-cgen's, \
+         which computes 8w16a cases in f32."
+    );
+    write_json(json, &rows)
+}
+
+fn thousands(count: f64) -> String {
+    let digits = format!("{count:.0}");
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Ours, on the firmware. Also gives the inputs and the multiply-accumulates.
+fn measure(case: &Case) -> Result<(Run, Vec<Vec<f32>>, u32)> {
+    let model = Model::from_bytes(&case.onnx)?;
+    let n_inputs = model.inputs.first().context("no input")?.len();
+    let recorded = random_inputs(n_inputs, CALIBRATION, 3);
+    let options = Options {
+        contract: ContractChoice::Bare,
+        quantize: case.quantized.then_some(&*recorded),
+        golden_vectors: 3,
+        ..Options::default()
+    };
+    let compiled = compile(&case.onnx, &options)?;
+    let runner = ImageRunner::new(&compiled.image)?;
+    let plan = *runner.policy().network.plan();
+    let controller = launch(ControllerKind::QemuCounting)?;
+    let (mut session, _) = Session::open(Serial::open(controller.port())?)?;
+    upload(&mut session, &compiled.image)?;
+    let mut inputs = random_inputs(n_inputs, INFERENCES, 2);
+    let runs: Vec<(Vec<f32>, u32)> = if n_inputs <= MAX_OBSERVATION {
+        inputs.iter().map(|input| session.infer(input)).collect::<Result<_, _>>()?
+    } else {
+        // Longer than a message: the inputs that the image brings.
+        let golden = |vector| runner.policy().golden_input(vector).map(<[f32]>::to_vec);
+        inputs = (0..plan.golden_count as usize).map_while(golden).collect();
+        (0..plan.golden_count as u16).map(|vector| session.infer_golden(vector)).collect::<Result<_, _>>()?
+    };
+    let counts: Vec<f64> = runs.iter().map(|(_, count)| f64::from(*count) * INSTRUCTIONS_PER_COUNT).collect();
+    let instructions = counts.iter().sum::<f64>() / counts.len() as f64;
+    let spread = counts.iter().fold(0.0f64, |worst, count| worst.max((count - instructions).abs()));
+    let outputs = runs.into_iter().map(|(output, _)| output).collect();
+    Ok((Run { instructions, spread, outputs }, inputs, plan.macs))
+}
+
+/// emx-onnx-cgen's C: generated, compiled, and run on the same emulated core without an operating system.
+fn measure_peer(peer: &Path, case: &Case, level: &str, inputs: &[Vec<f32>]) -> Result<Run> {
+    let folder = std::env::temp_dir().join(format!("tendon-bench-mcu-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let run = generate(peer, case, inputs, &folder)
+        .and_then(|()| build(level, &folder))
+        .and_then(|()| emulate(&folder, inputs.len()));
+    std::fs::remove_dir_all(&folder)?;
+    run
+}
+
+fn generate(peer: &Path, case: &Case, inputs: &[Vec<f32>], folder: &Path) -> Result<()> {
+    std::fs::write(folder.join("net.onnx"), &case.onnx)?;
+    // No heap and no weights in files: as a controller would use it.
+    let mut command = Command::new(peer);
+    command.args([
+        "compile",
+        "--model-name",
+        "net",
+        "--large-temp-threshold",
+        "0",
+        "--large-weight-threshold",
+        "0",
+    ]);
+    finish(command.args(["net.onnx", "net.c"]).current_dir(folder))?;
+    let model = Model::from_bytes(&case.onnx)?;
+    let states = model.state_pairs();
+    let becomes = |input: &str| states.iter().find(|(from, _)| from == input).map(|(_, to)| to.as_str());
+    let (mut variables, mut arguments) = (String::new(), Vec::new());
+    let (mut clear, mut advance) = (String::new(), String::new());
+    for port in &model.inputs {
+        let Some(output) = becomes(&port.name) else {
+            arguments.push("row".to_string());
+            continue;
+        };
+        writeln!(variables, "static float {0}[{2}], {1}[{2}];", port.name, output, port.len())?;
+        write!(clear, "memset({0}, 0, sizeof {0}); ", port.name)?;
+        write!(advance, "memcpy({0}, {1}, sizeof {0}); ", port.name, output)?;
+        arguments.push(port.name.clone());
+    }
+    for output in &model.outputs {
+        let state = states.iter().any(|(_, to)| to == output);
+        arguments.push(if state { output.clone() } else { "output".into() });
+    }
+    let runner = compile(&case.onnx, &Options { contract: ContractChoice::Bare, ..Options::default() })?;
+    let n_out = ImageRunner::new(&runner.image)?.policy().network.plan().n_outputs;
+    let n_in = inputs.first().map_or(0, Vec::len);
+    let mut header = format!(
+        "#define ROWS {}\n#define N_OUT {n_out}\nvoid net();\n{variables}#define CALL(row, output) net({})\n\
+         #define CLEAR() do {{ {clear}}} while (0)\n#define ADVANCE() do {{ {advance}}} while (0)\n\
+         static const uint32_t rows[ROWS][{n_in}] = {{\n",
+        inputs.len(),
+        arguments.join(", "),
+    );
+    for input in inputs {
+        let words: Vec<String> = input.iter().map(|value| format!("{:#x}", value.to_bits())).collect();
+        writeln!(header, "{{{}}},", words.join(","))?;
+    }
+    header.push_str("};\n");
+    std::fs::write(folder.join("case.h"), header)?;
+    std::fs::write(folder.join("start.c"), include_str!("bench_mcu/start.c"))?;
+    std::fs::write(folder.join("link.ld"), include_str!("bench_mcu/link.ld"))?;
+    Ok(())
+}
+
+fn build(level: &str, folder: &Path) -> Result<()> {
+    let mut command = Command::new("arm-none-eabi-gcc");
+    command.arg(level).args(GCC).args(["-T", "link.ld", "start.c", "net.c", "-lm", "-o", "net.elf"]);
+    finish(command.current_dir(folder))
+}
+
+fn emulate(folder: &Path, rows: usize) -> Result<Run> {
+    let mut command = Command::new("qemu-system-arm");
+    command.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    command.args(["-semihosting", "-icount", "shift=0", "-kernel"]).arg(folder.join("net.elf"));
+    let output =
+        command.stdin(std::process::Stdio::null()).output().context("cannot start qemu-system-arm")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = text.lines().map(|line| {
+        line.split_whitespace().map(|word| u32::from_str_radix(word, 16)).collect::<Result<Vec<u32>, _>>()
+    });
+    let mut count = || -> Result<f64> {
+        let line = lines.next().context("the program in QEMU ended too soon")??;
+        Ok(f64::from(line.first().copied().context("an empty line from QEMU")?))
+    };
+    let (with, without) = (count()?, count()?);
+    let outputs = lines
+        .map(|line| Ok(line?.into_iter().map(f32::from_bits).collect()))
+        .collect::<Result<Vec<Vec<f32>>>>()?;
+    let instructions = (with - without) * INSTRUCTIONS_PER_COUNT / rows as f64;
+    Ok(Run { instructions, spread: 0.0, outputs })
+}
+
+/// Runs a program to its end; its error output is the message.
+fn finish(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
