@@ -60,19 +60,18 @@ pub(crate) fn conv(
             for ox in 0..w.width_out {
                 let (ky, kx, top, left) = rows(w, oy, ox);
                 let whole = ky.end.wrapping_sub(ky.start) == w.kernel_h && kx.end.wrapping_sub(kx.start) == w.kernel_w;
-                for (plane, taps) in x.chunks(plane_in).zip(patch.chunks_mut(kernel.max(1))) {
-                    if !whole {
-                        taps.iter_mut().for_each(|tap| *tap = 0.0);
-                    }
-                    for (k, taps) in taps.chunks_mut((w.kernel_w as usize).max(1)).enumerate() {
-                        let k = k as u32;
-                        if ky.contains(&k) {
-                            let taps = taps.get_mut(kx.start as usize..).unwrap_or(&mut []);
-                            for (tap, &value) in taps.iter_mut().zip(pixels(w, plane, top, left, k, &kx)) {
-                                *tap = value;
-                            }
+                if whole && w.dilation_w == 1 {
+                    // Nearly every pixel: rows of the kernel lie in one piece.
+                    let first = (top as u32).wrapping_mul(w.width).wrapping_add(left as u32) as usize;
+                    for (plane, taps) in x.chunks(plane_in).zip(patch.chunks_mut(kernel.max(1))) {
+                        let mut rest = plane.get(first..).unwrap_or(&[]);
+                        for taps in taps.chunks_mut((w.kernel_w as usize).max(1)) {
+                            copy_row(rest, taps);
+                            rest = rest.get(w.dilation_h.wrapping_mul(w.width) as usize..).unwrap_or(&[]);
                         }
                     }
+                } else {
+                    edge(w, x, patch, (ky, kx, top, left));
                 }
                 gemm_linear(matrix, bias, patch, column);
                 for (plane, &value) in y.chunks_mut(plane_out).zip(column.iter()) {
@@ -81,6 +80,40 @@ pub(crate) fn conv(
                     }
                 }
                 pixel = pixel.wrapping_add(1);
+            }
+        }
+    }
+}
+
+/// `taps = x` for as many; the usual kernels without a call to `memcpy`, which costs more than such a row.
+#[inline(always)]
+fn copy_row(x: &[f32], taps: &mut [f32]) {
+    fn whole<const N: usize>(x: &[f32], taps: &mut [f32]) {
+        if let (Some(from), Some(to)) = (x.first_chunk::<N>(), taps.first_chunk_mut::<N>()) {
+            *to = *from;
+        }
+    }
+    match taps.len() {
+        3 => whole::<3>(x, taps),
+        5 => whole::<5>(x, taps),
+        _ => super::copy(x, taps),
+    }
+}
+
+/// The patch below one output where part of it lies outside the image, or where it has gaps.
+#[inline(never)]
+fn edge(w: &Window, x: &[f32], patch: &mut [f32], (ky, kx, top, left): (Range<u32>, Range<u32>, i32, i32)) {
+    let plane_in = (w.height.wrapping_mul(w.width) as usize).max(1);
+    let kernel = (w.kernel_h.wrapping_mul(w.kernel_w) as usize).max(1);
+    for (plane, taps) in x.chunks(plane_in).zip(patch.chunks_mut(kernel)) {
+        taps.iter_mut().for_each(|tap| *tap = 0.0);
+        for (k, taps) in taps.chunks_mut((w.kernel_w as usize).max(1)).enumerate() {
+            let k = k as u32;
+            if ky.contains(&k) {
+                let taps = taps.get_mut(kx.start as usize..).unwrap_or(&mut []);
+                for (tap, &value) in taps.iter_mut().zip(pixels(w, plane, top, left, k, &kx)) {
+                    *tap = value;
+                }
             }
         }
     }
