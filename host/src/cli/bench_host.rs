@@ -22,6 +22,9 @@ const ROUNDS: usize = 50;
 /// Inferences of a round that count, and those before them that do not.
 const COUNTED: usize = 1000;
 const WARM_UP: usize = 200;
+/// Multiplications of a loop that takes about as long as an inference and touches no memory: its tail is the
+/// machine's (timer ticks, other programs, the hypervisor).
+const SPIN: usize = 3000;
 /// Path of a Python interpreter that has onnxruntime; `cargo xtask bench host` makes one.
 const PYTHON: &str = "TENDON_ORT";
 const SCRIPT: &str = include_str!("bench_host.py");
@@ -46,8 +49,8 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
     let mut onnxruntime = OnnxRuntime::start(&onnx, &inputs)?;
     check(&inputs, &mut plain, &mut tract, onnxruntime.as_ref())?;
 
-    let mut times = [const { Vec::new() }; 4];
-    let names = ["tendon f32", "tendon 8w16a", "tract", "onnxruntime"];
+    let mut times = [const { Vec::new() }; 5];
+    let names = ["tendon f32", "tendon 8w16a", "tract", "onnxruntime", "arithmetic alone"];
     for _ in 0..ROUNDS {
         times[0].extend(round(&inputs, |x| plain.run(x))?);
         times[1].extend(round(&inputs, |x| quantized.run(x))?);
@@ -55,6 +58,10 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
         if let Some(peer) = &mut onnxruntime {
             times[3].extend(peer.round()?);
         }
+        times[4].extend(round(&inputs, |_| {
+            std::hint::black_box((0..SPIN).fold(1.0f32, |x, _| std::hint::black_box(x) * 0.999));
+            Ok(())
+        })?);
     }
     let figures = times.map(Figures::of);
     let mut table =
@@ -68,7 +75,7 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
     }
     print_table(&table);
     let mut rows = Vec::new();
-    let [Some(f32), Some(eight), Some(tract), onnxruntime_figures] = figures else {
+    let [Some(f32), Some(eight), Some(tract), onnxruntime_figures, Some(spin)] = figures else {
         bail!("nothing measured")
     };
     for (what, own, goal) in [("f32", f32, 1.5), ("8w16a", eight, 3.0)] {
@@ -95,6 +102,10 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
             own.p999 / own.p50
         );
     }
+    println!(
+        "a loop without memory as long as an inference: p99.9 {:.2}x its p50, which is what the machine adds",
+        spin.p999 / spin.p50
+    );
     if let Some(peer) = &onnxruntime {
         println!(
             "onnxruntime {} by {}, of which a call from Python with a network of one product takes {:.2} us",
