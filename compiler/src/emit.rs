@@ -49,7 +49,8 @@ pub(crate) fn emit(program: &Program, memory: &Memory) -> Result<Emitted, Compil
         let (from, to) = (memory.starts[state.next] as u32, memory.starts[state.value] as u32);
         let n = program.values[state.value].len as u32;
         if from != to {
-            let copy = Operator { opcode: opcode::UNARY, n_in: n, n_out: n, output: to, ..Operator::zeroed() };
+            let copy =
+                Operator { opcode: opcode::UNARY, n_in: n, n_out: n, output: to, ..Operator::zeroed() };
             let (input, constant) = emitter.operand(state.next, operand::INPUT)?;
             emitter.push(state.value, Operator { input, constant, ..copy });
         }
@@ -120,12 +121,8 @@ impl Emitter<'_> {
     fn step(&mut self, id: ValueId) -> Result<(), CompileError> {
         let value = &self.program.values[id];
         let n = value.len as u32;
-        let mut op = Operator {
-            output: self.memory.starts[id] as u32,
-            n_in: n,
-            n_out: n,
-            ..Operator::zeroed()
-        };
+        let mut op =
+            Operator { output: self.memory.starts[id] as u32, n_in: n, n_out: n, ..Operator::zeroed() };
         if let Op::Assemble { fill, parts } = &value.op {
             return self.assemble(id, op, *fill, parts);
         }

@@ -159,7 +159,9 @@ impl Kind {
 
     /// Of a float of at most 8 bits.
     pub(crate) fn small_float(self) -> Option<SmallFloat> {
-        let of = |fraction, bias, largest, infinite, nan| Some(SmallFloat { fraction, bias, largest, infinite, nan });
+        let of = |fraction, bias, largest, infinite, nan| {
+            Some(SmallFloat { fraction, bias, largest, infinite, nan })
+        };
         match self {
             Self::F8E4M3 => of(3, 7, 448.0, false, Some(0x7f)),
             Self::F8E4M3Uz => of(3, 8, 240.0, false, Some(0x80)),
@@ -464,7 +466,8 @@ fn constant(name: &str, tensor: &pb::TensorProto) -> Result<Constant, ImportErro
 /// Numbers of fewer than 8 bits, the lowest bits first.
 fn packed(bytes: impl Iterator<Item = u8>, kind: Kind, count: usize) -> Data {
     let bits = kind.bits();
-    let parts = bytes.flat_map(|byte| (0..8 / bits).map(move |place| byte >> (place * bits) & ((1 << bits) - 1)));
+    let parts =
+        bytes.flat_map(|byte| (0..8 / bits).map(move |place| byte >> (place * bits) & ((1 << bits) - 1)));
     let parts = parts.take(count);
     match (kind.small_float(), kind.small_integer()) {
         (Some(float), _) => Data::F32(parts.map(|part| float.number(part, bits)).collect()),
@@ -481,7 +484,8 @@ impl SmallFloat {
     fn number(self, pattern: u8, bits: u32) -> f32 {
         let sign = pattern >> (bits - 1) & 1;
         let magnitude = pattern & ((1u8 << (bits - 1)) - 1);
-        let (exponent, fraction) = (i32::from(magnitude >> self.fraction), magnitude & ((1 << self.fraction) - 1));
+        let (exponent, fraction) =
+            (i32::from(magnitude >> self.fraction), magnitude & ((1 << self.fraction) - 1));
         let scale = 2f32.powi(exponent.max(1) - self.bias - self.fraction as i32);
         let whole = if exponent == 0 { 0.0 } else { (1u32 << self.fraction) as f32 };
         let value = (whole + f32::from(fraction)) * scale;
@@ -489,7 +493,11 @@ impl SmallFloat {
             Some(0x7f) if magnitude == 0x7f => f32::NAN,
             Some(0x80) if pattern == 0x80 => f32::NAN,
             _ if self.infinite && exponent == 31 => {
-                if fraction == 0 { f32::INFINITY } else { f32::NAN }
+                if fraction == 0 {
+                    f32::INFINITY
+                } else {
+                    f32::NAN
+                }
             }
             _ => value,
         };
@@ -627,7 +635,8 @@ fn captured(node: &Node) -> Vec<String> {
     let mut names = Vec::new();
     for attribute in node.attributes.values() {
         if let Attribute::Graph(graph) = attribute {
-            let read = graph.nodes.iter().flat_map(|inner| inner.inputs.iter().cloned().chain(captured(inner)));
+            let read =
+                graph.nodes.iter().flat_map(|inner| inner.inputs.iter().cloned().chain(captured(inner)));
             names.extend(read.chain(graph.outputs.iter().cloned()));
         }
     }

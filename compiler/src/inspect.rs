@@ -198,7 +198,9 @@ fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, s
     line(out, "instructions", format_args!("{} per inference at most (Cortex-M4F)", plan.instructions));
     let times: Vec<String> = Profile::ALL[1..]
         .iter()
-        .map(|profile| format!("{} {} us at {} MHz", profile.name, profile.inference_us(&policy.network), profile.mhz))
+        .map(|profile| {
+            format!("{} {} us at {} MHz", profile.name, profile.inference_us(&policy.network), profile.mhz)
+        })
         .collect();
     line(out, "  estimated time", times.join(", "));
     line(out, "flash", format_args!("{} bytes", header.total_len));

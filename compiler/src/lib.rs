@@ -58,7 +58,14 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { contract: ContractChoice::default(), rollback_counter: 0, golden_vectors: 4, seed: 1, states: None, quantize: None }
+        Self {
+            contract: ContractChoice::default(),
+            rollback_counter: 0,
+            golden_vectors: 4,
+            seed: 1,
+            states: None,
+            quantize: None,
+        }
     }
 }
 
@@ -110,7 +117,13 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
             let compiled = spec.compile().map_err(|error| {
                 CompileError::Contract(ContractSourceError::Spec { origin: "contract".into(), error })
             })?;
-            contract_source::check_counts(spec, &compiled.view(), &model, network.plan.n_inputs as usize, network.plan.n_outputs as usize)?;
+            contract_source::check_counts(
+                spec,
+                &compiled.view(),
+                &model,
+                network.plan.n_inputs as usize,
+                network.plan.n_outputs as usize,
+            )?;
             Some(compiled)
         }
         None => None,

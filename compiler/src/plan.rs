@@ -180,7 +180,8 @@ fn owners(program: &Program) -> Owners {
 /// Whether a view moves neighbours to neighbours, in one run.
 fn straight(view: &tendon_wire::image::View) -> bool {
     let last = VIEW_RANK - 1;
-    view.dims[..last].iter().all(|&dim| dim == 1) && (view.dims[last] == 1 || (view.from[last], view.to[last]) == (1, 1))
+    view.dims[..last].iter().all(|&dim| dim == 1)
+        && (view.dims[last] == 1 || (view.from[last], view.to[last]) == (1, 1))
 }
 
 /// Whether a value may be computed inside another one's storage.

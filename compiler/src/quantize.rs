@@ -71,7 +71,10 @@ struct Layer {
 }
 
 /// Quantizes the dense layers of a program. `rows`: recorded observations, in order.
-pub(crate) fn quantize(program: &Program, rows: &[Vec<f32>]) -> Result<(Program, Quantization), CompileError> {
+pub(crate) fn quantize(
+    program: &Program,
+    rows: &[Vec<f32>],
+) -> Result<(Program, Quantization), CompileError> {
     let n_inputs = program.values[0].len;
     let fail = |problem: String| CompileError::Mismatch(format!("quantization: {problem}"));
     if rows.is_empty() || rows.iter().any(|row| row.len() != n_inputs) {
@@ -275,11 +278,15 @@ impl<'p> Builder<'p> {
             })
             .collect();
         let (weights, row_scales) = rows(gemm, input_scale, &squares);
-        let error = relative(gemm.weights.iter().enumerate().map(|(place, &w)| {
-            (w, f32::from(weights[place]) * row_scales[place / n_in.max(1)])
-        }));
+        let error = relative(
+            gemm.weights
+                .iter()
+                .enumerate()
+                .map(|(place, &w)| (w, f32::from(weights[place]) * row_scales[place / n_in.max(1)])),
+        );
         let plain = [unary::NONE, unary::RELU].contains(&gemm.activation.kind);
-        let multipliers = row_scales.iter().map(|&w| f64::from(w) * f64::from(input_scale) / f64::from(output_scale));
+        let multipliers =
+            row_scales.iter().map(|&w| f64::from(w) * f64::from(input_scale) / f64::from(output_scale));
         let fits = multipliers.clone().all(|multiplier| multiplier < 0.499);
         let to_i16 = self.inner[id] && plain && fits;
         let finish: Vec<u32> = if to_i16 {
@@ -302,7 +309,16 @@ impl<'p> Builder<'p> {
             value = self.push(id, Op::Unary { x: value, f: gemm.activation }, n_out);
         }
         self.place[id] = value;
-        self.layers.push(Layer { from: id, to: value, scale, weights: error, n_in, n_out, input_scale, factors });
+        self.layers.push(Layer {
+            from: id,
+            to: value,
+            scale,
+            weights: error,
+            n_in,
+            n_out,
+            input_scale,
+            factors,
+        });
     }
 
     fn finish(mut self) -> (Program, Vec<Layer>) {
@@ -311,7 +327,10 @@ impl<'p> Builder<'p> {
             .old
             .states
             .iter()
-            .map(|state| crate::program::State { value: self.place[state.value], next: self.place[state.next] })
+            .map(|state| crate::program::State {
+                value: self.place[state.value],
+                next: self.place[state.next],
+            })
             .collect();
         (self.new, self.layers)
     }
@@ -329,9 +348,8 @@ fn equalized(gemm: &mut Gemm, inputs: &[&[f32]]) -> Vec<f32> {
     let most = largest.iter().fold(0.0f32, |most, &w| most.max(w));
     let factors: Vec<f32> = largest.iter().map(|&w| (w / most).max(1e-4)).collect();
     // The rounding of weights brings (largest weight of the row)^2 * sum of x^2, up to a constant.
-    let squares: Vec<f64> = (0..n_in)
-        .map(|k| inputs.iter().map(|row| f64::from(row[k]).powi(2)).sum::<f64>())
-        .collect();
+    let squares: Vec<f64> =
+        (0..n_in).map(|k| inputs.iter().map(|row| f64::from(row[k]).powi(2)).sum::<f64>()).collect();
     let error = |factor: &dyn Fn(usize) -> f64| -> f64 {
         let x: f64 = squares.iter().enumerate().map(|(k, square)| square * factor(k).powi(2)).sum();
         let rows = gemm.weights.chunks(n_in).map(|row| {
@@ -361,14 +379,16 @@ fn rows(gemm: &Gemm, input_scale: f32, squares: &[f64]) -> (Vec<i8>, Vec<f32>) {
         let room = MAX_SUM - 32_768.0 * 0.5 * row.len() as f64 - 1.0;
         let least = ((size / room.max(1.0)) as f32).max(f32::MIN_POSITIVE * 1e6);
         // A few clipped weights may cost less than coarser steps for all.
-        let candidates = (0..8u8).map(|step| (largest / MAX_WEIGHT * (1.0 - 0.05 * f32::from(step))).max(least));
+        let candidates =
+            (0..8u8).map(|step| (largest / MAX_WEIGHT * (1.0 - 0.05 * f32::from(step))).max(least));
         let error = |scale: f32| -> f64 {
             let rounded = |w: f32| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) * scale;
             row.iter().zip(squares).map(|(&w, square)| f64::from(w - rounded(w)).powi(2) * square).sum()
         };
         let scale = candidates.min_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap_or(least);
         scales.push(scale);
-        weights.extend(row.iter().map(|w| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8));
+        weights
+            .extend(row.iter().map(|w| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8));
     }
     (weights, scales)
 }

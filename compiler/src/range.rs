@@ -263,7 +263,8 @@ fn step(weights: &[f32], op: &Operator, arena: &mut [Range]) {
                     reduce::MIN => extreme(&values, f64::min),
                     reduce::PROD => values.iter().fold(Range::point(1.0), |p, &v| p.times(v).rounded()),
                     reduce::L1 => {
-                        let sizes: Vec<Range> = values.iter().map(|&v| function(unary::ABS, 0.0, 0.0, v)).collect();
+                        let sizes: Vec<Range> =
+                            values.iter().map(|&v| function(unary::ABS, 0.0, 0.0, v)).collect();
                         affine(ones, &sizes, 0.0)
                     }
                     _ => {
@@ -282,7 +283,11 @@ fn step(weights: &[f32], op: &Operator, arena: &mut [Range]) {
                     for j in 0..d1 {
                         let part = if op.kind & 2 != 0 { &values[j..] } else { &values[..=j] };
                         let sum = affine(std::iter::repeat_n(1.0, part.len()), part, 0.0);
-                        y[line.0 + j * d2] = if op.kind & 1 != 0 { sum.hull(Range::point(0.0)).widened(values[j].size()) } else { sum };
+                        y[line.0 + j * d2] = if op.kind & 1 != 0 {
+                            sum.hull(Range::point(0.0)).widened(values[j].size())
+                        } else {
+                            sum
+                        };
                     }
                 }
             }
@@ -307,10 +312,13 @@ fn step(weights: &[f32], op: &Operator, arena: &mut [Range]) {
                 .collect()
         }
         // A word stands for two activations: the range of both.
-        opcode::QUANTIZE => pairs(x.chunks(2).map(|pair| {
-            let scaled = hull(pair).times(Range::point(op.alpha.into())).rounded();
-            scaled.map(|x| x.round_ties_even().clamp(-32_768.0, 32_767.0)).widened(1.0)
-        }), n_out),
+        opcode::QUANTIZE => pairs(
+            x.chunks(2).map(|pair| {
+                let scaled = hull(pair).times(Range::point(op.alpha.into())).rounded();
+                scaled.map(|x| x.round_ties_even().clamp(-32_768.0, 32_767.0)).widened(1.0)
+            }),
+            n_out,
+        ),
         opcode::GEMM_8W16A => {
             let block = tendon_wire::image::quantized_block_words(d0);
             let words = numbers(op.weights, d1.div_ceil(4) * block);
@@ -407,9 +415,9 @@ fn windows(weights: &[f32], op: &Operator, w: &Window, x: &[Range]) -> Vec<Range
                 y.push(match (op.opcode, op.kind) {
                     (opcode::POOL, pool::MAX) => extreme(&values, f64::max),
                     (opcode::POOL, pool::SUM) => affine(ones, &values, 0.0),
-                    (opcode::POOL, _) => {
-                        affine(ones, &values, 0.0).times(Range::point(1.0 / values.len().max(1) as f64)).rounded()
-                    }
+                    (opcode::POOL, _) => affine(ones, &values, 0.0)
+                        .times(Range::point(1.0 / values.len().max(1) as f64))
+                        .rounded(),
                     _ => {
                         let (rows, inside) = (c_out.next_multiple_of(4), channel % c_out);
                         let matrix = n(op.weights) + group * rows * c_in * kernel;
@@ -468,7 +476,9 @@ fn function(kind: u8, alpha: f64, beta: f64, x: Range) -> Range {
         unary::ERF | unary::SOFTSIGN => Range::new(-1.0, 1.0),
         unary::SIN | unary::COS => Range::new(-1.0, 1.0),
         // x times a factor between 0 and 1 that falls below 0.31 of dip.
-        unary::GELU | unary::GELU_TANH => Range::new(x.low.clamp(-0.1701, 0.0).min(x.low.max(-0.1701)), x.high.max(0.0)),
+        unary::GELU | unary::GELU_TANH => {
+            Range::new(x.low.clamp(-0.1701, 0.0).min(x.low.max(-0.1701)), x.high.max(0.0))
+        }
         unary::MISH => Range::new(x.low.max(-0.3089), x.high.max(0.0)),
         unary::SOFTPLUS => x.map(|x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
         unary::ATAN => x.map(f64::atan),
@@ -518,10 +528,15 @@ pub fn search(runner: &mut ImageRunner<'_>, inputs: &[Range], seed: u64) -> Resu
     let ends = |x: &[f32]| x.iter().all(|x| x.is_finite());
     let mut found = vec![(ALL.high, ALL.low); n_outputs];
     let mut best: Vec<[Vec<f32>; 2]> = vec![[Vec::new(), Vec::new()]; n_outputs];
-    let mut visit = |runner: &mut ImageRunner<'_>, x: &[f32], best: &mut Vec<[Vec<f32>; 2]>| -> Result<Vec<f32>, String> {
+    let mut visit = |runner: &mut ImageRunner<'_>,
+                     x: &[f32],
+                     best: &mut Vec<[Vec<f32>; 2]>|
+     -> Result<Vec<f32>, String> {
         runner.reset();
         let y = runner.run(x)?;
-        for ((value, (low, high)), best) in y.iter().map(|&y| f64::from(y)).zip(&mut found).zip(best.iter_mut()) {
+        for ((value, (low, high)), best) in
+            y.iter().map(|&y| f64::from(y)).zip(&mut found).zip(best.iter_mut())
+        {
             if value < *low {
                 *low = value;
                 best[0] = x.to_vec();
@@ -555,7 +570,8 @@ pub fn search(runner: &mut ImageRunner<'_>, inputs: &[Range], seed: u64) -> Resu
                 for (index, range) in inputs.iter().enumerate() {
                     let mut moved = x.clone();
                     let width = (range.high - range.low) as f32;
-                    let away = if f64::from(x[index]) > (range.low + range.high) / 2.0 { -1e-3 } else { 1e-3 };
+                    let away =
+                        if f64::from(x[index]) > (range.low + range.high) / 2.0 { -1e-3 } else { 1e-3 };
                     moved[index] += away * width;
                     let slope = sign * (visit(runner, &moved, &mut best)?[output] - y[output]) * away;
                     if slope != 0.0 {

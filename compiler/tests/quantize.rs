@@ -37,7 +37,10 @@ fn actions_stay_close_on_inputs_that_were_not_recorded() {
             let error = difference(&plain.image, &small.image, &random_inputs(sizes[0], 200, 2));
             println!("{sizes:?} {hidden:?}: {error:.2e} (recorded {:.2e})", report.output);
             assert!(error < 0.012, "{sizes:?} {hidden:?}: {error}");
-            assert!(report.layers.iter().all(|layer| layer.clipped == 0.0 && layer.weights < 0.01), "{report:?}");
+            assert!(
+                report.layers.iter().all(|layer| layer.clipped == 0.0 && layer.weights < 0.01),
+                "{report:?}"
+            );
         }
     }
 }

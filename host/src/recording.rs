@@ -3,10 +3,10 @@
 //! Append-only and self-delimiting: a crash loses at most the last frame, and a damaged frame costs itself
 //! alone. Whoever reads the link can read a recording.
 
-use tendon_runtime::{Contract, ObservationBuilder, check_state};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use tendon_runtime::{Contract, ObservationBuilder, check_state};
 use tendon_runtime::{RawState, node};
 use tendon_wire::codec::Encode;
 use tendon_wire::frame::{Decoder, MAX_FRAME};

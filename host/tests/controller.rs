@@ -7,9 +7,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 use tendon::hil::run_task;
 use tendon::link::{ControllerKind, LinkError, Session, Transport};
-use tendon_runtime::{Cause, Refusal, State};
 use tendon_compiler::parity::{ImageRunner, random_inputs};
 use tendon_compiler::sample::{Sample, operators};
+use tendon_runtime::{Cause, Refusal, State};
 use tendon_sim::Environment;
 use tendon_wire::message::{Action, Message};
 

@@ -123,9 +123,14 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
         opcode::GATHER => all(&[n_out, 14]),
         opcode::TAKE | opcode::SCATTER => {
             let places = all(&[d0, d3]);
-            all(&[n_out.max(all(&[places, d2])), 30]).saturating_add(all(&[places, 80])).saturating_add(copied).saturating_add(160)
+            all(&[n_out.max(all(&[places, d2])), 30])
+                .saturating_add(all(&[places, 80]))
+                .saturating_add(copied)
+                .saturating_add(160)
         }
-        opcode::REDUCE | opcode::ARG => all(&[n_in, 18]).saturating_add(all(&[n_out, 60])).saturating_add(160),
+        opcode::REDUCE | opcode::ARG => {
+            all(&[n_in, 18]).saturating_add(all(&[n_out, 60])).saturating_add(160)
+        }
         opcode::TOP => all(&[n_out, all(&[d1, 34]).saturating_add(60)]),
         opcode::CUMULATE => all(&[n_out, 26]).saturating_add(all(&[d0, d2, 60])).saturating_add(copied),
         opcode::SOFTMAX => all(&[n_out, 100]).saturating_add(all(&[d0, d2, 220])).saturating_add(copied),
@@ -139,7 +144,8 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
                 let (c_in, c_out) = (u64::from(w.channels) / groups, u64::from(w.channels_out) / groups);
                 let rows = all(&[c_in, w.kernel_h.into()]);
                 let patch = all(&[rows, w.kernel_w.into()]);
-                let gathered = all(&[patch, 14]).saturating_add(all(&[rows, 70])).saturating_add(all(&[c_in, 30]));
+                let gathered =
+                    all(&[patch, 14]).saturating_add(all(&[rows, 70])).saturating_add(all(&[c_in, 30]));
                 let pixel = of_dense(patch, c_out).saturating_add(gathered).saturating_add(all(&[c_out, 14]));
                 let pixels = all(&[d0, groups, w.height_out.into(), w.width_out.into()]);
                 all(&[pixels, pixel.saturating_add(160)]).saturating_add(function).saturating_add(500)

@@ -65,8 +65,7 @@ impl<'a> Network<'a> {
         let mut work = 0u64;
         for (row, operator) in operators.iter().enumerate() {
             let shape = check_operator(operator, weights, plan.arena_len);
-            let shape =
-                shape.map_err(|(field, value)| NetworkError { row: row as u32, field, value })?;
+            let shape = shape.map_err(|(field, value)| NetworkError { row: row as u32, field, value })?;
             work = work.saturating_add(shape.work);
         }
         check(work <= MAX_WORK, "work", work.min(u32::MAX.into()) as u32)?;
@@ -178,7 +177,14 @@ impl<'a> Network<'a> {
                     let each = op.kind & 1 != 0;
                     let updates = op.dims[0].wrapping_mul(op.dims[3]).wrapping_mul(op.dims[2]);
                     let indices = operands.second(op, if each { updates } else { op.dims[3] })?;
-                    kernels::scatter(op.kind >> 1, y, indices, operands.third(op, updates)?, [d1, d2, d3], each);
+                    kernels::scatter(
+                        op.kind >> 1,
+                        y,
+                        indices,
+                        operands.third(op, updates)?,
+                        [d1, d2, d3],
+                        each,
+                    );
                 }
                 _ => {
                     let y = arena.get_mut(range(op.output, op.n_out))?;
@@ -242,8 +248,10 @@ impl<'a> Network<'a> {
         let (operands, out) = self.split(op, shape.room, arena)?;
         let x = operands.first(op)?;
         let (y, room) = out.split_at_mut_checked(op.n_out as usize)?;
-        let parameters =
-            [self.weights.get(range(op.weights, shape.weights))?, self.weights.get(range(op.bias, shape.bias))?];
+        let parameters = [
+            self.weights.get(range(op.weights, shape.weights))?,
+            self.weights.get(range(op.bias, shape.bias))?,
+        ];
         kernels::conv(w, parameters, x, y, room);
         functions::map(op.kind, op.alpha, op.beta, y);
         Some(())
@@ -251,7 +259,12 @@ impl<'a> Network<'a> {
 
     /// The output with `room` behind it, and everything around it to take operands from.
     #[inline(always)]
-    fn split<'m>(&self, op: &Operator, room: u32, arena: &'m mut [f32]) -> Option<(Operands<'m>, &'m mut [f32])>
+    fn split<'m>(
+        &self,
+        op: &Operator,
+        room: u32,
+        arena: &'m mut [f32],
+    ) -> Option<(Operands<'m>, &'m mut [f32])>
     where
         'a: 'm,
     {
@@ -537,10 +550,22 @@ fn shape(op: &Operator, weights: &[f32]) -> Result<Option<Shape>, (&'static str,
 fn conv_sizes(w: &Window) -> Option<Shape> {
     const MOST: u32 = 1 << 15;
     let sizes = [
-        w.channels, w.height, w.width, w.channels_out, w.height_out, w.width_out, w.kernel_h, w.kernel_w,
-        w.stride_h, w.stride_w, w.dilation_h, w.dilation_w, w.groups,
+        w.channels,
+        w.height,
+        w.width,
+        w.channels_out,
+        w.height_out,
+        w.width_out,
+        w.kernel_h,
+        w.kernel_w,
+        w.stride_h,
+        w.stride_w,
+        w.dilation_h,
+        w.dilation_w,
+        w.groups,
     ];
-    let plausible = sizes.iter().all(|&size| (1..=MOST).contains(&size)) && w.pad_top < MOST && w.pad_left < MOST;
+    let plausible =
+        sizes.iter().all(|&size| (1..=MOST).contains(&size)) && w.pad_top < MOST && w.pad_left < MOST;
     let divides = plausible && w.channels.is_multiple_of(w.groups) && w.channels_out.is_multiple_of(w.groups);
     if !divides || w.reserved != 0 {
         return None;
@@ -548,7 +573,12 @@ fn conv_sizes(w: &Window) -> Option<Shape> {
     let (c_in, c_out) = (w.channels.checked_div(w.groups)?, w.channels_out.checked_div(w.groups)?);
     let patch = product(&[c_in, w.kernel_h, w.kernel_w])?;
     let bias = product(&[w.groups, padded_rows(c_out)])?;
-    Some(Shape { weights: bias.checked_mul(patch)?, bias, room: patch.checked_add(c_out)?, ..Shape::default() })
+    Some(Shape {
+        weights: bias.checked_mul(patch)?,
+        bias,
+        room: patch.checked_add(c_out)?,
+        ..Shape::default()
+    })
 }
 
 /// Whether every index of a view lies below `len`.
@@ -566,7 +596,11 @@ fn check_operator(op: &Operator, weights: &[f32], arena_len: u32) -> Result<Shap
     let check = |ok, field, value| if ok { Ok(()) } else { Err((field, value)) };
     let weights_len = weights.len().min(u32::MAX as usize) as u32;
     check(op.constant < 8, "constant", op.constant.into())?;
-    check(op.alpha.is_finite() || op.opcode == opcode::UNARY || op.opcode == opcode::FILL, "alpha", op.alpha.to_bits())?;
+    check(
+        op.alpha.is_finite() || op.opcode == opcode::UNARY || op.opcode == opcode::FILL,
+        "alpha",
+        op.alpha.to_bits(),
+    )?;
     let shape = shape(op, weights)?.ok_or(("dims", op.dims[0]))?;
     check(op.n_in == shape.input, "n_in", op.n_in)?;
     check(op.n_out > 0 && op.n_out == shape.output, "n_out", op.n_out)?;

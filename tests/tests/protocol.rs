@@ -117,7 +117,9 @@ fn refusals() -> Vec<(u32, String)> {
         Refusal::SelfTest => "a golden vector differs; detail: its number",
         Refusal::Memory => "the image does not fit the controller's memory; detail: f32 needed",
         Refusal::Input => "the input has not the network's length; detail: that length",
-        Refusal::Slow => "one inference would take more than three quarters of the control period; detail: its bound, us",
+        Refusal::Slow => {
+            "one inference would take more than three quarters of the control period; detail: its bound, us"
+        }
         Refusal::Rollback => "the image's rollback counter is below the stored one; detail: the stored one",
     }));
     rows
@@ -261,7 +263,12 @@ fn image() -> String {
             ),
         ),
         (1, format!("Operators of {} bytes, in order of execution", size_of::<Operator>())),
-        (2, format!("Weights, words of 4 bytes: f32, tables and records; a Gemm matrix in blocks of {GEMM_ROWS} interleaved rows")),
+        (
+            2,
+            format!(
+                "Weights, words of 4 bytes: f32, tables and records; a Gemm matrix in blocks of {GEMM_ROWS} interleaved rows"
+            ),
+        ),
         (3, format!("Plan, {} bytes: sizes and costs", size_of::<Plan>())),
         (4, "Golden vectors, f32: input, output, again and again".to_owned()),
         (5, "Manifest: the contract as JSON; controllers do not read it".to_owned()),

@@ -73,7 +73,10 @@ pub fn supported_operators() -> Vec<&'static str> {
 
 /// Lowers a whole graph. The program's input is the inputs that are no state, one after the other; its output
 /// likewise, and its parts come beside it. `states`: names of inputs, and of the outputs that become them.
-pub(crate) fn lower(model: &Model, states: &[(String, String)]) -> Result<(Program, Vec<Port>), CompileError> {
+pub(crate) fn lower(
+    model: &Model,
+    states: &[(String, String)],
+) -> Result<(Program, Vec<Port>), CompileError> {
     let is_state = |name: &str| states.iter().any(|(input, _)| input == name);
     let mut context = Context {
         program: Program::new(),
@@ -209,15 +212,21 @@ impl Context {
         for name in model.outputs.iter().filter(|name| !states.iter().any(|(_, output)| output == *name)) {
             let tensor = self.tensors.get(name).cloned();
             let tensor = tensor.ok_or_else(|| fail(format!("the output `{name}` has no value")))?;
-            let tensor = self.computed(tensor).map_err(|problem| fail(format!("output `{name}`: {problem}")))?;
+            let tensor =
+                self.computed(tensor).map_err(|problem| fail(format!("output `{name}`: {problem}")))?;
             if tensor.len() == 0 {
-                return Err(fail(format!("output `{name}` of shape {:?} is empty: export the policy without it", tensor.shape)));
+                return Err(fail(format!(
+                    "output `{name}` of shape {:?} is empty: export the policy without it",
+                    tensor.shape
+                )));
             }
             parts.push(tensor.id);
             ports.push(Port { name: name.clone(), shape: tensor.shape, kind: tensor.kind });
         }
         if parts.is_empty() {
-            return Err(fail("every output is a state: export the policy with its actions as an output".into()));
+            return Err(fail(
+                "every output is a state: export the policy with its actions as an output".into(),
+            ));
         }
         if parts.iter().all(|&part| self.program.is_const(part)) {
             return Err(fail(format!(
@@ -305,7 +314,12 @@ impl Context {
     }
 
     /// A constant tensor.
-    pub(crate) fn fixed(&mut self, values: Vec<f32>, shape: Vec<usize>, kind: Kind) -> Result<Computed, String> {
+    pub(crate) fn fixed(
+        &mut self,
+        values: Vec<f32>,
+        shape: Vec<usize>,
+        kind: Kind,
+    ) -> Result<Computed, String> {
         Ok(Computed { id: self.floats(values)?, shape, kind })
     }
 
@@ -313,7 +327,10 @@ impl Context {
     pub(crate) fn sound(&self, x: &Computed) -> Result<(), String> {
         match self.program.values[x.id].len {
             len if len == x.len() => Ok(()),
-            len => Err(format!("a tensor of {len} elements does not have shape {:?}: the node is malformed", x.shape)),
+            len => Err(format!(
+                "a tensor of {len} elements does not have shape {:?}: the node is malformed",
+                x.shape
+            )),
         }
     }
 
@@ -327,7 +344,9 @@ impl Context {
     pub(crate) fn whole(&self, tensor: &Tensor) -> Option<Vec<i64>> {
         match tensor {
             Tensor::Known { values, .. } => Some(values.to_vec()),
-            Tensor::Value { value, .. } => Some(self.data(*value)?.iter().map(|&value| value as i64).collect()),
+            Tensor::Value { value, .. } => {
+                Some(self.data(*value)?.iter().map(|&value| value as i64).collect())
+            }
         }
     }
 
@@ -358,7 +377,9 @@ impl Context {
                 let exact = |&value: &i64| {
                     let in_range = (-MAX_EXACT..=MAX_EXACT).contains(&value);
                     in_range.then_some(value as f32).ok_or_else(|| {
-                        format!("the integer {value} is beyond {MAX_EXACT}, which `f32` does not hold exactly")
+                        format!(
+                            "the integer {value} is beyond {MAX_EXACT}, which `f32` does not hold exactly"
+                        )
                     })
                 };
                 let floats = values.iter().map(exact).collect::<Result<Vec<f32>, _>>()?;
@@ -371,7 +392,11 @@ impl Context {
     pub(crate) fn value(&mut self, node: &Node, index: usize) -> Result<Computed, String> {
         let tensor = self.input(node, index)?;
         if elements(tensor.shape())? == 0 {
-            return Err(format!("input {index} (`{}`) of shape {:?} is empty", node.inputs[index], tensor.shape()));
+            return Err(format!(
+                "input {index} (`{}`) of shape {:?} is empty",
+                node.inputs[index],
+                tensor.shape()
+            ));
         }
         self.computed(tensor)
     }
@@ -406,7 +431,12 @@ impl Context {
     }
 
     /// Axes or sizes: a constant input, or in older files an attribute.
-    pub(crate) fn integers_or(&mut self, node: &Node, index: usize, name: &str) -> Result<Option<Vec<i64>>, String> {
+    pub(crate) fn integers_or(
+        &mut self,
+        node: &Node,
+        index: usize,
+        name: &str,
+    ) -> Result<Option<Vec<i64>>, String> {
         match self.integers(node, index)? {
             Some(values) => Ok(Some(values)),
             None => node.ints(name),

@@ -94,12 +94,16 @@ impl Layer {
         }
         let bias = match context.known(node, 3)? {
             Some((bias, shape)) if shape == [count, 2 * rows] => bias.to_vec(),
-            Some((_, shape)) => return Err(format!("biases have shape {shape:?}, expected {:?}", [count, 2 * rows])),
+            Some((_, shape)) => {
+                return Err(format!("biases have shape {shape:?}, expected {:?}", [count, 2 * rows]));
+            }
             None => vec![0.0; count * 2 * rows],
         };
         let lengths = match context.integers(node, 4)? {
             Some(lengths) if lengths.iter().all(|&length| length == steps as i64) => None,
-            Some(lengths) if lengths.len() == batch && lengths.iter().all(|l| (0..=steps as i64).contains(l)) => {
+            Some(lengths)
+                if lengths.len() == batch && lengths.iter().all(|l| (0..=steps as i64).contains(l)) =>
+            {
                 Some(lengths.iter().map(|&length| length as usize).collect())
             }
             Some(lengths) => return Err(format!("sequence_lens {lengths:?} do not fit {steps} steps")),
@@ -134,9 +138,13 @@ impl Layer {
                     return Ok(Computed { id: zeros, shape: vec![batch, hidden], kind: x.kind });
                 }
                 let initial = context.value(node, index)?;
-                let (along, expected) = if batch_first { (1, [batch, count, hidden]) } else { (0, [count, batch, hidden]) };
+                let (along, expected) =
+                    if batch_first { (1, [batch, count, hidden]) } else { (0, [count, batch, hidden]) };
                 if initial.shape != expected {
-                    return Err(format!("input {index} has shape {:?}, expected {expected:?}", initial.shape));
+                    return Err(format!(
+                        "input {index} has shape {:?}, expected {expected:?}",
+                        initial.shape
+                    ));
                 }
                 let own = context.part(&initial, along, place, 1)?;
                 Ok(Computed { shape: vec![batch, hidden], ..own })
@@ -176,7 +184,8 @@ impl Layer {
             weights.extend_from_slice(&direction.input[row * self.n_in..(row + 1) * self.n_in]);
             weights.extend_from_slice(&direction.recurrent[row * self.hidden..(row + 1) * self.hidden]);
         }
-        let bias = (first..last).map(|row| direction.input_bias[row] + direction.recurrent_bias[row]).collect();
+        let bias =
+            (first..last).map(|row| direction.input_bias[row] + direction.recurrent_bias[row]).collect();
         let sum = context.dense(joined, weights, bias)?;
         self.activated(context, &sum, f)
     }
@@ -270,8 +279,10 @@ impl Layer {
             if !wanted(index) || last.is_empty() {
                 continue;
             }
-            let parts: Vec<Computed> =
-                last.into_iter().map(|part| Computed { shape: vec![1, self.batch, self.hidden], ..part }).collect();
+            let parts: Vec<Computed> = last
+                .into_iter()
+                .map(|part| Computed { shape: vec![1, self.batch, self.hidden], ..part })
+                .collect();
             let mut y = match &*parts {
                 [only] => only.clone(),
                 parts => context.concatenated(parts, 0)?,
@@ -312,7 +323,8 @@ fn gru(context: &mut Context, node: &Node) -> Result<(), String> {
         let (f, g) = (direction.activations[0], direction.activations[1]);
         let joined = layer.joined(context, x, h)?;
         let gates = layer.gates(context, direction, &joined, 0..2, f)?;
-        let (z, r) = (context.part(&gates, 1, 0, layer.hidden)?, context.part(&gates, 1, layer.hidden, layer.hidden)?);
+        let (z, r) =
+            (context.part(&gates, 1, 0, layer.hidden)?, context.part(&gates, 1, layer.hidden, layer.hidden)?);
         let from_x = layer.half(context, x, [&direction.input, &direction.input_bias], 2..3)?;
         let from_h = if before {
             let own = layer.half(context, h, [&direction.recurrent, &direction.recurrent_bias], 2..3)?;

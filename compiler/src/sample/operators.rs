@@ -1,8 +1,8 @@
 //! One small network per operator of the runtime and per kind of it, to compare bits between two machines.
 
+use super::{float_tensor, int_attribute, int_tensor, ints_attribute, model, node};
 use crate::parity::random_inputs;
 use crate::{CompileError, Compiled, ContractChoice, Options, compile};
-use super::{float_tensor, int_attribute, int_tensor, ints_attribute, model, node};
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 /// A network around one operator of the runtime: `x` of [`Sample::N_INPUTS`] elements to `y`.
@@ -360,5 +360,9 @@ fn places(samples: &mut Samples) {
         node("Tanh", &["sum"], &["h_out"], vec![]),
         node("Mul", &["h_out", "x"], &["y"], vec![]),
     ];
-    samples.0.push(Sample { name: "state".into(), onnx: super::with_state(nodes, Sample::N_INPUTS), quantized: false });
+    samples.0.push(Sample {
+        name: "state".into(),
+        onnx: super::with_state(nodes, Sample::N_INPUTS),
+        quantized: false,
+    });
 }

@@ -70,7 +70,12 @@ pub(super) fn cost(nets: u64, inputs: usize, json: Option<&PathBuf>) -> Result<(
             beyond.push(format!("{name}: {counted} counted, bound {bound}"));
         }
         if networks.len() < 300 || !dense {
-            table.push(vec![name.clone(), (least * PER_COUNT).to_string(), bound.to_string(), format!("{ratio:.2}")]);
+            table.push(vec![
+                name.clone(),
+                (least * PER_COUNT).to_string(),
+                bound.to_string(),
+                format!("{ratio:.2}"),
+            ]);
         }
         rows.push(Measured {
             case: name.clone(),

@@ -14,7 +14,9 @@ use tendon_compiler::parity::{
     ImageRunner, OnnxRunner, Report, TOLERANCE, compare, compare_recorded, output_labels, random_inputs,
 };
 use tendon_compiler::trace::Trace;
-use tendon_compiler::{ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, range};
+use tendon_compiler::{
+    ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, range,
+};
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
 
@@ -81,7 +83,10 @@ fn recorded(path: &Path, image: &AlignedBytes) -> Result<Vec<Vec<f32>>> {
         return Ok(trace.observations);
     }
     let contract = policy.contract.with_context(|| {
-        format!("{}: a recording holds raw states; without a contract they are no observations: give a CSV", name())
+        format!(
+            "{}: a recording holds raw states; without a contract they are no observations: give a CSV",
+            name()
+        )
     })?;
     let recording = Recording::read(path).with_context(|| format!("{}: cannot be read", name()))?;
     let rows = recording.observations(&contract);
@@ -173,7 +178,8 @@ fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes) 
             (1..=CLOSED_LOOP_SEEDS)
                 .map(|seed| {
                     let mut environment = task.make()?;
-                    Ok(run_task(&mut session, &mut environment, hash, seed, 500, None, |_, _| ())?.total_reward)
+                    Ok(run_task(&mut session, &mut environment, hash, seed, 500, None, |_, _| ())?
+                        .total_reward)
                 })
                 .collect()
         })
@@ -281,7 +287,10 @@ fn print_bounds(image: &AlignedBytes, assumed: f64) -> Result<()> {
     let mut runner = ImageRunner::new(image)?;
     let (inputs, open) = range::input_ranges(runner.policy(), contract.as_ref(), assumed);
     if open > 0 {
-        println!("{open} of {} inputs have no range in the contract: +-{assumed} is assumed (--assume)", inputs.len());
+        println!(
+            "{open} of {} inputs have no range in the contract: +-{assumed} is assumed (--assume)",
+            inputs.len()
+        );
     }
     let bounds = range::output_bounds(&runner.policy().network, &inputs);
     let reached = range::search(&mut runner, &inputs, 1).map_err(|error| anyhow!(error))?;
@@ -297,7 +306,9 @@ fn print_bounds(image: &AlignedBytes, assumed: f64) -> Result<()> {
         ]);
     }
     print_table(&table);
-    println!("bound: intervals with the runtime's rounding, for all inputs in range; search: corners and projected gradient");
+    println!(
+        "bound: intervals with the runtime's rounding, for all inputs in range; search: corners and projected gradient"
+    );
     Ok(())
 }
 

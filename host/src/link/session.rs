@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden, MAX_CHUNK,
-    Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden,
+    MAX_CHUNK, Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.

@@ -96,8 +96,20 @@ pub(crate) fn scatter(
     let f = |old: f32, new: f32| match kind {
         1 => old + new,
         2 => old * new,
-        3 => if new > old { new } else { old },
-        4 => if new < old { new } else { old },
+        3 => {
+            if new > old {
+                new
+            } else {
+                old
+            }
+        }
+        4 => {
+            if new < old {
+                new
+            } else {
+                old
+            }
+        }
         _ => new,
     };
     let blocks = y.chunks_mut(n.saturating_mul(inner).max(1));

@@ -23,7 +23,14 @@ fn rows(w: &Window, oy: u32, ox: u32) -> (Range<u32>, Range<u32>, i32, i32) {
 
 /// One pixel row of a channel below the kernel row `ky`: the pixels from the kernel column `kx` on.
 #[inline(always)]
-fn pixels<'x>(w: &Window, plane: &'x [f32], y: i32, x: i32, ky: u32, kx: &Range<u32>) -> impl Iterator<Item = &'x f32> {
+fn pixels<'x>(
+    w: &Window,
+    plane: &'x [f32],
+    y: i32,
+    x: i32,
+    ky: u32,
+    kx: &Range<u32>,
+) -> impl Iterator<Item = &'x f32> {
     let row = y.wrapping_add(ky.wrapping_mul(w.dilation_h) as i32) as u32;
     let column = x.wrapping_add(kx.start.wrapping_mul(w.dilation_w) as i32) as u32;
     let first = row.wrapping_mul(w.width).wrapping_add(column) as usize;
@@ -34,13 +41,7 @@ fn pixels<'x>(w: &Window, plane: &'x [f32], y: i32, x: i32, ky: u32, kx: &Range<
 /// `y[o] = W[o] * patch + b[o]` for every pixel out. `weights`: for each group packed rows as [`gemm_linear`] takes
 /// them; `room`: `[channels / groups * kernel + channels_out / groups]`, overwritten.
 #[inline(always)]
-pub(crate) fn conv(
-    w: &Window,
-    [weights, bias]: [&[f32]; 2],
-    x: &[f32],
-    y: &mut [f32],
-    room: &mut [f32],
-) {
+pub(crate) fn conv(w: &Window, [weights, bias]: [&[f32]; 2], x: &[f32], y: &mut [f32], room: &mut [f32]) {
     let groups = w.groups.max(1);
     let (c_in, c_out) = ((w.channels / groups) as usize, (w.channels_out / groups) as usize);
     let kernel = w.kernel_h.wrapping_mul(w.kernel_w) as usize;
@@ -59,7 +60,8 @@ pub(crate) fn conv(
         for oy in 0..w.height_out {
             for ox in 0..w.width_out {
                 let (ky, kx, top, left) = rows(w, oy, ox);
-                let whole = ky.end.wrapping_sub(ky.start) == w.kernel_h && kx.end.wrapping_sub(kx.start) == w.kernel_w;
+                let whole = ky.end.wrapping_sub(ky.start) == w.kernel_h
+                    && kx.end.wrapping_sub(kx.start) == w.kernel_w;
                 if whole && w.dilation_w == 1 {
                     // Nearly every pixel: rows of the kernel lie in one piece.
                     let first = (top as u32).wrapping_mul(w.width).wrapping_add(left as u32) as usize;

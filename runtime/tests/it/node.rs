@@ -237,7 +237,9 @@ fn a_bare_network_infers_but_is_never_armed() {
     }
     assert_eq!(node.arm(), Err((Refusal::NoContract, 0)));
     let input = Floats::from_slice(&parts.golden[..6]).unwrap();
-    let Some(Message::Inferred(Inferred { output, .. })) = node.send(Infer { reset: 0, input }) else { panic!() };
+    let Some(Message::Inferred(Inferred { output, .. })) = node.send(Infer { reset: 0, input }) else {
+        panic!()
+    };
     assert_eq!(output, parts.golden[6..9]);
     let input = Floats::from_slice(&[0.0; 5]).unwrap();
     assert_eq!(node.command(Infer { reset: 0, input }), Err((Refusal::Input, 6)));

@@ -6,8 +6,8 @@ use tendon_runtime::spec::{Mode, Signal, TermSpec};
 use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
-    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, binary,
-    opcode, unary,
+    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, binary, opcode,
+    unary,
 };
 
 /// Places of the joints in the robot's raw state: policy joint `i` is robot joint `ROBOT_INDEX[i]`.
