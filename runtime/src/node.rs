@@ -13,6 +13,7 @@ use tendon_wire::message::{
     Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
     TO_HOST, Telemetry, Text,
 };
+use tendon_wire::mutation::{Check, removed};
 
 /// In lockstep the host's clock stands still with the host, so silence is measured on the board's.
 pub const LOCKSTEP_SILENCE_US: u64 = 3_000_000;
@@ -221,7 +222,7 @@ impl<'m> Control<'m> {
     /// Takes a raw state. In lockstep it is a tick, and the action comes back at once.
     pub fn raw_state(&mut self, state: &RawState) -> Option<Action> {
         let newer = |last: u32| (state.sequence.wrapping_sub(last) as i32) > 0;
-        if !self.last_sequence.is_none_or(newer) {
+        if !self.last_sequence.is_none_or(newer) && !removed(Check::StateSequence) {
             self.counters.old_states = self.counters.old_states.wrapping_add(1);
             return None;
         }
