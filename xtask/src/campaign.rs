@@ -1,7 +1,8 @@
 //! `campaign NAME`: attempts to break what is promised. Most are of `tests/src/campaign`; two have a program of
 //! their own.
 
-use crate::{built, cargo, conformance, firmware, root, run, target, tendon};
+use crate::firmware::{self, BOARDS};
+use crate::{cargo, conformance, on_board, root, run, target, tendon};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -22,15 +23,9 @@ pub(crate) fn campaign(words: &[&str]) -> Result<(), String> {
             }
             Ok(())
         }
+        ["mutants"] => mutants(),
         ["conformance", rest @ ..] => conformance::campaign(rest),
-        ["learning", rest @ ..] => {
-            let short: &[&str] = &["--seeds", "1", "--iterations", "4"];
-            let mut words = vec!["bench", "learning"];
-            for word in rest {
-                if *word == "--short" { words.extend(short) } else { words.push(word) }
-            }
-            run(&mut tendon(&words))
-        }
+        ["learning", rest @ ..] => run(&mut tendon(&[&["bench", "learning"], rest].concat())),
         ["all", rest @ ..] => tests(rest),
         [name, ..] if NAMES.iter().any(|(known, _)| known == name) => tests(words),
         [name, ..] => Err(format!("there is no campaign `{name}`; `cargo xtask campaign --list` names them")),
@@ -43,19 +38,23 @@ fn tests(words: &[&str]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().copied().filter(|word| *word != "all").collect();
     let mutate = words.contains(&"--mutate");
     let mut command = Command::new(if mutate { mutant()? } else { program(&[], "campaign")? });
-    let elf = if mutate { firmware::build_mutant()? } else { built()? };
+    let firmware = if mutate {
+        firmware::mutants()?
+    } else {
+        on_board(BOARDS[0].name, |board| board.build().map(|_| ())).map(|()| firmware::folder())?
+    };
     // Relative names are the caller's.
     command.current_dir(std::env::current_dir().map_err(|error| error.to_string())?);
-    run(command.args(words).env("TENDON_FIRMWARE", elf))
+    run(command.args(words).env("TENDON_FIRMWARE", firmware))
 }
 
 /// Every campaign in its short form with each of its checks taken away. Prints `N passed, N failed`.
 pub(crate) fn mutants() -> Result<(), String> {
-    let (program, elf) = (mutant()?, firmware::build_mutant()?);
+    let (program, firmware) = (mutant()?, firmware::mutants()?);
     let mut missed = Vec::new();
     for (name, _) in NAMES {
         let mut command = Command::new(&program);
-        command.args([name, "--short", "--mutate"]).current_dir(root()).env("TENDON_FIRMWARE", &elf);
+        command.args([name, "--short", "--mutate"]).current_dir(root()).env("TENDON_FIRMWARE", &firmware);
         let status = command.status().map_err(|error| format!("{}: {error}", program.display()))?;
         // 1: every hole found. 0: one was missed. Else: it could not run.
         if status.code() != Some(1) {
@@ -66,7 +65,10 @@ pub(crate) fn mutants() -> Result<(), String> {
     if missed.is_empty() {
         Ok(())
     } else {
-        Err(format!("with a safety check taken away these campaigns did not find the hole: {}", missed.join(", ")))
+        Err(format!(
+            "with a safety check taken away these campaigns did not find the hole: {}",
+            missed.join(", ")
+        ))
     }
 }
 
@@ -77,7 +79,9 @@ fn mutant() -> Result<PathBuf, String> {
 /// Builds the program of the campaigns and keeps it under this name: both forms have the same one in cargo's eyes.
 fn program(arguments: &[&str], name: &str) -> Result<PathBuf, String> {
     let mut command = cargo();
-    command.args(["build", "--release", "--locked", "-p", "tendon-tests", "--bin", "campaign"]).args(arguments);
+    command
+        .args(["build", "--release", "--locked", "-p", "tendon-tests", "--bin", "campaign"])
+        .args(arguments);
     if !arguments.is_empty() {
         command.env("TENDON_CAMPAIGN", "1");
     }

@@ -9,9 +9,10 @@ mod names;
 mod replay;
 mod world;
 
-pub use names::NAMES;
+use names::NAMES;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use std::cmp::Ordering;
 use std::fmt::Display;
 use std::path::PathBuf;
 use tendon_wire::mutation::Check;
@@ -22,7 +23,7 @@ const SHOWN: u64 = 5;
 /// One campaign.
 #[derive(Debug)]
 pub struct Campaign {
-    /// As in [`NAMES`].
+    /// As in `names.rs`.
     pub name: &'static str,
     /// Acceptance gates that it covers.
     pub gates: &'static [u8],
@@ -32,7 +33,7 @@ pub struct Campaign {
     pub run: fn(&mut Run) -> Result<(), String>,
 }
 
-/// Every campaign, in the order of [`NAMES`].
+/// Every campaign, in the order of `names.rs`.
 pub const CAMPAIGNS: &[Campaign] = &[frames::FLIPS, frames::DECODER, frames::RESYNC, replay::REPLAY];
 
 /// How much is tried, and what came of it.
@@ -104,8 +105,8 @@ impl Run {
     pub fn at_most(&mut self, metric: impl Display, unit: &'static str, value: f64, limit: f64) {
         let metric = metric.to_string();
         self.row(&metric, unit, value, Some(format!("<= {limit}")));
-        // Written so that NaN is a hole.
-        if !(value <= limit) {
+        // NaN is a hole.
+        if value.partial_cmp(&limit).is_none_or(Ordering::is_gt) {
             self.hole(1, format!("{metric}: {value} {unit}, at most {limit}"));
         }
     }
@@ -290,4 +291,20 @@ fn survives(campaign: &Campaign, options: &Options, rows: &mut Vec<Row>) -> Resu
 fn survives(_: &Campaign, _: &Options, _: &mut [Row]) -> Result<bool, String> {
     Err("this program carries every check: use `cargo xtask campaign NAME --mutate`, which builds another"
         .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_every_campaign_and_each_has_a_gate_a_test_and_a_check_to_take_away() {
+        let source = include_str!("../../tests/campaigns.rs");
+        let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(CAMPAIGNS.iter().map(|campaign| campaign.name).collect::<Vec<_>>(), names);
+        for campaign in CAMPAIGNS {
+            assert!(source.contains(&format!("_held \"{}\"", campaign.name)), "{}: no test", campaign.name);
+            assert!(!campaign.guards.is_empty() && !campaign.gates.is_empty(), "{}", campaign.name);
+        }
+    }
 }

@@ -45,7 +45,6 @@ impl Node<'_> {
             let (mut session, _) =
                 tendon::link::Session::open(&mut controller).map_err(|error| error.to_string())?;
             session.upload(image, |_| ()).map_err(|error| error.to_string())?;
-            drop(session);
             f(&mut Node { controller, decoder: Decoder::new() })
         })
     }
