@@ -6,6 +6,7 @@
 
 mod frames;
 mod names;
+mod record;
 mod replay;
 mod world;
 
@@ -15,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::time::Instant;
 use tendon_wire::mutation::Check;
 
 /// Holes whose description is printed; the others are counted.
@@ -193,10 +195,12 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// Of everything random.
     pub seed: u64,
+    /// Write the figures into docs/campaigns.md.
+    pub record: bool,
 }
 
 impl Options {
-    /// Reads `[NAME..] [--short] [--mutate] [--json FILE] [--seed N]`.
+    /// Reads `[NAME..] [--short] [--mutate] [--json FILE] [--seed N] [--record]`.
     ///
     /// # Errors
     /// The word that is not understood.
@@ -208,6 +212,7 @@ impl Options {
             match word.as_str() {
                 "--short" => options.short = true,
                 "--mutate" => options.mutate = true,
+                "--record" => options.record = true,
                 "--json" => options.json = Some(value("a file")?.into()),
                 "--seed" => {
                     let number = value("a number")?;
@@ -240,11 +245,21 @@ pub fn main(options: &Options) -> Result<bool, String> {
             continue;
         }
         let mut run = Run::new(campaign, options.short, options.seed);
+        let start = Instant::now();
         let result = (campaign.run)(&mut run);
+        let took = start.elapsed();
         run.table();
         result.map_err(|problem| format!("{}: {problem}", campaign.name))?;
         println!("{}: {}", campaign.name, if run.holes == 0 { "held" } else { "BROKEN" });
         held &= run.holes == 0;
+        if options.record {
+            let file = crate::root().join("docs/campaigns.md");
+            let fail = |error: std::io::Error| format!("{}: {error}", file.display());
+            let promise = NAMES.iter().find(|(name, _)| *name == campaign.name).map_or("", |(_, promise)| promise);
+            let document = std::fs::read_to_string(&file).map_err(fail)?;
+            let document = record::put(&document, campaign, promise, &run.rows, took);
+            std::fs::write(&file, document).map_err(fail)?;
+        }
         rows.extend(run.rows);
     }
     if let Some(file) = &options.json {
