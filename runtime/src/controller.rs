@@ -11,6 +11,7 @@ use crate::{
     Contract, Envelope, JointCommand, ObservationBuilder, Policy, check_state, envelope, map_action,
 };
 use tendon_wire::message::{Floats, MAX_JOINTS, RawState};
+use tendon_wire::mutation::{Check, removed};
 
 /// Controller states; the number is the `state` of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -357,9 +358,9 @@ impl Controller {
         let host_age = now_us.saturating_sub(self.host_at_us);
         let cause = if rejected {
             Cause::InvalidState
-        } else if host_age > u64::from(contract.header.heartbeat_timeout_us) {
+        } else if host_age > u64::from(contract.header.heartbeat_timeout_us) && !removed(Check::HostSilence) {
             Cause::HostSilent
-        } else if state_age > u64::from(contract.header.state_timeout_us) {
+        } else if state_age > u64::from(contract.header.state_timeout_us) && !removed(Check::StateAge) {
             Cause::StaleState
         } else {
             return;

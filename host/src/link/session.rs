@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden,
-    MAX_CHUNK, Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Bytes, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer,
+    InferGolden, MAX_CHUNK, Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
@@ -199,6 +199,15 @@ impl<T: Transport> Session<T> {
         let message = self.number(state);
         self.sequence = self.sequence.wrapping_add(1);
         self.transport.send(self.sequence, &message)
+    }
+
+    /// Says that this side lives, where it has no state to send.
+    ///
+    /// # Errors
+    /// When the port breaks.
+    pub fn heartbeat(&mut self) -> Result<(), LinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.transport.send(self.sequence, &Heartbeat { count: self.sequence.into() }.into())
     }
 
     /// One tick in lockstep: raw state out, action in.
