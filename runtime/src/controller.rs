@@ -33,6 +33,14 @@ pub enum State {
     Fault = 6,
 }
 
+impl State {
+    /// The actuators are told something.
+    #[must_use]
+    pub fn has_torque(self) -> bool {
+        matches!(self, Self::Ready | Self::Running | Self::Damping)
+    }
+}
+
 /// Why the controller left Running or Ready; the number is the `cause` of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -127,6 +135,8 @@ pub struct Controller {
     envelope: Envelope,
     last_action: Floats<MAX_JOINTS>,
     held: [JointCommand; MAX_JOINTS],
+    /// What goes out, and what the envelope remembers of it, should this tick not end in time.
+    fallback: (Envelope, [JointCommand; MAX_JOINTS]),
     /// Measured, policy order.
     position: Floats<MAX_JOINTS>,
     velocity: Floats<MAX_JOINTS>,
@@ -295,10 +305,36 @@ impl Controller {
         self.in_robot_order(contract, &commands, limited, proposed)
     }
 
-    /// The tick ended after its deadline: the next one falls back.
-    pub fn overrun(&mut self, now_us: u64) {
-        if matches!(self.state, State::Ready | State::Running) {
+    /// What the actuators are told should the tick that begins not end in time: damping from the measurements
+    /// at hand, through the envelope as it stands. Cheap, and of a time that the joints alone decide.
+    #[must_use]
+    pub fn prepare_fallback(&mut self, contract: &Contract<'_>) -> Applied {
+        if !self.state.has_torque() {
+            return self.silent(contract.joints.len());
+        }
+        let (envelope, commands) = &mut self.fallback;
+        envelope.clone_from(&self.envelope);
+        for ((command, joint), &q) in commands.iter_mut().zip(contract.joints).zip(&self.position) {
+            *command = envelope::damping(joint, q);
+        }
+        let limited = envelope.apply(contract, &self.position, &self.velocity, commands);
+        let applied = self.in_robot_order(contract, &self.fallback.1, limited, Floats::new());
+        Applied { state: State::Damping, cause: Cause::Overrun, ..applied }
+    }
+
+    /// A deadline passed and the fallback went out: what the late tick did to torque is forgotten. `latched`: it
+    /// happened too often, and no torque went out.
+    pub fn overrun(&mut self, now_us: u64, latched: bool) {
+        if !self.state.has_torque() {
+            return;
+        }
+        self.envelope.clone_from(&self.fallback.0);
+        self.held = self.fallback.1;
+        if self.state != State::Damping {
             self.fall_back(Cause::Overrun, now_us);
+        }
+        if latched {
+            self.enter(State::Fault, Cause::Overrun, now_us);
         }
     }
 

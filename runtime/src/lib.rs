@@ -14,9 +14,11 @@ extern crate std;
 mod action;
 #[cfg(feature = "spec")]
 mod aligned;
+mod blackbox;
 mod contract;
 mod controller;
 pub mod cost;
+pub mod deadline;
 mod envelope;
 mod functions;
 mod image;
@@ -25,12 +27,15 @@ pub mod math;
 mod network;
 pub mod node;
 mod observation;
+pub mod response;
 #[cfg(feature = "spec")]
 pub mod spec;
+pub mod timing;
 
 pub use action::{JointCommand, map_action};
 #[cfg(feature = "spec")]
 pub use aligned::AlignedBytes;
+pub use blackbox::BlackBox;
 pub use contract::{Contract, ContractError};
 pub use controller::{Applied, Cause, Controller, Memory, Refusal, State};
 pub use envelope::Envelope;
