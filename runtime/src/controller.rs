@@ -92,10 +92,12 @@ pub enum Refusal {
     Input = 11,
     /// The image's rollback counter is below the stored one; detail: the stored one.
     Rollback = 12,
-    /// One inference would take more than three quarters of the control period; detail: its bound in us.
+    /// By the response-time analysis a tick might miss its deadline; detail: the response time reached, us.
     Slow = 13,
     /// The session is not the one of the last `Hello`: a replay, or another host took over.
     Session = 14,
+    /// This firmware does not do that.
+    Unsupported = 20,
 }
 
 /// Memory of one controller, sized by the caller.
