@@ -82,8 +82,8 @@ unsafe fn NonMaskableInt() -> ! {
 mod app {
     use crate::alarm::Alarm;
     use crate::board::{Acknowledge, Board, ControlTimer, Selected, Watchdog};
-    use crate::{Below, Locked};
     use crate::ring::{Reader, Ring, Writer};
+    use crate::{Below, Locked};
     use cortex_m_rt as _;
     use embedded_io::{Read, ReadReady, Write, WriteReady};
     use tendon_runtime::Memory;
@@ -177,8 +177,7 @@ mod app {
         let memory =
             Memory { arena: cx.local.arena, history: cx.local.history, observation: cx.local.observation };
         let control = Control::new(active, memory).with_black_box(black_box).with_reset(cause, boots);
-        let loader =
-            Loader::new(inactive, cx.local.self_test_arena, &control).with_timing(Selected::TIMING);
+        let loader = Loader::new(inactive, cx.local.self_test_arena, &control).with_timing(Selected::TIMING);
         let (received, bytes) = cx.local.rx_queue.split();
         let (replies, reply_bytes) = cx.local.reply_queue.split();
         let (actions, action_bytes) = cx.local.action_queue.split();

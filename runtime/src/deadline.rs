@@ -125,14 +125,16 @@ impl<O: Outlet> Guard<O> {
         (!removed(Check::Deadline)).then_some(&self.fallback)
     }
 
-    /// The timer of the deadline fired.
-    pub fn deadline(&mut self, now_us: u64, out: &mut [u8]) {
+    /// The timer of the deadline fired; true: the tick was late.
+    pub fn deadline(&mut self, now_us: u64, out: &mut [u8]) -> bool {
+        let misses = self.misses;
         let sequence = self.sequence.wrapping_add(1);
         let frame = self.expire(now_us).and_then(|action| crate::node::write(action, sequence, out));
         if let Some(frame) = frame {
             self.sequence = sequence;
             self.outlet.send(frame);
         }
+        self.misses != misses
     }
 }
 

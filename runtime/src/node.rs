@@ -6,6 +6,7 @@
 
 mod tick;
 
+use crate::deadline::Guard;
 use crate::response::BoardTiming;
 use crate::{Applied, Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
@@ -48,8 +49,14 @@ pub trait Exclusive<T> {
     fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R;
 }
 
-impl<T> Exclusive<T> for T {
-    fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R {
+impl<'m> Exclusive<Control<'m>> for Control<'m> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R {
+        f(self)
+    }
+}
+
+impl<O> Exclusive<Guard<O>> for Guard<O> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Guard<O>) -> R) -> R {
         f(self)
     }
 }

@@ -5,10 +5,10 @@ use tendon_runtime::node::{BoardInfo, Clock};
 use tendon_runtime::response::BoardTiming;
 use tendon_runtime::timing::ResetCause;
 
-#[cfg(feature = "qemu-an386")]
-mod qemu_an386;
-#[cfg(feature = "qemu-an386")]
-pub use qemu_an386::{QemuAn386 as Selected, device};
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+mod mps2;
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+pub use mps2::{Mps2 as Selected, device};
 
 /// A board: built once in `init`, then taken apart among the tasks.
 ///
