@@ -21,6 +21,9 @@ pub(crate) struct Board {
 /// Cortex-M4F and M7.
 const V7EM: &str = "thumbv7em-none-eabihf";
 
+/// Cortex-M33 with FPU.
+const V8M: &str = "thumbv8m.main-none-eabihf";
+
 /// All boards. The first is the one that commands take where none is named.
 pub(crate) const BOARDS: &[Board] = &[
     Board {
@@ -34,6 +37,12 @@ pub(crate) const BOARDS: &[Board] = &[
         target: V7EM,
         machine: Some("mps2-an500"),
         about: "Arm MPS2 with AN500, Cortex-M7, in QEMU",
+    },
+    Board {
+        name: "qemu-an505",
+        target: V8M,
+        machine: Some("mps2-an505"),
+        about: "Arm MPS2 with AN505, Cortex-M33, in QEMU",
     },
 ];
 

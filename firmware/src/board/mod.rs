@@ -5,9 +5,9 @@ use tendon_runtime::node::{BoardInfo, Clock};
 use tendon_runtime::response::BoardTiming;
 use tendon_runtime::timing::ResetCause;
 
-#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
-#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 pub use mps2::{Mps2 as Selected, device};
 
 /// A board: built once in `init`, then taken apart among the tasks.
