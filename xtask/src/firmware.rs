@@ -96,7 +96,18 @@ pub(crate) fn folder() -> PathBuf {
 impl Board {
     /// Builds the firmware and returns its ELF.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
+        self.build_with(None)
+    }
+
+    /// Builds it with feature `inject`, for tests alone: late and hanging ticks on demand. `stack` and whatever
+    /// flashes refuse it, by its section `.tendon`.
+    pub(crate) fn build_to_inject(&self) -> Result<PathBuf, String> {
+        self.build_with(Some("inject"))
+    }
+
+    fn build_with(&self, feature: Option<&str>) -> Result<PathBuf, String> {
         let target = self.target;
+        let features = [Some(self.name), feature].into_iter().flatten().collect::<Vec<_>>();
         let mut command = if rustup_has(target) {
             let mut command = cargo();
             command.args(["build", "--release", "--locked"]);
@@ -111,11 +122,11 @@ impl Board {
             command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
             command
         };
-        command.args(["--target", target, "--no-default-features", "--features", self.name]);
+        command.args(["--target", target, "--no-default-features", "--features", &features.join(",")]);
         run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))?;
         // The next board's build overwrites the one and leaves the other.
         let built = folder().join(target).join("release/tendon-firmware");
-        let elf = folder().join(format!("{}.elf", self.name));
+        let elf = folder().join(format!("{}.elf", features.join("-")));
         std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
         println!("{}", elf.display());
         Ok(elf)

@@ -117,6 +117,7 @@ fn on_board(name: &str, what: impl FnOnce(&Board) -> Result<(), String>) -> Resu
 
 fn test() -> Result<(), String> {
     stack::check(&built()?, None)?;
+    stack::refuses(&BOARDS[0].build_to_inject()?)?;
     if let Err(problem) = conformance::cases() {
         eprintln!(
             "SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}"
