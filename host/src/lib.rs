@@ -7,6 +7,7 @@ pub mod export;
 pub mod hil;
 pub mod learner;
 pub mod link;
+pub mod monitor;
 pub mod preference;
 pub mod recording;
 pub mod report;

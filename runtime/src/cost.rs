@@ -68,15 +68,15 @@ impl Profile {
 // `-icount shift=0` and doubled.
 
 /// Entry and exit of an interrupt.
-pub(crate) const ENTRY: u64 = 60;
+pub const ENTRY: u64 = 60;
 /// `CLOCK_WRAP`.
-pub(crate) const CLOCK_WRAP: u64 = 60;
+pub const CLOCK_WRAP: u64 = 60;
 /// `LINK_RX`, per byte.
-pub(crate) const LINK_RX: u64 = 200;
+pub const LINK_RX: u64 = 200;
 /// `LINK_TX`, per byte.
-pub(crate) const LINK_TX: u64 = 300;
+pub const LINK_TX: u64 = 300;
 /// Interrupts off while `idle` looks whether it may sleep.
-pub(crate) const SLEEP: u64 = 30;
+pub const SLEEP: u64 = 30;
 
 /// A control tick without its inference: fallback, observation, mapping, envelope, frame, black box.
 #[must_use]

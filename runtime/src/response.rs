@@ -42,9 +42,16 @@ pub struct BoardTiming {
 }
 
 impl BoardTiming {
-    /// QEMU with `-icount shift=0`: one instruction is one nanosecond, 1 Mbaud.
-    pub const QEMU: Self =
-        Self { profile: Profile::QEMU, byte_ns: 10_000, receiver_bytes: 1, wrap_ns: 171_798_691_840 };
+    /// QEMU with `-icount shift=0`: one instruction is one nanosecond, 1 Mbaud, a clock of 25 MHz.
+    pub const QEMU: Self = Self::serial(Profile::QEMU, 1_000_000, 1, 25);
+
+    /// A serial line of `baud` (ten bits per byte), a receiver that holds `receiver_bytes`, and a 32-bit clock
+    /// of `clock_mhz`.
+    #[must_use]
+    pub const fn serial(profile: Profile, baud: u32, receiver_bytes: u32, clock_mhz: u32) -> Self {
+        let byte_ns = (10_000_000_000 / baud as u64) as u32;
+        Self { profile, byte_ns, receiver_bytes, wrap_ns: (1u64 << 32) * 1000 / clock_mhz as u64 }
+    }
 
     /// The firmware's tasks with this policy, highest priority first.
     #[must_use]
@@ -111,13 +118,16 @@ impl BoardTiming {
     }
 }
 
+/// Steps to a fixed point at most; what needs more is refused.
+const STEPS: u32 = 10_000;
+
 /// Longest time from the event of a task to its completion, ns.
 ///
 /// # Errors
 /// The time reached, once it is beyond the deadline.
 pub fn response_ns(tasks: &[Task], of: &Task) -> Result<u64, u64> {
     let mut response = of.cost_ns.saturating_add(of.blocking_ns);
-    loop {
+    for _ in 0..STEPS {
         let preempting = tasks.iter().filter(|task| task.priority >= of.priority && task.name != of.name);
         let next = preempting.fold(of.cost_ns.saturating_add(of.blocking_ns), |sum, task| {
             let window = response.saturating_add(task.jitter_ns);
@@ -136,6 +146,7 @@ pub fn response_ns(tasks: &[Task], of: &Task) -> Result<u64, u64> {
         }
         response = next;
     }
+    Err(response)
 }
 
 #[cfg(test)]
