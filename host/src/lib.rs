@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod count;
 pub mod demo;
 pub mod export;
 pub mod hil;
