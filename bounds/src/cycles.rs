@@ -77,7 +77,11 @@ fn bits(word: u16, at: u32, width: u32) -> u16 {
 
 /// Single-precision register `vd:d`, or two of them for a double.
 fn float(vd: u16, d: u16, double: bool) -> u64 {
-    if double { 3 << (16 + 2 * u32::from(vd & 15)) } else { 1 << (16 + u32::from(vd & 15) * 2 + u32::from(d & 1)) }
+    if double {
+        3 << (16 + 2 * u32::from(vd & 15))
+    } else {
+        1 << (16 + u32::from(vd & 15) * 2 + u32::from(d & 1))
+    }
 }
 
 /// Decodes the instruction at `address`; `second` is read only for wide ones.
@@ -89,7 +93,11 @@ pub fn operation(address: u32, first: u16, second: u16) -> Operation {
         writes |= core(register.into());
     }
     let mut op = Operation { kind: Kind::Integer, size: decoded.size, reads: 0, writes };
-    if thumb::is_wide(first) { wide(&mut op, first, second) } else { narrow(&mut op, first) }
+    if thumb::is_wide(first) {
+        wide(&mut op, first, second)
+    } else {
+        narrow(&mut op, first)
+    }
     match decoded.next {
         Next::Following | Next::If(_) | Next::Unknown | Next::Trap => {}
         Next::Return if matches!(op.kind, Kind::LoadMany(_)) => {}
@@ -121,7 +129,13 @@ fn narrow(op: &mut Operation, word: u16) {
     op.kind = match word >> 11 {
         0b01000 if bits(word, 6, 5) == 0b01101 => Kind::Multiply,
         0b01001 | 0b01101 | 0b01111 | 0b10001 | 0b10011 => Kind::Load,
-        0b01010 | 0b01011 => if bits(word, 9, 3) < 3 { Kind::Store } else { Kind::Load },
+        0b01010 | 0b01011 => {
+            if bits(word, 9, 3) < 3 {
+                Kind::Store
+            } else {
+                Kind::Load
+            }
+        }
         0b01100 | 0b01110 | 0b10000 | 0b10010 => Kind::Store,
         0b10110 if bits(word, 9, 2) == 0b10 => Kind::StoreMany(list + bits(word, 8, 1) as u8),
         0b10111 if bits(word, 9, 2) == 0b10 => Kind::LoadMany(list + bits(word, 8, 1) as u8),
@@ -151,13 +165,17 @@ fn wide(op: &mut Operation, first: u16, second: u16) {
         }
         0b01 if class & 0x60 == 0x20 => {
             op.reads = rn | rm;
-            if load { op.writes |= FLAGS }
+            if load {
+                op.writes |= FLAGS
+            }
         }
         0b01 | 0b11 if class & 0x40 != 0 => coprocessor(op, first, second),
         0b10 if bits(second, 15, 1) != 0 => op.reads = FLAGS,
         0b10 => {
             op.reads = rn;
-            if bits(first, 9, 1) == 0 && load { op.writes |= FLAGS }
+            if bits(first, 9, 1) == 0 && load {
+                op.writes |= FLAGS
+            }
         }
         0b11 if matches!(class & 0x77, 0 | 2 | 4) => {
             (op.reads, op.kind) = (rn | rt | rm, Kind::Store);
@@ -166,7 +184,9 @@ fn wide(op: &mut Operation, first: u16, second: u16) {
         0b11 if class & 0x70 == 0x20 => {
             // Shifts and extensions are plain, parallel and saturating additions go with the DSP instructions.
             op.reads = rn | rm;
-            if class & 8 != 0 { op.kind = Kind::Multiply }
+            if class & 8 != 0 {
+                op.kind = Kind::Multiply
+            }
         }
         0b11 if class & 0x78 == 0x30 => {
             op.reads = rn | rm | rt;
@@ -271,7 +291,13 @@ impl CortexM4 {
         let own = match op.kind {
             Kind::Integer | Kind::Multiply | Kind::Branch | Kind::Float | Kind::FloatMove => 1,
             Kind::MultiplyAdd | Kind::FloatMoveTwo => 2,
-            Kind::Load | Kind::Store => if self.access { 1 } else { 2 },
+            Kind::Load | Kind::Store => {
+                if self.access {
+                    1
+                } else {
+                    2
+                }
+            }
             Kind::LoadMany(words) | Kind::StoreMany(words) => 1 + u64::from(words),
             Kind::FloatMultiplyAdd => 3,
             Kind::FloatDivide => 14,

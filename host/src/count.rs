@@ -102,9 +102,8 @@ fn counted(line: &str) -> Option<Counted> {
 
 /// The bytes of as many jobs as fit, and how many that are.
 fn pack(jobs: &[Job<'_>], pool: &[f32]) -> Result<(usize, Vec<u32>), CountError> {
-    let size = |job: &Job<'_>| {
-        size_of_val(job.network.operators()) + size_of_val(job.network.weights()) + 256
-    };
+    let size =
+        |job: &Job<'_>| size_of_val(job.network.operators()) + size_of_val(job.network.weights()) + 256;
     let needed = |job: &Job<'_>| (job.inputs * job.network.plan().n_inputs as usize).min(pool.len());
     let (mut taken, mut bytes, mut shared) = (0, 64, 0);
     for job in jobs {
@@ -228,7 +227,9 @@ fn trace(mut command: Command, elf: &Path, runs: usize) -> Result<Traced, CountE
     let mut lines = Addresses { reader: BufReader::with_capacity(1 << 20, pipe), line: Vec::new() };
     let (mut m4, mut m7, mut instructions, mut done) = (CortexM4::default(), CortexM7::default(), 0u64, 0);
     let mut last: Option<(u32, Operation)> = None;
-    while done < runs && let Some(pc) = lines.next() {
+    while done < runs
+        && let Some(pc) = lines.next()
+    {
         if let Some((from, op)) = last.take() {
             let taken = pc != from + op.size;
             m4.step(&op, taken);

@@ -165,6 +165,7 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
             let inner = all(&[d0.div_ceil(8), 50]);
             all(&[d1.div_ceil(4), inner.saturating_add(70)]).saturating_add(160)
         }
+        opcode::LSTM => all(&[n_in, 130]).saturating_add(copied),
         _ => 0,
     };
     body.saturating_add(110)

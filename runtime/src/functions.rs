@@ -1,7 +1,7 @@
 //! The functions of one and two numbers that operators apply beside [`crate::math`], under the same rules:
 //! `f32` in a fixed order, selections instead of branches, no library call.
 
-use crate::math::{clip, exp, exp_m1, relu, sigmoid, sin_cos, swish, tanh};
+use crate::math::{clip, exp, exp_m1, relu, sin_cos, tanh};
 use core::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, FRAC_PI_2, FRAC_PI_4, LN_2};
 
 /// From here on every `f32` is an integer.
@@ -281,9 +281,9 @@ pub(crate) fn apply(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
     match kind {
         u::RELU => map(y, relu),
         u::TANH => crate::kernels::tanh(y),
-        u::SIGMOID => map(y, sigmoid),
-        u::SWISH => map(y, swish),
-        u::ELU => map(y, |x| crate::math::elu(x, alpha)),
+        u::SIGMOID => crate::kernels::sigmoid(y),
+        u::SWISH => crate::kernels::swish(y),
+        u::ELU => crate::kernels::elu(y, alpha),
         u::CLIP => map(y, |x| clip(x, alpha, beta)),
         u::ABS => map(y, f32::abs),
         u::EXP => map(y, exp),

@@ -85,7 +85,8 @@ struct Run {
 }
 
 pub(super) fn mcu(peer: Option<&Path>, only: &str, json: Option<&PathBuf>) -> Result<()> {
-    let head = ["net", "who", "instructions", "per MAC", "spread", "cycles M4F", "cycles M7", "difference", "goal"];
+    let head =
+        ["net", "who", "instructions", "per MAC", "spread", "cycles M4F", "cycles M7", "difference", "goal"];
     let mut table = vec![head.map(String::from).to_vec()];
     let mut rows = Vec::new();
     // The peer runs in a folder of its own.
@@ -192,7 +193,8 @@ fn measure(case: &Case) -> Result<(Run, Vec<Vec<f32>>, u32)> {
         inputs = (0..plan.golden_count as usize).map_while(golden).collect();
         (0..plan.golden_count as u16).map(|vector| session.infer_golden(vector)).collect::<Result<_, _>>()?
     };
-    let counts: Vec<f64> = runs.iter().map(|(_, count)| f64::from(*count) * INSTRUCTIONS_PER_COUNT as f64).collect();
+    let counts: Vec<f64> =
+        runs.iter().map(|(_, count)| f64::from(*count) * INSTRUCTIONS_PER_COUNT as f64).collect();
     let instructions = counts.iter().sum::<f64>() / counts.len() as f64;
     let spread = counts.iter().fold(0.0f64, |worst, count| worst.max((count - instructions).abs()));
     let outputs = runs.into_iter().map(|(output, _)| output).collect();
