@@ -1,7 +1,7 @@
 //! Instructions and cycles of programs on an emulated Cortex-M: the firmware's `tendon-count` for networks of ours, any
 //! ELF with the functions `measured` and `measured_end` for a trace.
 
-use crate::link::firmware_path;
+use crate::link::{ControllerKind, firmware_path};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -63,7 +63,7 @@ pub struct Counted {
 /// # Errors
 /// It is not built.
 pub fn count_elf() -> Result<PathBuf, CountError> {
-    let path = firmware_path().map(|path| path.with_file_name("tendon-count"));
+    let path = firmware_path(ControllerKind::Qemu).map(|path| path.with_file_name("tendon-count.elf"));
     path.filter(|path| path.is_file()).ok_or(CountError::NotBuilt)
 }
 

@@ -86,6 +86,8 @@ pub enum Refusal {
     Rollback = 12,
     /// One inference would take more than three quarters of the control period; detail: its bound in us.
     Slow = 13,
+    /// The session is not the one of the last `Hello`: a replay, or another host took over.
+    Session = 14,
 }
 
 /// Memory of one controller, sized by the caller.

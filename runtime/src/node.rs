@@ -161,7 +161,45 @@ pub struct Control<'m> {
     lockstep: bool,
     lockstep_us: u64,
     heard_us: u64,
+    session: Session,
     counters: Counters,
+}
+
+/// What the link has seen of the host since its last `Hello`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session {
+    /// In `Identity`, `Arm` and `Run`; 0: no `Hello` since boot.
+    nonce: u32,
+    hellos: u32,
+    /// Number of the newest frame.
+    newest: Option<u16>,
+}
+
+impl Session {
+    /// A `Hello` came; `noise`: a counter of the board, which differs from boot to boot.
+    fn begin(&mut self, noise: u32) {
+        self.hellos = self.hellos.wrapping_add(1);
+        // Odd multiplier (Knuth's): different counts give different numbers. Never 0.
+        self.nonce = (self.hellos.wrapping_mul(2_654_435_761) ^ noise).max(1);
+    }
+
+    /// Whether a frame was not seen before, late ones included. A `Hello` always is new.
+    fn is_new(&mut self, sequence: u16, is_hello: bool) -> bool {
+        let newer = |newest: u16| (sequence.wrapping_sub(newest) as i16) > 0;
+        let new = is_hello || self.newest.is_none_or(newer) || removed(Check::FrameSequence);
+        if new {
+            self.newest = Some(sequence);
+        }
+        new
+    }
+
+    fn check(&self, nonce: u32) -> Result<(), Refused> {
+        if (nonce == self.nonce && nonce != 0) || removed(Check::Session) {
+            Ok(())
+        } else {
+            Err((Refusal::Session, 0))
+        }
+    }
 }
 
 /// Counters that only the board can fill; they go out with telemetry.
@@ -177,6 +215,7 @@ pub struct Counters {
     misses: u32,
     tick_max_us: u32,
     old_states: u32,
+    repeated_frames: u32,
 }
 
 impl<'m> Control<'m> {
@@ -197,6 +236,7 @@ impl<'m> Control<'m> {
             lockstep: false,
             lockstep_us: 0,
             heard_us: 0,
+            session: Session::default(),
             counters: Counters::default(),
         }
     }
@@ -305,14 +345,16 @@ impl<'m> Control<'m> {
         }
     }
 
-    fn arm(&mut self, schema_hash: u64, now_us: u64) -> Result<(), Refused> {
+    fn arm(&mut self, schema_hash: u64, session: u32, now_us: u64) -> Result<(), Refused> {
+        self.session.check(session)?;
         let own = self.schema_hash();
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
         self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)
     }
 
-    fn run(&mut self, now_us: u64) -> Result<(), Refused> {
+    fn run(&mut self, session: u32, now_us: u64) -> Result<(), Refused> {
+        self.session.check(session)?;
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
         self.controller.run(policy.and_then(|p| p.contract).as_ref(), now)
@@ -387,6 +429,7 @@ impl<'m> Control<'m> {
             image_crc32c: header.map_or(0, |header| header.crc32c),
             slot_len: self.slot.len().min(u32::MAX as usize) as u32,
             state: self.controller.state() as u8,
+            session: self.session.nonce,
         }
     }
 
@@ -406,6 +449,7 @@ impl<'m> Control<'m> {
             fallbacks: self.controller.fallbacks(),
             rejected_states: self.controller.rejected_states().wrapping_add(c.old_states),
             rejected_frames: c.rejected_frames,
+            repeated_frames: c.repeated_frames,
             dropped: c.dropped,
             tick_max_us: c.tick_max_us,
             stack_bytes: c.stack_bytes,
@@ -478,7 +522,10 @@ fn dispatch<'m>(
     }
     control.with(|control| control.heard(now_us));
     let result = match message {
-        Message::Hello(_) => return identify(control, board, answer),
+        Message::Hello(_) => {
+            let noise = clock.counts() ^ now_us as u32;
+            return identify(noise, control, board, answer);
+        }
         Message::Observe(_) => return observe(control, answer),
         Message::Heartbeat(_) => return,
         Message::RawState(state) => return tick(state, control, clock, answer),
@@ -497,8 +544,8 @@ fn dispatch<'m>(
             loader.abort();
             Ok(())
         }
-        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, now_us)),
-        Message::Run(_) => control.with(|control| control.run(now_us)),
+        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, arm.session, now_us)),
+        Message::Run(run) => control.with(|control| control.run(run.session, now_us)),
         Message::Stop(_) => control.with(|control| {
             let now = control.now(now_us);
             control.controller.stop(now)
@@ -521,8 +568,11 @@ fn dispatch<'m>(
 // Each of these is a function of its own, so that the stack holds one of their answers and not all.
 
 #[inline(never)]
-fn identify<'m>(control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
-    let identity = control.with(|control| control.identity(board));
+fn identify<'m>(noise: u32, control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
+    let identity = control.with(|control| {
+        control.session.begin(noise);
+        control.identity(board)
+    });
     answer.send(&identity);
 }
 
@@ -596,6 +646,15 @@ pub fn receive<'m, 'o>(
         });
         return None;
     };
+    let is_hello = matches!(message, Message::Hello(_));
+    let is_new = control.with(|control| {
+        let new = message.kind() & TO_HOST != 0 || control.session.is_new(sequence, is_hello);
+        control.counters.repeated_frames = control.counters.repeated_frames.wrapping_add(u32::from(!new));
+        new
+    });
+    if !is_new {
+        return None;
+    }
     let mut answer = Framed { sequence, out: &mut *out, length: 0 };
     dispatch(&message, loader, control, board, clock, &mut answer);
     let length = answer.length;
@@ -617,7 +676,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 13] = [
+        const ALL: [Refusal; 14] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -631,6 +690,7 @@ impl Refusal {
             Refusal::Input,
             Refusal::Rollback,
             Refusal::Slow,
+            Refusal::Session,
         ];
         ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }

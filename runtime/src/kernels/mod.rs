@@ -4,7 +4,7 @@
 use crate::math;
 use core::cell::Cell;
 
-#[cfg(armv7em_fpu)]
+#[cfg(arm_fpu_dsp)]
 mod arm;
 mod axis;
 mod gemm;
@@ -14,7 +14,7 @@ mod window;
 #[cfg(vectors)]
 pub(crate) mod x86;
 
-#[cfg(armv7em_fpu)]
+#[cfg(arm_fpu_dsp)]
 use arm::{
     elu as elu_fours, lstm as lstm_fours, sigmoid as sigmoid_fours, swish as swish_fours, tanh as tanh_fours,
 };
@@ -23,11 +23,11 @@ pub(crate) use gemm::{gemm_batch, gemm_linear, gemm_relu};
 pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
 
-#[cfg(not(armv7em_fpu))]
+#[cfg(not(arm_fpu_dsp))]
 use portable::{elu_fours, lstm_fours, sigmoid_fours, swish_fours, tanh_fours};
 
 /// What `arm.rs` does, for every other processor.
-#[cfg(not(armv7em_fpu))]
+#[cfg(not(arm_fpu_dsp))]
 mod portable {
     use super::map;
     use crate::math;

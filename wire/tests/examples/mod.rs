@@ -20,8 +20,8 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         ImageChunk { offset: 256, data: Bytes::from_slice(&[0, 1, 2, 0xff, 0]).unwrap() }.into(),
         ImageCommit {}.into(),
         ImageAbort {}.into(),
-        Arm { schema_hash: 0x0123_4567_89ab_cdef }.into(),
-        Run {}.into(),
+        Arm { schema_hash: 0x0123_4567_89ab_cdef, session: 8 }.into(),
+        Run { session: 8 }.into(),
         Stop {}.into(),
         Pace { lockstep: true }.into(),
         Heartbeat { count: 9 }.into(),
@@ -51,6 +51,7 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             image_crc32c: 4,
             slot_len: 5,
             state: 6,
+            session: 7,
         }
         .into(),
         Reply { to: 0x20, code: 4, detail: 20_000 }.into(),
