@@ -135,7 +135,7 @@ impl Board {
         let elf = folder.join(format!("{}.elf", self.name));
         std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
         if self.name == BOARDS[0].name {
-            let count = folder().join("tendon-count.elf");
+            let count = folder.join("tendon-count.elf");
             std::fs::copy(built.with_file_name("tendon-count"), &count)
                 .map_err(|error| format!("{}: {error}", count.display()))?;
         }

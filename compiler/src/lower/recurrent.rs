@@ -387,7 +387,7 @@ fn lstm(context: &mut Context, node: &Node) -> Result<(), String> {
     })
 }
 
-impl Context<'_> {
+impl Context {
     /// Units by the runtime's own step: `[h', c']`.
     fn lstm(&mut self, gates: &Computed, c: &Computed) -> Result<Vec<Computed>, String> {
         let n = c.len();
