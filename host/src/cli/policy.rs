@@ -16,7 +16,7 @@ use tendon_compiler::parity::{
 };
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{
-    ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, range,
+    ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, inspect, range,
 };
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
@@ -270,6 +270,9 @@ pub(super) struct Inspect {
     /// Range of inputs that the contract does not bound, plus and minus
     #[arg(long, default_value_t = 10.0, requires = "bounds")]
     assume: f64,
+    /// Cycles that each word of weights waits for the flash, in the estimated times; the profile's when absent
+    #[arg(long)]
+    wait_states: Option<u32>,
     /// ELF file of the firmware whose worst stack is printed, instead of TENDON_FIRMWARE or the one built here
     #[arg(long)]
     firmware: Option<PathBuf>,
@@ -281,8 +284,7 @@ impl Inspect {
         if self.bounds {
             return print_bounds(&image, self.assume).with_context(|| self.image.display().to_string());
         }
-        let text = tendon_compiler::inspect::inspect(&image, None)
-            .with_context(|| self.image.display().to_string())?;
+        let text = inspect::inspect(&image, None).with_context(|| self.image.display().to_string())?;
         let stack = match (self.firmware, firmware_path(ControllerKind::Qemu)) {
             (Some(path), _) => worst_stack(&path)?,
             // Nobody asked for this one: the image is shown all the same.
@@ -292,7 +294,16 @@ impl Inspect {
                     .to_owned()
             }
         };
+        let times = self.wait_states.map(|wait| -> Result<String> {
+            let runner = ImageRunner::new(&image)?;
+            Ok(inspect::times(&runner.policy().network, Some(wait)))
+        });
+        let times = times.transpose()?;
         for line in text.lines() {
+            if let (true, Some(times)) = (line.starts_with(inspect::TIMES), &times) {
+                println!("{:<18}{times}", inspect::TIMES);
+                continue;
+            }
             // The stack belongs to the firmware, which the compiler does not know.
             match line.strip_prefix("stack") {
                 Some(rest) => {
