@@ -7,6 +7,7 @@
 //! network's input lies behind a state that is read together with it: then neither is copied.
 
 use crate::program::{Op, Program, ValueId};
+use crate::random::Random;
 use tendon_wire::image::VIEW_RANK;
 
 /// Granularity of storages, `f32`: the width of a block of rows.
@@ -36,6 +37,10 @@ struct Storage {
 
 /// Which storage is placed first.
 type Order = fn(&Storage, &Storage) -> std::cmp::Ordering;
+
+/// Programs of up to so many storages are planned in so many random orders as well.
+const FEW: usize = 64;
+const SHUFFLES: usize = 500;
 
 /// Plans the arena of a program.
 pub(crate) fn plan(program: &Program) -> Memory {
@@ -73,21 +78,35 @@ pub(crate) fn plan(program: &Program) -> Memory {
         ((b.last - b.first) * b.len, a.first).cmp(&((a.last - a.first) * a.len, b.first))
     };
     let orders: [Order; 3] = [by_size, by_time, by_span];
-    let (arena_len, placed) = orders
-        .iter()
-        .map(|&order| place(program, joined.is_some(), &storages, order))
-        .min_by_key(|(length, _)| *length)
-        .unwrap_or_default();
+    let alive = |time: usize| -> usize {
+        storages.iter().flatten().filter(|s| s.first <= time && time <= s.last).map(|s| s.len).sum()
+    };
+    let lower_bound = (0..program.values.len()).map(alive).max().unwrap_or(0);
+    let fixed = joined.is_some();
+    let by_rule = orders.iter().map(|&order| place(program, fixed, &storages, order));
+    let (mut arena_len, mut placed) = by_rule.min_by_key(|(length, _)| *length).unwrap_or_default();
+    // Where the rules leave gaps, other orders may not.
+    let mut random = Random::new(1);
+    for _ in 0..if storages.iter().flatten().count() <= FEW { SHUFFLES } else { 0 } {
+        if arena_len <= lower_bound {
+            break;
+        }
+        let keys: Vec<f32> = (0..storages.len()).map(|_| random.symmetric()).collect();
+        let shuffled = |a: &Storage, b: &Storage| {
+            let key = |s: &Storage| keys[(s.first + s.len) % keys.len()] + keys[s.last % keys.len()];
+            key(a).total_cmp(&key(b))
+        };
+        let found = place(program, fixed, &storages, shuffled);
+        if found.0 < arena_len {
+            (arena_len, placed) = found;
+        }
+    }
     let starts = (0..program.values.len())
         .map(|id| {
             let (root, offset) = resolve(&owners, id);
             placed[root].map_or(0, |storage| storage.start) + offset
         })
         .collect();
-    let alive = |time: usize| -> usize {
-        storages.iter().flatten().filter(|s| s.first <= time && time <= s.last).map(|s| s.len).sum()
-    };
-    let lower_bound = (0..program.values.len()).map(alive).max().unwrap_or(0);
     Memory { starts, arena_len, state_len, lower_bound }
 }
 
@@ -96,7 +115,7 @@ fn place(
     program: &Program,
     input_is_fixed: bool,
     storages: &[Option<Storage>],
-    order: Order,
+    order: impl Fn(&Storage, &Storage) -> std::cmp::Ordering,
 ) -> (usize, Vec<Option<Storage>>) {
     let mut placed = storages.to_vec();
     let mut ids: Vec<(usize, Storage)> =

@@ -268,7 +268,10 @@ impl Layer {
                 .flat_map(|step| sequences.iter().map(move |outputs| outputs[step].clone()))
                 .map(|part| Computed { shape: vec![1, self.batch, self.hidden], ..part })
                 .collect();
-            let all = context.concatenated(&parts, 0)?;
+            let all = match &*parts {
+                [only] => only.clone(),
+                parts => context.concatenated(parts, 0)?,
+            };
             let mut y = Computed { shape: vec![self.steps, count, self.batch, self.hidden], ..all };
             if self.batch_first {
                 y = context.permuted(&y, &[2, 0, 1, 3])?;

@@ -123,7 +123,7 @@ fn stage(net: &mut Net, x: &str, n: usize) -> (&'static str, String, usize) {
         1 => {
             let op = BINARY[net.below(BINARY.len())];
             let by_rows = net.below(2) == 0;
-            let c = net.floats(if by_rows { &[4, 1] } else { &[4, n / 4] });
+            let c = net.floats(&[4, if by_rows { 1 } else { n / 4 }]);
             let rows = net.reshaped(x, &[4, quarter]);
             (op, net.node(op, &[&rows, &c], vec![]), n)
         }

@@ -47,7 +47,7 @@ pub(super) fn cost(short: bool, json: Option<&PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn measured(row: &Row) -> [Measured; 2] {
+fn measured(row: &Row) -> [Measured; 3] {
     let dense = row.family == Family::Dense;
     let make = |metric: &str, unit: &str, value: f64, goal: serde_json::Value| Measured {
         case: row.name.clone(),
@@ -64,6 +64,7 @@ fn measured(row: &Row) -> [Measured; 2] {
             row.ratio(),
             if dense { "1 to 1.3" } else { ">= 1" }.into(),
         ),
+        make("instructions", "instructions", row.counted, row.bound.into()),
         make("spread over inputs", "instructions", row.spread, 0.into()),
     ]
 }
