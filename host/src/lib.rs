@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cost;
+pub mod count;
 pub mod demo;
 pub mod export;
 pub mod hil;

@@ -141,6 +141,11 @@ impl Board {
         let inject = if features.contains("inject") { "-inject" } else { "" };
         let elf = folder.join(format!("{}{inject}.elf", self.name));
         std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
+        if self.name == BOARDS[0].name {
+            let count = folder.join("tendon-count.elf");
+            std::fs::copy(built.with_file_name("tendon-count"), &count)
+                .map_err(|error| format!("{}: {error}", count.display()))?;
+        }
         println!("{}", elf.display());
         Ok(elf)
     }

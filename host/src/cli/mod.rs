@@ -149,7 +149,8 @@ struct Measured {
     unit: String,
     tendon: f64,
     peers: serde_json::Map<String, serde_json::Value>,
-    goal: Option<String>,
+    /// A number where the goal is one, else words.
+    goal: Option<serde_json::Value>,
 }
 
 /// Writes the rows where the user asked for them.
