@@ -8,13 +8,14 @@ use tendon_runtime::{Image, ImageError, Policy};
 use tendon_wire::image::{Header, Operator, Plan, Section, binary, opcode, section_bytes, unary};
 
 /// Names of the sections, in their order.
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("contract", Section::Contract),
     ("operators", Section::Operators),
     ("weights", Section::Weights),
     ("plan", Section::Plan),
     ("golden vectors", Section::Golden),
     ("manifest", Section::Manifest),
+    ("abstention", Section::Abstention),
     ("signature", Section::Signature),
 ];
 

@@ -185,7 +185,7 @@ impl<'m> Control<'m> {
     pub fn new(slot: &'m mut [u8], memory: Memory<'m>) -> Self {
         let mut controller = Controller::default();
         controller.begin_self_test();
-        controller.image_changed(false);
+        controller.image_changed(false, None);
         Self {
             slot,
             image: None,
@@ -325,7 +325,7 @@ impl<'m> Control<'m> {
         self.lockstep = lockstep;
         self.last_sequence = None;
         self.fresh = None;
-        self.controller.image_changed(false);
+        self.controller.clock_changed();
         Ok(())
     }
 
@@ -337,9 +337,10 @@ impl<'m> Control<'m> {
         }
         core::mem::swap(&mut self.slot, &mut loader.slot);
         self.image = Some(image);
-        self.controller.image_changed(same);
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        self.controller.image_changed(same, policy.and_then(|policy| policy.contract).as_ref());
         // What the former network remembered means nothing to this one.
-        if let Some(policy) = self.image.as_ref().and_then(|image| image.policy(self.slot)) {
+        if let Some(policy) = policy {
             policy.network.reset(self.memory.arena);
         }
         loader.abort();
@@ -387,7 +388,20 @@ impl<'m> Control<'m> {
             image_crc32c: header.map_or(0, |header| header.crc32c),
             slot_len: self.slot.len().min(u32::MAX as usize) as u32,
             state: self.controller.state() as u8,
+            profile: self.controller.profile().index(),
+            profiles: self.profiles(),
+            profile_name: text(self.controller.profile().name()),
         }
+    }
+
+    fn profiles(&self) -> u8 {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        policy.and_then(|policy| policy.contract).map_or(1, |c| c.profiles.len().max(1) as u8)
+    }
+
+    fn set_profile(&mut self, index: u8) -> Result<(), Refused> {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        self.controller.set_profile(policy.and_then(|p| p.contract).as_ref(), index)
     }
 
     /// Counters and the last observation.
@@ -503,6 +517,7 @@ fn dispatch<'m>(
             let now = control.now(now_us);
             control.controller.stop(now)
         }),
+        Message::SetProfile(m) => control.with(|control| control.set_profile(m.profile)),
         Message::Pace(pace) => control.with(|control| control.pace(pace.lockstep)),
         // Refused above.
         Message::Identity(_)
@@ -617,7 +632,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 13] = [
+        const ALL: [Refusal; 15] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -631,6 +646,8 @@ impl Refusal {
             Refusal::Input,
             Refusal::Rollback,
             Refusal::Slow,
+            Refusal::Profile,
+            Refusal::Looser,
         ];
         ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }
@@ -657,7 +674,7 @@ impl Cause {
     /// The cause with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Cause; 8] = [
+        const ALL: [Cause; 15] = [
             Cause::None,
             Cause::Stop,
             Cause::StaleState,
@@ -666,6 +683,13 @@ impl Cause {
             Cause::InvalidAction,
             Cause::Overrun,
             Cause::Internal,
+            Cause::SensorAge,
+            Cause::SensorOff,
+            Cause::SensorStuck,
+            Cause::SensorNoise,
+            Cause::SensorJump,
+            Cause::Response,
+            Cause::Abstention,
         ];
         ALL.into_iter().find(|cause| *cause as u8 == code)
     }

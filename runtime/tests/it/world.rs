@@ -23,6 +23,8 @@ pub(crate) fn spec() -> ContractSpec {
         position_limits: [-1.5, 2.0],
         velocity_limit: 8.0,
         acceleration_limit: 400.0,
+        jerk_limit: None,
+        braking_deceleration: None,
         torque_limit: 6.0,
         position_rate_limit: 20.0,
         torque_rate_limit: 1000.0,
@@ -67,6 +69,10 @@ pub(crate) fn spec() -> ContractSpec {
             ready_tolerance: 0.2,
             ready_velocity: 0.5,
         },
+        power_budget: None,
+        profiles: Vec::new(),
+        default_profile: None,
+        monitors: Default::default(),
         error_budget: None,
     }
 }
