@@ -7,8 +7,8 @@ use crate::metadata::{self, ForeignMetadata};
 use serde::Deserialize;
 use tendon_runtime::Contract;
 use tendon_runtime::spec::{
-    ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, METADATA_KEY, Mode, MonitorsSpec, ProfileSpec,
-    QuaternionOrder, TermSpec, UNLIMITED,
+    ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, METADATA_KEY, Mode, MonitorsSpec,
+    ProfileSpec, QuaternionOrder, TermSpec, UNLIMITED,
 };
 
 /// Largest contract, as TOML or JSON.

@@ -52,7 +52,10 @@ impl<'a> Abstention<'a> {
             Err("abstention window")
         } else if !(finite(&weights) && weights.iter().all(|&weight| weight >= 0.0)) {
             Err("abstention weights")
-        } else if !(self.bounds.iter().all(|values| finite(values)) && finite(self.gain) && finite(self.basis)) {
+        } else if !(self.bounds.iter().all(|values| finite(values))
+            && finite(self.gain)
+            && finite(self.basis))
+        {
             Err("abstention values")
         } else if !low.iter().zip(high).all(|(low, high)| low < high) {
             Err("abstention ranges")
@@ -77,7 +80,13 @@ impl<'a> Abstention<'a> {
     #[must_use]
     pub fn density(&self, observation: &[f32]) -> f32 {
         let [_, _, mean, inverse_scale] = self.bounds;
-        let z = || observation.iter().zip(mean).zip(inverse_scale).map(|((&x, &mean), &inverse)| (x - mean) * inverse);
+        let z = || {
+            observation
+                .iter()
+                .zip(mean)
+                .zip(inverse_scale)
+                .map(|((&x, &mean), &inverse)| (x - mean) * inverse)
+        };
         let size: f32 = z().map(|z| z * z).sum();
         let rows = self.basis.chunks_exact((self.header.n as usize).max(1));
         let spanned: f32 = rows
@@ -94,7 +103,8 @@ impl<'a> Abstention<'a> {
     #[must_use]
     pub fn score(&self, observation: &[f32]) -> f32 {
         let h = self.header;
-        let score = (h.density_scale * self.density(observation)).max(h.range_scale * self.range(observation));
+        let score =
+            (h.density_scale * self.density(observation)).max(h.range_scale * self.range(observation));
         // `max` drops a NaN: ask for it.
         let whole = observation.iter().all(|x| x.is_finite()) && score.is_finite();
         if whole { score } else { f32::INFINITY }

@@ -1,8 +1,8 @@
 //! The contract: what the policy observes, what its actions mean, and what limits hold.
 
 use tendon_wire::image::{
-    ActionRecord, ContractHeader, JointRecord, MonitorRecord, ProfileRecord, SensorRecord, TERM_VALUES, TermRecord,
-    mode, monitor, monitor_action, signal,
+    ActionRecord, ContractHeader, JointRecord, MonitorRecord, ProfileRecord, SensorRecord, TERM_VALUES,
+    TermRecord, mode, monitor, monitor_action, signal,
 };
 use tendon_wire::message::{MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS};
 

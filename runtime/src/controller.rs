@@ -7,11 +7,15 @@
 //!                      '--arm-- Fault <-'  (latched; arming again needs a healthy dwell)
 //! ```
 
+use crate::abstention::Window;
+use crate::monitor::Monitors;
+use crate::start::Start;
 use crate::{
     Contract, Envelope, JointCommand, ObservationBuilder, Policy, Profile, check_state, envelope, map_action,
 };
-use crate::start::Start;
+use tendon_wire::image::{monitor, monitor_action};
 use tendon_wire::message::{Floats, MAX_JOINTS, RawState};
+use tendon_wire::mutation::{Check, removed};
 
 /// Controller states; the number is the `state` of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +75,21 @@ pub enum Cause {
     Abstention = 22,
 }
 
+impl Cause {
+    /// For alarms of a monitor ([`monitor`]).
+    fn of_monitor(place: usize) -> Self {
+        match place {
+            monitor::AGE => Self::SensorAge,
+            monitor::OFF => Self::SensorOff,
+            monitor::STUCK => Self::SensorStuck,
+            monitor::NOISE => Self::SensorNoise,
+            monitor::JUMP => Self::SensorJump,
+            monitor::RESPONSE => Self::Response,
+            _ => Self::Abstention,
+        }
+    }
+}
+
 /// Why a command was refused; the number is the `code` of `Reply`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -101,6 +120,8 @@ pub enum Refusal {
     Rollback = 12,
     /// One inference would take more than three quarters of the control period; detail: its bound in us.
     Slow = 13,
+    /// The session is not the one of the last `Hello`: a replay, or another host took over.
+    Session = 14,
     /// The contract has no such profile; detail: how many it has.
     Profile = 20,
     /// Torque is on, and the profile would loosen a limit; detail: the profile in force.
@@ -145,6 +166,10 @@ pub struct Controller {
     host_losses: u32,
     rejected_states: u32,
     start: Start,
+    monitors: Monitors,
+    window: Window,
+    /// Windowed abstention score over its threshold.
+    abstention: f32,
     builder: ObservationBuilder,
     envelope: Envelope,
     last_action: Floats<MAX_JOINTS>,
@@ -198,6 +223,24 @@ impl Controller {
         self.host_losses
     }
 
+    /// Alarms and their counters.
+    #[must_use]
+    pub fn monitors(&self) -> &Monitors {
+        &self.monitors
+    }
+
+    /// Windowed abstention score of the last observation over its threshold; 0 without an abstention section.
+    #[must_use]
+    pub fn abstention(&self) -> f32 {
+        self.abstention
+    }
+
+    /// Motoring power of the last commands at the measured velocities, W.
+    #[must_use]
+    pub fn power(&self) -> f32 {
+        if self.is_torque_on() { self.envelope.power() } else { 0.0 }
+    }
+
     /// Profile that the limits come from.
     #[must_use]
     pub fn profile(&self) -> &Profile {
@@ -230,6 +273,7 @@ impl Controller {
             State::Fault => (State::Fault, self.cause),
             _ => (State::Idle, Cause::None),
         };
+        self.monitors.reset();
         *self = Self {
             state,
             cause,
@@ -237,6 +281,7 @@ impl Controller {
             fallbacks: self.fallbacks,
             host_losses: self.host_losses,
             rejected_states: self.rejected_states,
+            monitors: self.monitors.clone(),
             ..Self::default()
         };
     }
@@ -245,16 +290,11 @@ impl Controller {
     ///
     /// # Errors
     /// No contract, no such profile, or a looser one with torque on; with the detail for `Reply`.
-    pub fn set_profile(
-        &mut self,
-        contract: Option<&Contract<'_>>,
-        index: u8,
-    ) -> Result<(), (Refusal, u32)> {
+    pub fn set_profile(&mut self, contract: Option<&Contract<'_>>, index: u8) -> Result<(), (Refusal, u32)> {
         let contract = contract.ok_or((Refusal::NoContract, 0))?;
         let count = contract.profiles.len().max(1) as u32;
         let profile = Profile::of(contract, index).ok_or((Refusal::Profile, count))?;
-        let torque_on = matches!(self.state, State::Ready | State::Running | State::Damping);
-        if torque_on && profile.loosens(self.profile(), contract) {
+        if self.is_torque_on() && profile.loosens(self.profile(), contract) {
             return Err((Refusal::Looser, self.profile().index().into()));
         }
         self.envelope.set_profile(profile);
@@ -326,6 +366,7 @@ impl Controller {
         }
         self.enter(State::Running, Cause::None, now_us);
         self.builder.reset();
+        self.window.reset();
         self.forget = true;
         self.last_action.clear();
         let _ = self.last_action.resize(contract.actions.len(), 0.0);
@@ -353,6 +394,7 @@ impl Controller {
         memory: &mut Memory<'_>,
     ) -> Applied {
         let Some(contract) = policy.contract.as_ref() else { return self.silent(0) };
+        self.monitors.begin();
         if let Some(state) = fresh {
             self.take(contract, state, now_us);
         }
@@ -404,6 +446,10 @@ impl Controller {
         }
     }
 
+    fn is_torque_on(&self) -> bool {
+        matches!(self.state, State::Ready | State::Running | State::Damping)
+    }
+
     fn enter(&mut self, state: State, cause: Cause, now_us: u64) {
         (self.state, self.cause, self.entered_us) = (state, cause, now_us);
         if state == State::Fault {
@@ -433,6 +479,8 @@ impl Controller {
             self.healthy_since_us = None;
             return;
         }
+        let torque = if self.is_torque_on() { 1.0 } else { 0.0 };
+        self.monitors.observe(contract, state, self.envelope.torques().map(|t| t * torque));
         self.state_at_us = Some(now_us);
         self.healthy_since_us.get_or_insert(now_us);
         self.position.clear();
@@ -455,6 +503,8 @@ impl Controller {
             Cause::HostSilent
         } else if state_age > u64::from(contract.header.state_timeout_us) {
             Cause::StaleState
+        } else if let Some(place) = self.monitors.verdict(contract) {
+            Cause::of_monitor(place)
         } else {
             return;
         };
@@ -477,6 +527,9 @@ impl Controller {
         self.builder
             .build(contract, state, &self.last_action, memory.history, observation)
             .map_err(|_| Cause::Internal)?;
+        if self.abstains(policy, contract, observation) {
+            return Err(Cause::Abstention);
+        }
         if core::mem::take(&mut self.forget) {
             policy.network.reset(memory.arena);
         }
@@ -485,6 +538,24 @@ impl Controller {
             return Err(Cause::InvalidAction);
         }
         Floats::from_slice(output).map_err(|_| Cause::Internal)
+    }
+
+    /// Whether the observation is so unlike the recorded ones that the policy must not act on it.
+    fn abstains(&mut self, policy: &Policy<'_>, contract: &Contract<'_>, observation: &[f32]) -> bool {
+        let [.., action, _] = contract.header.monitors.actions;
+        let Some(abstention) = policy.abstention.filter(|_| action != monitor_action::OFF) else {
+            return false;
+        };
+        if removed(Check::Abstention) {
+            return false;
+        }
+        let statistic = self.window.push(abstention.header, abstention.score(observation));
+        self.abstention = statistic / abstention.header.threshold;
+        if statistic > abstention.header.threshold {
+            self.monitors.abstained(contract);
+            return action == monitor_action::FALL_BACK;
+        }
+        false
     }
 
     /// Holds the last setpoint for `hold_us` where the measurements still carry it, then damps, then

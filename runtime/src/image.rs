@@ -69,8 +69,9 @@ impl Image {
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let layout = Layout::parse(bytes).map_err(ImageError::Layout)?;
         let image = Self { header: *layout.header() };
-        let policy =
-            image.policy(bytes).ok_or(ImageError::Section("contract, operators, weights, plan or abstention"))?;
+        let policy = image
+            .policy(bytes)
+            .ok_or(ImageError::Section("contract, operators, weights, plan or abstention"))?;
         let plan = policy.network.plan();
         Network::new(policy.network.operators(), policy.network.weights(), plan)
             .map_err(ImageError::Network)?;

@@ -24,9 +24,12 @@ mod image;
 mod kernels;
 mod limits;
 pub mod math;
+pub mod monitor;
 mod network;
 pub mod node;
 mod observation;
+#[cfg(feature = "spec")]
+pub mod oracle;
 #[cfg(feature = "spec")]
 pub mod spec;
 #[cfg(feature = "spec")]

@@ -55,6 +55,12 @@ impl Profile {
         self.index
     }
 
+    /// As it stands in the contract.
+    #[must_use]
+    pub fn record(&self) -> &ProfileRecord {
+        &self.record
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

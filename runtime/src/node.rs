@@ -8,7 +8,7 @@ use crate::cost::Profile;
 use crate::{Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
 use tendon_wire::frame::{self, Decoder};
-use tendon_wire::image::MAX_IMAGE;
+use tendon_wire::image::{MAX_IMAGE, monitor};
 use tendon_wire::message::{
     Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
     TO_HOST, Telemetry, Text,
@@ -161,7 +161,45 @@ pub struct Control<'m> {
     lockstep: bool,
     lockstep_us: u64,
     heard_us: u64,
+    session: Session,
     counters: Counters,
+}
+
+/// What the link has seen of the host since its last `Hello`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session {
+    /// In `Identity`, `Arm` and `Run`; 0: no `Hello` since boot.
+    nonce: u32,
+    hellos: u32,
+    /// Number of the newest frame.
+    newest: Option<u16>,
+}
+
+impl Session {
+    /// A `Hello` came; `noise`: a counter of the board, which differs from boot to boot.
+    fn begin(&mut self, noise: u32) {
+        self.hellos = self.hellos.wrapping_add(1);
+        // Odd multiplier (Knuth's): different counts give different numbers. Never 0.
+        self.nonce = (self.hellos.wrapping_mul(2_654_435_761) ^ noise).max(1);
+    }
+
+    /// Whether a frame was not seen before, late ones included. A `Hello` always is new.
+    fn is_new(&mut self, sequence: u16, is_hello: bool) -> bool {
+        let newer = |newest: u16| (sequence.wrapping_sub(newest) as i16) > 0;
+        let new = is_hello || self.newest.is_none_or(newer) || removed(Check::FrameSequence);
+        if new {
+            self.newest = Some(sequence);
+        }
+        new
+    }
+
+    fn check(&self, nonce: u32) -> Result<(), Refused> {
+        if (nonce == self.nonce && nonce != 0) || removed(Check::Session) {
+            Ok(())
+        } else {
+            Err((Refusal::Session, 0))
+        }
+    }
 }
 
 /// Counters that only the board can fill; they go out with telemetry.
@@ -177,6 +215,7 @@ pub struct Counters {
     misses: u32,
     tick_max_us: u32,
     old_states: u32,
+    repeated_frames: u32,
 }
 
 impl<'m> Control<'m> {
@@ -197,6 +236,7 @@ impl<'m> Control<'m> {
             lockstep: false,
             lockstep_us: 0,
             heard_us: 0,
+            session: Session::default(),
             counters: Counters::default(),
         }
     }
@@ -269,6 +309,8 @@ impl<'m> Control<'m> {
             time_us: now_us,
             state: applied.state as u8,
             cause: applied.cause as u8,
+            profile: self.controller.profile().index(),
+            alarms: self.controller.monitors().alarms(),
             limited: applied.limited,
             tick_us: 0,
             proposed: applied.proposed,
@@ -305,14 +347,16 @@ impl<'m> Control<'m> {
         }
     }
 
-    fn arm(&mut self, schema_hash: u64, now_us: u64) -> Result<(), Refused> {
+    fn arm(&mut self, schema_hash: u64, session: u32, now_us: u64) -> Result<(), Refused> {
+        self.session.check(session)?;
         let own = self.schema_hash();
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
         self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)
     }
 
-    fn run(&mut self, now_us: u64) -> Result<(), Refused> {
+    fn run(&mut self, session: u32, now_us: u64) -> Result<(), Refused> {
+        self.session.check(session)?;
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
         self.controller.run(policy.and_then(|p| p.contract).as_ref(), now)
@@ -391,6 +435,7 @@ impl<'m> Control<'m> {
             profile: self.controller.profile().index(),
             profiles: self.profiles(),
             profile_name: text(self.controller.profile().name()),
+            session: self.session.nonce,
         }
     }
 
@@ -412,14 +457,31 @@ impl<'m> Control<'m> {
                 policy.contract.map_or(0, |contract| contract.header.n_observation as usize)
             });
         let c = &self.counters;
+        let monitors = self.controller.monitors();
         Telemetry {
             state: self.controller.state() as u8,
             cause: self.controller.cause() as u8,
+            last_fault: self.controller.last_fault() as u8,
+            profile: self.controller.profile().index(),
+            alarms: monitors.alarms(),
+            last_alarm: monitors.last().0,
+            last_channel: monitors.last().1,
+            alarms_age: monitors.count(monitor::AGE),
+            alarms_off: monitors.count(monitor::OFF),
+            alarms_stuck: monitors.count(monitor::STUCK),
+            alarms_noise: monitors.count(monitor::NOISE),
+            alarms_jump: monitors.count(monitor::JUMP),
+            alarms_response: monitors.count(monitor::RESPONSE),
+            alarms_abstention: monitors.count(monitor::ABSTENTION),
+            host_losses: self.controller.host_losses(),
+            abstention: self.controller.abstention(),
+            power_w: self.controller.power(),
             ticks: c.ticks,
             misses: c.misses,
             fallbacks: self.controller.fallbacks(),
             rejected_states: self.controller.rejected_states().wrapping_add(c.old_states),
             rejected_frames: c.rejected_frames,
+            repeated_frames: c.repeated_frames,
             dropped: c.dropped,
             tick_max_us: c.tick_max_us,
             stack_bytes: c.stack_bytes,
@@ -492,7 +554,10 @@ fn dispatch<'m>(
     }
     control.with(|control| control.heard(now_us));
     let result = match message {
-        Message::Hello(_) => return identify(control, board, answer),
+        Message::Hello(_) => {
+            let noise = clock.counts() ^ now_us as u32;
+            return identify(noise, control, board, answer);
+        }
         Message::Observe(_) => return observe(control, answer),
         Message::Heartbeat(_) => return,
         Message::RawState(state) => return tick(state, control, clock, answer),
@@ -511,8 +576,8 @@ fn dispatch<'m>(
             loader.abort();
             Ok(())
         }
-        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, now_us)),
-        Message::Run(_) => control.with(|control| control.run(now_us)),
+        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, arm.session, now_us)),
+        Message::Run(run) => control.with(|control| control.run(run.session, now_us)),
         Message::Stop(_) => control.with(|control| {
             let now = control.now(now_us);
             control.controller.stop(now)
@@ -536,8 +601,11 @@ fn dispatch<'m>(
 // Each of these is a function of its own, so that the stack holds one of their answers and not all.
 
 #[inline(never)]
-fn identify<'m>(control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
-    let identity = control.with(|control| control.identity(board));
+fn identify<'m>(noise: u32, control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
+    let identity = control.with(|control| {
+        control.session.begin(noise);
+        control.identity(board)
+    });
     answer.send(&identity);
 }
 
@@ -611,6 +679,15 @@ pub fn receive<'m, 'o>(
         });
         return None;
     };
+    let is_hello = matches!(message, Message::Hello(_));
+    let is_new = control.with(|control| {
+        let new = message.kind() & TO_HOST != 0 || control.session.is_new(sequence, is_hello);
+        control.counters.repeated_frames = control.counters.repeated_frames.wrapping_add(u32::from(!new));
+        new
+    });
+    if !is_new {
+        return None;
+    }
     let mut answer = Framed { sequence, out: &mut *out, length: 0 };
     dispatch(&message, loader, control, board, clock, &mut answer);
     let length = answer.length;
@@ -632,7 +709,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 15] = [
+        const ALL: [Refusal; 16] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -646,6 +723,7 @@ impl Refusal {
             Refusal::Input,
             Refusal::Rollback,
             Refusal::Slow,
+            Refusal::Session,
             Refusal::Profile,
             Refusal::Looser,
         ];

@@ -1,19 +1,20 @@
 //! The contract as people read and write it: JSON in the ONNX metadata key `tendon.contract`, TOML
 //! beside a foreign file. [`ContractSpec::compile`] turns it into the records of an image.
 
-use crate::{Contract, ContractError};
+use crate::contract::MAX_PROFILES;
+use crate::spec_safety::UNLIMITED_JERK;
 pub use crate::spec_safety::{
     LimitShares, MonitorAction, MonitorSpec, MonitorsSpec, ProfileSpec, SensorMonitorSpec, UNLIMITED,
 };
+use crate::{Contract, ContractError};
 use serde::{Deserialize, Serialize};
 use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{format, vec};
 use tendon_wire::image::{
-    ActionRecord, ContractHeader, JointRecord, ProfileRecord, SensorRecord, TERM_VALUES, TermRecord, mode, signal,
+    ActionRecord, ContractHeader, JointRecord, ProfileRecord, SensorRecord, TERM_VALUES, TermRecord, mode,
+    signal,
 };
-use crate::contract::MAX_PROFILES;
-use crate::spec_safety::UNLIMITED_JERK;
 use tendon_wire::message::{MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS};
 
 /// ONNX metadata key that holds the JSON.

@@ -2,9 +2,9 @@
 
 use crate::spec::{ContractSpec, SpecError};
 use serde::{Deserialize, Serialize};
+use std::format;
 use std::string::String;
 use std::vec::Vec;
-use std::format;
 use tendon_wire::image::{MonitorRecord, ProfileRecord, SensorRecord, limit, monitor, monitor_action};
 
 /// Stands for "no limit" of a rate per second.
@@ -58,9 +58,8 @@ impl LimitShares {
 impl ContractSpec {
     pub(crate) fn profile_records(&self) -> Result<Vec<ProfileRecord>, SpecError> {
         let record = |(index, profile): (usize, &ProfileSpec)| {
-            let fail = |problem: String| {
-                Err(SpecError::Field { field: format!("profiles[{index}].name"), problem })
-            };
+            let fail =
+                |problem: String| Err(SpecError::Field { field: format!("profiles[{index}].name"), problem });
             if profile.name.is_empty() || profile.name.len() > 16 {
                 return fail(format!("`{}` is not 1 to 16 bytes long", profile.name));
             }

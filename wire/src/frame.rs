@@ -193,7 +193,10 @@ impl Decoder {
             }
             return None;
         }
-        let length = core::mem::take(&mut self.length);
+        let length = self.length;
+        if !removed(Check::Resync) {
+            self.length = 0;
+        }
         if core::mem::take(&mut self.too_long) {
             return Some(Err(FrameError::TooLong));
         }

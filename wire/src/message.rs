@@ -220,7 +220,8 @@ impl Message {
 }
 
 messages! {
-    /// Asks who is there. Answer: `Identity`.
+    /// Asks who is there and begins a session: its frame number is the first of the session, every later frame of
+    /// the host counts up from it, and a frame with a number already seen is dropped. Answer: `Identity`.
     0x01 ToController Hello {}
 
     /// Starts an update: the inactive slot is forgotten. Frozen. Answer: `Reply`.
@@ -250,10 +251,17 @@ messages! {
         /// Schema hash of the contract that the host works with.
         #[serde(with = "le")]
         schema_hash: u64,
+        /// The `session` of the last `Identity`: an `Arm` that was recorded earlier is refused.
+        #[serde(with = "le")]
+        session: u32,
     }
 
     /// Leaves Ready for Running. Answer: `Reply`.
-    0x21 ToController Run {}
+    0x21 ToController Run {
+        /// As in `Arm`.
+        #[serde(with = "le")]
+        session: u32,
+    }
 
     /// Leaves Ready or Running for Damping. Answer: `Reply`.
     0x22 ToController Stop {}
@@ -350,6 +358,9 @@ messages! {
         profiles: u8,
         /// Name of the profile.
         profile_name: Text,
+        /// Names this session in `Arm` and `Run`; another one with every `Hello`.
+        #[serde(with = "le")]
+        session: u32,
     }
 
     /// Answer to a command.
@@ -472,6 +483,9 @@ messages! {
         /// Frames refused (CRC, COBS, kind, length).
         #[serde(with = "le")]
         rejected_frames: u32,
+        /// Frames dropped because their number was seen before (duplicates, replays, late ones).
+        #[serde(with = "le")]
+        repeated_frames: u32,
         /// Bytes or messages dropped because a queue was full.
         #[serde(with = "le")]
         dropped: u32,
@@ -573,7 +587,7 @@ mod tests {
         let text = |text: &str| Text::try_from(text).unwrap();
         check(Hello {});
         check(Pace { lockstep: true });
-        check(Arm { schema_hash: 0x0123_4567_89ab_cdef });
+        check(Arm { schema_hash: 0x0123_4567_89ab_cdef, session: 7 });
         for n in [0, 1, 127, 128, 300, 512] {
             check(Infer { reset: 1, input: floats(n) });
             check(Telemetry { ticks: 70_000, cause: 3, observation: floats(n), ..Default::default() });

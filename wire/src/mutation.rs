@@ -29,8 +29,12 @@ checks! {
     FrameCrc "frame-crc",
     /// A message has exactly the length that its counts give.
     MessageLength "message-length",
-    /// The longest frame: bytes beyond it are dropped.
-    FrameLength "frame-length",
+    /// What was received before a delimiter is no part of the next frame.
+    Resync "resync",
+    /// A frame whose number was seen in this session is dropped.
+    FrameSequence "frame-sequence",
+    /// Arm and Run name the session.
+    Session "session",
     /// A raw state whose sequence number was seen is ignored.
     StateSequence "state-sequence",
     /// CRC-32C of an image.

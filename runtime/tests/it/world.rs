@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use tendon_runtime::spec::{ActionSpec, CompiledContract, ContractSpec, FallbackSpec, InputSpec, JointSpec};
-use tendon_runtime::spec::{Mode, Signal, TermSpec};
+use tendon_runtime::spec::{Mode, MonitorAction, MonitorsSpec, Signal, TermSpec};
 use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
@@ -72,9 +72,18 @@ pub(crate) fn spec() -> ContractSpec {
         power_budget: None,
         profiles: Vec::new(),
         default_profile: None,
-        monitors: Default::default(),
+        monitors: counting(),
         error_budget: None,
     }
+}
+
+/// Monitors that take no torque away: the robots of most tests have no physics.
+pub(crate) fn counting() -> MonitorsSpec {
+    let mut monitors = MonitorsSpec::default();
+    for monitor in [&mut monitors.off, &mut monitors.stuck, &mut monitors.jump, &mut monitors.age] {
+        monitor.action = MonitorAction::Count;
+    }
+    monitors
 }
 
 /// Upright, at the default pose of [`spec`], at rest.
