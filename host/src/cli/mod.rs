@@ -56,6 +56,10 @@ enum Controller {
     Auto,
     /// The firmware in QEMU (Cortex-M4F)
     Qemu,
+    /// The firmware in QEMU (Cortex-M7)
+    QemuAn500,
+    /// The firmware in QEMU (Cortex-M33)
+    QemuAn505,
     /// The same runtime in a process of its own over a pseudo-terminal
     StandIn,
 }
@@ -65,6 +69,8 @@ impl Controller {
         match self {
             Self::Auto => ControllerKind::best(),
             Self::Qemu => ControllerKind::Qemu,
+            Self::QemuAn500 => ControllerKind::QemuAn500,
+            Self::QemuAn505 => ControllerKind::QemuAn505,
             Self::StandIn => ControllerKind::StandIn,
         }
     }
