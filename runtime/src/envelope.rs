@@ -246,7 +246,8 @@ impl Memory {
         let step = limits.torque_rate * dt;
         let low_now = math::clip(self.torque - step, low, high);
         let high_now = math::clip(self.torque + step, low, high);
-        self.torque = math::clip(servo(&c, q, dq), low_now, high_now);
+        let wanted = servo(&c, q, dq);
+        self.torque = math::clip(if wanted.is_nan() { 0.0 } else { wanted }, low_now, high_now);
         c
     }
 
@@ -258,7 +259,7 @@ impl Memory {
             self.velocity.start(0.0);
             return c;
         }
-        let target = if self.torque.is_finite() { self.torque } else { 0.0 };
+        let target = self.torque;
         if servo(&c, q, dq) != target {
             // Position, velocity and feed-forward give way and leave exactly the torque planned. The gains still damp
             // what follows.

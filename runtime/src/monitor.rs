@@ -131,8 +131,11 @@ impl Tally {
                 *history |= 1;
             }
         }
+        // The first one of a tick is the nearest to its cause.
+        if self.alarms == 0 {
+            self.last = (monitor as u8, channel);
+        }
         self.alarms |= bit;
-        self.last = (monitor as u8, channel);
     }
 }
 
@@ -156,7 +159,7 @@ impl Monitors {
         self.tally.counts.get(monitor).copied().unwrap_or(0)
     }
 
-    /// Monitor and channel of the last alarm since boot; monitor 255: none.
+    /// Monitor and channel of the first alarm in the last tick that had one; monitor 255: none since boot.
     #[must_use]
     pub fn last(&self) -> (u8, u16) {
         self.tally.last
@@ -255,7 +258,7 @@ impl Monitors {
                 if is_beyond((dq - dq0).abs(), record.velocity_jump * joint.velocity_limit) {
                     raise(monitor::JUMP, channel::VELOCITY);
                 }
-                if is_beyond(track.position.mean(residual), record.joint_noise * unit) {
+                if track.position.is_noisy(residual, record.joint_noise * unit) {
                     raise(monitor::NOISE, channel::POSITION);
                 }
                 if track.position.stands(q == q0, residual) > record.stuck_path {
@@ -311,10 +314,10 @@ impl Monitors {
         if is_beyond(linear_step, record.linear_jump) {
             raise(monitor::JUMP, channel::LINEAR);
         }
-        if is_beyond(self.orientation.mean(residual), record.turn_noise) {
+        if self.orientation.is_noisy(residual, record.turn_noise) {
             raise(monitor::NOISE, channel::ORIENTATION);
         }
-        if is_beyond(self.linear.mean(second), record.linear_noise) {
+        if self.linear.is_noisy(second, record.linear_noise) {
             raise(monitor::NOISE, channel::LINEAR);
         }
         let same = state.base_orientation == previous.orientation;
@@ -348,7 +351,7 @@ impl Monitors {
             if !(low..=high).contains(&x) || is_beyond((x - x0).abs(), jump) {
                 raise(monitor::JUMP);
             }
-            if is_beyond(track.mean((x - x0 - step).abs()), noise) {
+            if track.is_noisy((x - x0 - step).abs(), noise) {
                 raise(monitor::NOISE);
             }
             if stuck_ticks > 0 && track.rests(x == x0, joints_move) > stuck_ticks as f32 {
@@ -380,12 +383,12 @@ impl Previous {
 }
 
 impl Channel {
-    /// Mean of what there is of `noise`.
-    fn mean(&mut self, noise: f32) -> f32 {
-        let mean = self.noise + NEWEST * (noise - self.noise);
-        // One value without bound is an alarm, and no mean for ever.
+    /// Whether the mean of `noise` is above `limit`. One spike alone is a jump and no noise.
+    fn is_noisy(&mut self, noise: f32, limit: f32) -> bool {
+        let most = 4.0 * limit;
+        let mean = self.noise + NEWEST * (if is_beyond(noise, most) { most } else { noise } - self.noise);
         self.noise = if mean.is_finite() { mean } else { 0.0 };
-        mean
+        mean > limit
     }
 
     /// Way for which it stood still, of which another sensor says `way` in this tick.

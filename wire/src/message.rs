@@ -435,7 +435,7 @@ messages! {
         /// Monitors (bits) that raised an alarm in the last tick.
         #[serde(with = "le")]
         alarms: u16,
-        /// Monitor of the last alarm since boot; 255: none.
+        /// Monitor of the first alarm in the last tick that had one; 255: none since boot.
         last_alarm: u8,
         /// Its channel: see docs/envelope.md.
         #[serde(with = "le")]
