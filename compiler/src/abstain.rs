@@ -141,8 +141,8 @@ pub(crate) fn calibrate(
         let place = (sorted.len() as f64 * UNIT) as usize;
         sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(1.0).max(1e-6)
     };
-    let density = scores(&section, Abstention::density, &fitted);
-    let range = scores(&section, Abstention::range, &fitted);
+    let density = scores(&section, |view, row| view.density(row), &fitted);
+    let range = scores(&section, |view, row| view.range(row), &fitted);
     (section.header.density_scale, section.header.range_scale) = (1.0 / unit(&density), 1.0 / unit(&range));
     let bytes = section.words();
     let Some(view) = Abstention::split(bytemuck::cast_slice(&bytes)) else {

@@ -38,6 +38,14 @@ pub enum State {
     Fault = 6,
 }
 
+impl State {
+    /// The actuators are told something.
+    #[must_use]
+    pub fn has_torque(self) -> bool {
+        matches!(self, Self::Ready | Self::Running | Self::Damping)
+    }
+}
+
 /// Why the controller left Running or Ready; the number is the `cause` of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -123,9 +131,9 @@ pub enum Refusal {
     /// The session is not the one of the last `Hello`: a replay, or another host took over.
     Session = 14,
     /// The contract has no such profile; detail: how many it has.
-    Profile = 20,
+    Profile = 30,
     /// Torque is on, and the profile would loosen a limit; detail: the profile in force.
-    Looser = 21,
+    Looser = 31,
 }
 
 /// Memory of one controller, sized by the caller.
@@ -238,7 +246,7 @@ impl Controller {
     /// Motoring power of the last commands at the measured velocities, W.
     #[must_use]
     pub fn power(&self) -> f32 {
-        if self.is_torque_on() { self.envelope.power() } else { 0.0 }
+        if self.state.has_torque() { self.envelope.power() } else { 0.0 }
     }
 
     /// Profile that the limits come from.
@@ -294,7 +302,7 @@ impl Controller {
         let contract = contract.ok_or((Refusal::NoContract, 0))?;
         let count = contract.profiles.len().max(1) as u32;
         let profile = Profile::of(contract, index).ok_or((Refusal::Profile, count))?;
-        if self.is_torque_on() && profile.loosens(self.profile(), contract) {
+        if self.state.has_torque() && profile.loosens(self.profile(), contract) {
             return Err((Refusal::Looser, self.profile().index().into()));
         }
         self.envelope.set_profile(profile);
@@ -446,10 +454,6 @@ impl Controller {
         }
     }
 
-    fn is_torque_on(&self) -> bool {
-        matches!(self.state, State::Ready | State::Running | State::Damping)
-    }
-
     fn enter(&mut self, state: State, cause: Cause, now_us: u64) {
         (self.state, self.cause, self.entered_us) = (state, cause, now_us);
         if state == State::Fault {
@@ -479,7 +483,7 @@ impl Controller {
             self.healthy_since_us = None;
             return;
         }
-        let torque = if self.is_torque_on() { 1.0 } else { 0.0 };
+        let torque = if self.state.has_torque() { 1.0 } else { 0.0 };
         self.monitors.observe(contract, state, self.envelope.torques().map(|t| t * torque));
         self.state_at_us = Some(now_us);
         self.healthy_since_us.get_or_insert(now_us);
