@@ -28,6 +28,9 @@ fn main() {
     for (interrupt, priority) in tasks(&source) {
         info.push_str(&format!("task {interrupt} {priority}\n"));
     }
+    for feature in features() {
+        info.push_str(&format!("feature {feature}\n"));
+    }
     fs::write(out.join("info.txt"), info).expect("write info.txt");
 }
 
@@ -41,6 +44,15 @@ fn board() -> (&'static str, &'static str, &'static str) {
         (Some(board), None) => board,
         _ => panic!("choose one board: `cargo xtask firmware build --board NAME`, `--list` names them"),
     }
+}
+
+/// Cargo features beside boards. No release has any: the tools that read the section refuse it.
+fn features() -> Vec<String> {
+    let names =
+        env::vars().filter_map(|(name, _)| name.strip_prefix("CARGO_FEATURE_").map(str::to_lowercase));
+    names
+        .filter(|name| name != "default" && BOARDS.iter().all(|(board, ..)| *name != board.replace('-', "_")))
+        .collect()
 }
 
 /// Interrupt and priority of each `#[task(binds = ..., priority = ...)]`. RTIC takes literals only, so the

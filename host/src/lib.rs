@@ -2,11 +2,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cost;
+pub mod count;
 pub mod demo;
 pub mod export;
+pub mod faults;
 pub mod hil;
 pub mod learner;
 pub mod link;
+pub mod monitor;
 pub mod preference;
 pub mod recording;
 pub mod report;

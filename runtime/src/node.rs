@@ -4,16 +4,20 @@
 //! they add the clock, the bytes and the priorities. [`Loader`] works below the control priority (it may
 //! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
 
-use crate::cost::Profile;
-use crate::{Cause, Controller, Image, Memory, Refusal, State};
+mod tick;
+
+use crate::deadline::Guard;
+use crate::response::BoardTiming;
+use crate::{Applied, Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
 use tendon_wire::frame::{self, Decoder};
-use tendon_wire::image::MAX_IMAGE;
+use tendon_wire::image::{MAX_IMAGE, monitor};
 use tendon_wire::message::{
-    Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
-    TO_HOST, Telemetry, Text,
+    Action, BlackBoxRecord, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE,
+    TABLE_HASH, TO_HOST, Telemetry, Text, Timing,
 };
 use tendon_wire::mutation::{Check, removed};
+pub use tick::{Release, release};
 
 /// In lockstep the host's clock stands still with the host, so silence is measured on the board's.
 pub const LOCKSTEP_SILENCE_US: u64 = 3_000_000;
@@ -24,6 +28,10 @@ pub trait Clock {
     fn now_us(&self) -> u64;
     /// A free-running counter for measuring short work; 0 for ever where there is none.
     fn counts(&self) -> u32;
+    /// Time since boot, ns, as fine as the clock is.
+    fn now_ns(&self) -> u64 {
+        self.now_us().saturating_mul(1000)
+    }
 }
 
 /// What a board says of itself.
@@ -35,14 +43,20 @@ pub struct BoardInfo {
     pub firmware: &'static str,
 }
 
-/// Access to [`Control`] with everything of its priority kept out.
-pub trait Exclusive<'m> {
+/// Access to what tasks share, with everything of their priorities kept out.
+pub trait Exclusive<T> {
     /// Runs `f` on it.
-    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R;
+    fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R;
 }
 
-impl<'m> Exclusive<'m> for Control<'m> {
+impl<'m> Exclusive<Control<'m>> for Control<'m> {
     fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R {
+        f(self)
+    }
+}
+
+impl<O> Exclusive<Guard<O>> for Guard<O> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Guard<O>) -> R) -> R {
         f(self)
     }
 }
@@ -63,8 +77,8 @@ struct Limits {
     arena: usize,
     history: usize,
     observation: usize,
-    /// Of the board, for the time of an inference.
-    profile: Profile,
+    /// Of the board, for the time of a tick.
+    timing: BoardTiming,
 }
 
 type Refused = (Refusal, u32);
@@ -79,15 +93,15 @@ impl<'m> Loader<'m> {
             arena: memory.arena.len().min(arena.len()),
             history: memory.history.len(),
             observation: memory.observation.len(),
-            profile: Profile::QEMU,
+            timing: BoardTiming::QEMU,
         };
         Self { slot, arena, total: 0, received: 0, limits }
     }
 
-    /// The processor by which inferences are timed; without it [`Profile::QEMU`].
+    /// The board by which ticks are timed; without it [`BoardTiming::QEMU`].
     #[must_use]
-    pub fn with_profile(mut self, profile: Profile) -> Self {
-        self.limits.profile = profile;
+    pub fn with_timing(mut self, timing: BoardTiming) -> Self {
+        self.limits.timing = timing;
         self
     }
 
@@ -119,7 +133,7 @@ impl<'m> Loader<'m> {
     }
 
     /// Everything that can be said about the received image before it acts.
-    fn verify(&mut self) -> Result<Image, Refused> {
+    fn verify(&mut self) -> Result<(Image, u32), Refused> {
         if self.total == 0 || self.received != self.total {
             return Err((Refusal::Order, self.received as u32));
         }
@@ -137,14 +151,17 @@ impl<'m> Loader<'m> {
                 return Err((Refusal::Memory, needed));
             }
         }
+        let mut response_us = 0;
         if let Some(contract) = policy.contract {
-            let us = self.limits.profile.inference_us(&policy.network);
-            if u64::from(us).saturating_mul(4) > u64::from(contract.header.period_us).saturating_mul(3) {
-                return Err((Refusal::Slow, us));
+            let us = |ns: u64| (ns / 1000).saturating_add(1).min(u32::MAX.into()) as u32;
+            match self.limits.timing.admit(&contract, &policy.network) {
+                Ok(ns) => response_us = us(ns),
+                Err((_, ns)) if !removed(Check::Admission) => return Err((Refusal::Slow, us(ns))),
+                Err(_) => {}
             }
         }
         policy.self_test(self.arena).map_err(|vector| (Refusal::SelfTest, vector))?;
-        Ok(image)
+        Ok((image, response_us))
     }
 }
 
@@ -163,6 +180,7 @@ pub struct Control<'m> {
     heard_us: u64,
     session: Session,
     counters: Counters,
+    times: tick::Times<'m>,
 }
 
 /// What the link has seen of the host since its last `Hello`.
@@ -212,7 +230,6 @@ pub struct Counters {
     /// Deepest stack seen, bytes.
     pub stack_bytes: u32,
     ticks: u32,
-    misses: u32,
     tick_max_us: u32,
     old_states: u32,
     repeated_frames: u32,
@@ -224,7 +241,7 @@ impl<'m> Control<'m> {
     pub fn new(slot: &'m mut [u8], memory: Memory<'m>) -> Self {
         let mut controller = Controller::default();
         controller.begin_self_test();
-        controller.image_changed(false);
+        controller.image_changed(false, None);
         Self {
             slot,
             image: None,
@@ -238,6 +255,7 @@ impl<'m> Control<'m> {
             heard_us: 0,
             session: Session::default(),
             counters: Counters::default(),
+            times: tick::Times::default(),
         }
     }
 
@@ -268,6 +286,7 @@ impl<'m> Control<'m> {
         }
         self.last_sequence = Some(state.sequence);
         self.answered = state.sequence;
+        self.remember(state);
         if !self.lockstep {
             self.fresh = Some(state.clone());
             return None;
@@ -282,20 +301,12 @@ impl<'m> Control<'m> {
         if self.lockstep {
             if now_us.saturating_sub(self.heard_us) > LOCKSTEP_SILENCE_US {
                 self.controller.link_lost(self.lockstep_us);
+                self.note_state();
             }
             return None;
         }
         let fresh = self.fresh.take();
         self.step(fresh.as_ref(), now_us)
-    }
-
-    /// The board measured how long the last tick took.
-    pub fn tick_took(&mut self, us: u32, now_us: u64) {
-        self.counters.tick_max_us = self.counters.tick_max_us.max(us);
-        if !self.lockstep && self.period_us().is_some_and(|period| us > period) {
-            self.counters.misses = self.counters.misses.wrapping_add(1);
-            self.controller.overrun(now_us);
-        }
     }
 
     fn step(&mut self, state: Option<&RawState>, now_us: u64) -> Option<Action> {
@@ -304,25 +315,11 @@ impl<'m> Control<'m> {
         self.counters.ticks = self.counters.ticks.wrapping_add(1);
         let applied = self.controller.tick(&policy, state, now_us, &mut self.memory);
         // Made where it is returned: see `Answer`.
-        let mut made = Some(Action {
-            sequence: self.answered,
-            time_us: now_us,
-            state: applied.state as u8,
-            cause: applied.cause as u8,
-            limited: applied.limited,
-            tick_us: 0,
-            proposed: applied.proposed,
-            ..Action::default()
-        });
+        let mut made = Some(Action::default());
         let action = made.as_mut()?;
-        for command in applied.commands.iter().take(applied.n_joints) {
-            let _ = action.position.push(command.position);
-            let _ = action.velocity.push(command.velocity);
-            let _ = action.torque.push(command.torque);
-            let _ = action.kp.push(command.kp);
-            let _ = action.kd.push(command.kd);
-            let _ = action.torque_limit.push(command.torque_limit);
-        }
+        fill(action, &applied, self.answered, now_us);
+        action.profile = self.controller.profile().index();
+        action.alarms = self.controller.monitors().alarms();
         made
     }
 
@@ -350,7 +347,9 @@ impl<'m> Control<'m> {
         let own = self.schema_hash();
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
-        self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)
+        self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)?;
+        self.armed();
+        Ok(())
     }
 
     fn run(&mut self, session: u32, now_us: u64) -> Result<(), Refused> {
@@ -367,21 +366,23 @@ impl<'m> Control<'m> {
         self.lockstep = lockstep;
         self.last_sequence = None;
         self.fresh = None;
-        self.controller.image_changed(false);
+        self.controller.clock_changed();
         Ok(())
     }
 
     /// Exchanges slots with the loader, whose image was verified. Constant time, between two ticks.
-    fn activate(&mut self, loader: &mut Loader<'m>, image: Image) -> Result<(), Refused> {
+    fn activate(&mut self, loader: &mut Loader<'m>, image: Image, response_us: u32) -> Result<(), Refused> {
         let same = image.header().schema_hash == self.schema_hash() && self.image.is_some();
         if !same && !self.is_quiet() {
             return Err((Refusal::State, self.controller.state() as u32));
         }
         core::mem::swap(&mut self.slot, &mut loader.slot);
         self.image = Some(image);
-        self.controller.image_changed(same);
+        self.times.response_us = response_us;
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        self.controller.image_changed(same, policy.and_then(|policy| policy.contract).as_ref());
         // What the former network remembered means nothing to this one.
-        if let Some(policy) = self.image.as_ref().and_then(|image| image.policy(self.slot)) {
+        if let Some(policy) = policy {
             policy.network.reset(self.memory.arena);
         }
         loader.abort();
@@ -429,8 +430,21 @@ impl<'m> Control<'m> {
             image_crc32c: header.map_or(0, |header| header.crc32c),
             slot_len: self.slot.len().min(u32::MAX as usize) as u32,
             state: self.controller.state() as u8,
+            profile: self.controller.profile().index(),
+            profiles: self.profiles(),
+            profile_name: text(self.controller.profile().name()),
             session: self.session.nonce,
         }
+    }
+
+    fn profiles(&self) -> u8 {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        policy.and_then(|policy| policy.contract).map_or(1, |c| c.profiles.len().max(1) as u8)
+    }
+
+    fn set_profile(&mut self, index: u8) -> Result<(), Refused> {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        self.controller.set_profile(policy.and_then(|p| p.contract).as_ref(), index)
     }
 
     /// Counters and the last observation.
@@ -441,11 +455,27 @@ impl<'m> Control<'m> {
                 policy.contract.map_or(0, |contract| contract.header.n_observation as usize)
             });
         let c = &self.counters;
+        let monitors = self.controller.monitors();
         Telemetry {
             state: self.controller.state() as u8,
             cause: self.controller.cause() as u8,
+            last_fault: self.controller.last_fault() as u8,
+            profile: self.controller.profile().index(),
+            alarms: monitors.alarms(),
+            last_alarm: monitors.last().0,
+            last_channel: monitors.last().1,
+            alarms_age: monitors.count(monitor::AGE),
+            alarms_off: monitors.count(monitor::OFF),
+            alarms_stuck: monitors.count(monitor::STUCK),
+            alarms_noise: monitors.count(monitor::NOISE),
+            alarms_jump: monitors.count(monitor::JUMP),
+            alarms_response: monitors.count(monitor::RESPONSE),
+            alarms_abstention: monitors.count(monitor::ABSTENTION),
+            host_losses: self.controller.host_losses(),
+            abstention: self.controller.abstention(),
+            power_w: self.controller.power(),
             ticks: c.ticks,
-            misses: c.misses,
+            misses: self.misses(),
             fallbacks: self.controller.fallbacks(),
             rejected_states: self.controller.rejected_states().wrapping_add(c.old_states),
             rejected_frames: c.rejected_frames,
@@ -456,6 +486,24 @@ impl<'m> Control<'m> {
             observation: Floats::from_slice(self.memory.observation.get(..n).unwrap_or(&[]))
                 .unwrap_or_default(),
         }
+    }
+}
+
+/// Writes what one tick tells the actuators.
+fn fill(action: &mut Action, applied: &Applied, sequence: u32, now_us: u64) {
+    (action.sequence, action.time_us, action.tick_us) = (sequence, now_us, 0);
+    (action.state, action.cause) = (applied.state as u8, applied.cause as u8);
+    action.limited = applied.limited;
+    action.proposed.clone_from(&applied.proposed);
+    let Action { position, velocity, torque, kp, kd, torque_limit, .. } = action;
+    [&mut *position, velocity, torque, kp, kd, torque_limit].into_iter().for_each(|values| values.clear());
+    for command in applied.commands.iter().take(applied.n_joints) {
+        let _ = position.push(command.position);
+        let _ = velocity.push(command.velocity);
+        let _ = torque.push(command.torque);
+        let _ = kp.push(command.kp);
+        let _ = kd.push(command.kd);
+        let _ = torque_limit.push(command.torque_limit);
     }
 }
 
@@ -498,7 +546,7 @@ impl Answer for Framed<'_> {
 pub fn handle<'m>(
     message: &Message,
     loader: &mut Loader<'m>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     clock: &impl Clock,
 ) -> Option<Message> {
@@ -510,7 +558,7 @@ pub fn handle<'m>(
 fn dispatch<'m>(
     message: &Message,
     loader: &mut Loader<'m>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     clock: &impl Clock,
     answer: &mut impl Answer,
@@ -527,6 +575,9 @@ fn dispatch<'m>(
             return identify(noise, control, board, answer);
         }
         Message::Observe(_) => return observe(control, answer),
+        Message::ReadTiming(_) => return timing(control, answer),
+        Message::ReadBlackBox(m) => return black_box(m.index, control, answer),
+        Message::Inject(m) => control.with(|control| control.injected(m.after, m.ticks, m.delay_us)),
         Message::Heartbeat(_) => return,
         Message::RawState(state) => return tick(state, control, clock, answer),
         Message::Infer(m) => match infer(Ok(&m.input), m.reset != 0, control, clock, answer) {
@@ -550,13 +601,16 @@ fn dispatch<'m>(
             let now = control.now(now_us);
             control.controller.stop(now)
         }),
+        Message::SetProfile(m) => control.with(|control| control.set_profile(m.profile)),
         Message::Pace(pace) => control.with(|control| control.pace(pace.lockstep)),
         // Refused above.
         Message::Identity(_)
         | Message::Reply(_)
         | Message::Action(_)
         | Message::Inferred(_)
-        | Message::Telemetry(_) => return,
+        | Message::Telemetry(_)
+        | Message::Timing(_)
+        | Message::BlackBoxRecord(_) => return,
     };
     let (code, detail) = match result {
         Ok(()) => (0, 0),
@@ -568,7 +622,12 @@ fn dispatch<'m>(
 // Each of these is a function of its own, so that the stack holds one of their answers and not all.
 
 #[inline(never)]
-fn identify<'m>(noise: u32, control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
+fn identify<'m>(
+    noise: u32,
+    control: &mut impl Exclusive<Control<'m>>,
+    board: &BoardInfo,
+    answer: &mut impl Answer,
+) {
     let identity = control.with(|control| {
         control.session.begin(noise);
         control.identity(board)
@@ -577,25 +636,41 @@ fn identify<'m>(noise: u32, control: &mut impl Exclusive<'m>, board: &BoardInfo,
 }
 
 #[inline(never)]
-fn observe<'m>(control: &mut impl Exclusive<'m>, answer: &mut impl Answer) {
+fn observe<'m>(control: &mut impl Exclusive<Control<'m>>, answer: &mut impl Answer) {
     let telemetry = control.with(|control| control.telemetry());
     answer.send(&telemetry);
 }
 
 #[inline(never)]
+fn timing<'m>(control: &mut impl Exclusive<Control<'m>>, answer: &mut impl Answer) {
+    let mut timing = Timing::default();
+    control.with(|control| control.timing(&mut timing));
+    answer.send(&timing);
+}
+
+#[inline(never)]
+fn black_box<'m>(index: u32, control: &mut impl Exclusive<Control<'m>>, answer: &mut impl Answer) {
+    let mut record = BlackBoxRecord::default();
+    control.with(|control| control.black_box(index, &mut record));
+    answer.send(&record);
+}
+
+#[inline(never)]
 fn tick<'m>(
     state: &RawState,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     clock: &impl Clock,
     answer: &mut impl Answer,
 ) {
-    let before = clock.now_us();
+    let begin_ns = clock.now_ns();
     let action = control.with(|control| {
         let mut made = control.raw_state(state);
         if let Some(action) = made.as_mut() {
-            let after = clock.now_us();
-            action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
-            control.tick_took(action.tick_us, after);
+            #[cfg(feature = "inject")]
+            control.inject(clock);
+            let took_ns = clock.now_ns().saturating_sub(begin_ns);
+            action.tick_us = (took_ns / 1000).min(u32::MAX.into()) as u32;
+            control.lockstep_tick(action, took_ns);
         }
         made
     });
@@ -608,7 +683,7 @@ fn tick<'m>(
 fn infer<'m>(
     input: Result<&[f32], u16>,
     reset: bool,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     clock: &impl Clock,
     answer: &mut impl Answer,
 ) -> Result<(), Refused> {
@@ -619,9 +694,9 @@ fn infer<'m>(
 }
 
 #[inline(never)]
-fn commit<'m>(loader: &mut Loader<'m>, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
-    let image = loader.verify()?;
-    control.with(|control| control.activate(loader, image))
+fn commit<'m>(loader: &mut Loader<'m>, control: &mut impl Exclusive<Control<'m>>) -> Result<(), Refused> {
+    let (image, response_us) = loader.verify()?;
+    control.with(|control| control.activate(loader, image, response_us))
 }
 
 /// One byte of the link in; at the end of a good frame the answer comes out, framed in `out`.
@@ -629,7 +704,7 @@ pub fn receive<'m, 'o>(
     byte: u8,
     decoder: &mut Decoder,
     loader: &mut Loader<'m>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     clock: &impl Clock,
     out: &'o mut [u8],
@@ -676,7 +751,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 14] = [
+        const ALL: [Refusal; 17] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -691,6 +766,9 @@ impl Refusal {
             Refusal::Rollback,
             Refusal::Slow,
             Refusal::Session,
+            Refusal::Unsupported,
+            Refusal::Profile,
+            Refusal::Looser,
         ];
         ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }
@@ -717,7 +795,7 @@ impl Cause {
     /// The cause with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Cause; 8] = [
+        const ALL: [Cause; 15] = [
             Cause::None,
             Cause::Stop,
             Cause::StaleState,
@@ -726,6 +804,13 @@ impl Cause {
             Cause::InvalidAction,
             Cause::Overrun,
             Cause::Internal,
+            Cause::SensorAge,
+            Cause::SensorOff,
+            Cause::SensorStuck,
+            Cause::SensorNoise,
+            Cause::SensorJump,
+            Cause::Response,
+            Cause::Abstention,
         ];
         ALL.into_iter().find(|cause| *cause as u8 == code)
     }

@@ -108,6 +108,12 @@ impl Board {
         self.build_with(&[], &folder())
     }
 
+    /// Builds it with feature `inject`, for tests alone: late and hanging ticks on demand. `stack` and whatever
+    /// flashes refuse it, by its section `.tendon`.
+    pub(crate) fn build_to_inject(&self) -> Result<PathBuf, String> {
+        self.build_with(&["inject"], &folder())
+    }
+
     fn build_with(&self, features: &[&str], folder: &Path) -> Result<PathBuf, String> {
         let target = self.target;
         let mut command = if rustup_has(target) {
@@ -132,8 +138,14 @@ impl Board {
         run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder))?;
         // The next board's build overwrites the one and leaves the other.
         let built = folder.join(target).join("release/tendon-firmware");
-        let elf = folder.join(format!("{}.elf", self.name));
+        let inject = if features.contains("inject") { "-inject" } else { "" };
+        let elf = folder.join(format!("{}{inject}.elf", self.name));
         std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
+        if self.name == BOARDS[0].name {
+            let count = folder.join("tendon-count.elf");
+            std::fs::copy(built.with_file_name("tendon-count"), &count)
+                .map_err(|error| format!("{}: {error}", count.display()))?;
+        }
         println!("{}", elf.display());
         Ok(elf)
     }

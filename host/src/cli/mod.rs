@@ -6,6 +6,7 @@ mod bench_host;
 mod bench_mcu;
 mod demo;
 mod learn;
+mod monitor;
 mod policy;
 mod run;
 
@@ -42,6 +43,8 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
+    /// Look at a controller: state, counters, times, joints; or its black box
+    Monitor(monitor::Monitor),
     /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
     /// A controller in a process of its own over a pseudo-terminal, for machines without QEMU
@@ -91,6 +94,7 @@ pub fn main() -> Result<ExitCode> {
         Command::Parity(parity) => parity.run(),
         Command::Sim(sim) => done(sim.run()),
         Command::Hil(hil) => done(hil.run()),
+        Command::Monitor(monitor) => done(monitor.run()),
         Command::Bench(bench) => done(bench.run()),
         Command::Controller => done(stand_in::serve().context("stand-in controller")),
     }
@@ -145,7 +149,8 @@ struct Measured {
     unit: String,
     tendon: f64,
     peers: serde_json::Map<String, serde_json::Value>,
-    goal: Option<String>,
+    /// A number where the goal is one, else words.
+    goal: Option<serde_json::Value>,
 }
 
 /// Writes the rows where the user asked for them.

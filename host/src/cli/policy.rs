@@ -3,6 +3,7 @@
 use super::run::{contract_of, walking_task};
 use super::{print_table, read_file, read_image, read_text, write_file};
 use crate::hil::run_task;
+use crate::learner::bootstrap;
 use crate::link::{ControllerKind, Serial, Session, firmware_path, launch, with_in_process};
 use crate::recording::Recording;
 use crate::walk::walk;
@@ -15,7 +16,8 @@ use tendon_compiler::parity::{
 };
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{
-    ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, range,
+    Abstain, AbstentionReport, ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization,
+    compile, inspect, range,
 };
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
@@ -39,6 +41,9 @@ pub(super) struct Compile {
     /// The controller refuses images with a smaller counter than it has stored
     #[arg(long, default_value_t = 0)]
     rollback_counter: u32,
+    /// An input that is state and the output it becomes; may be repeated. Given once, no pair is found by its name
+    #[arg(long = "state", value_name = "INPUT=OUTPUT", value_parser = state_pair)]
+    states: Vec<(String, String)>,
     /// Smaller numbers for dense layers
     #[arg(long, value_enum, requires = "calibrate")]
     quantize: Option<Quantize>,
@@ -50,12 +55,28 @@ pub(super) struct Compile {
     /// contract's `error_budget`, or 0.02, when absent
     #[arg(long, requires = "quantize")]
     error_budget: Option<f64>,
-    /// Compare the quantized policy in closed loop on this task, ten seeds
+    /// Compare the quantized policy in closed loop on this task
     #[arg(long, requires = "quantize")]
     task: Option<String>,
+    /// Seeds of that comparison
+    #[arg(long, requires = "task", default_value_t = CLOSED_LOOP_SEEDS)]
+    seeds: u64,
     /// Compare it in closed loop on this walking robot (MJCF), one command each
     #[arg(long, requires = "quantize", conflicts_with = "task")]
     robot: Option<PathBuf>,
+    /// Recorded observations, as for --calibrate, one run each: the controller abstains from observations unlike them;
+    /// may be repeated, so that all commands are covered
+    #[arg(long, value_name = "RUN")]
+    abstain: Vec<PathBuf>,
+    /// Share of ticks at which it may abstain from observations like the recorded ones
+    #[arg(long, default_value_t = 1e-3, requires = "abstain")]
+    false_alarm: f64,
+    /// Ticks that it looks at, 1 to 16
+    #[arg(long, default_value_t = 5, requires = "abstain")]
+    abstain_window: u16,
+    /// Unlikely observations among them before it abstains
+    #[arg(long, default_value_t = 3, requires = "abstain")]
+    abstain_needed: u16,
 }
 
 /// How dense layers are stored and computed.
@@ -64,6 +85,13 @@ enum Quantize {
     /// 8-bit weights, 16-bit activations, 32-bit sums
     #[value(name = "8w16a")]
     W8A16,
+}
+
+fn state_pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(input, output)| !input.is_empty() && !output.is_empty());
+    pair.map(|(input, output)| (input.into(), output.into())).ok_or_else(|| {
+        format!("`{text}` is not INPUT=OUTPUT: name an input of the graph and the output it becomes")
+    })
 }
 
 /// Accepted when neither the command line nor the contract says more.
@@ -119,6 +147,20 @@ fn print_quantization(report: &Quantization) {
     );
 }
 
+fn print_abstention(report: &AbstentionReport) {
+    println!(
+        "abstention: statistics of {} observations, rank {}; threshold {:.3} from {} windows held out, the largest of them {:.3}",
+        report.fitted, report.rank, report.threshold, report.calibrated, report.largest
+    );
+    if !report.still.is_empty() {
+        let elements: Vec<String> = report.still.iter().map(ToString::to_string).collect();
+        println!(
+            "  observations {} did not vary in the recordings: of them only the range is watched",
+            elements.join(", ")
+        );
+    }
+}
+
 impl Compile {
     pub(super) fn run(self) -> Result<()> {
         let onnx = read_file(&self.onnx, MAX_FILE as u64)?;
@@ -129,16 +171,28 @@ impl Compile {
             None if self.bare => ContractChoice::Bare,
             None => ContractChoice::FromMetadata,
         };
-        let options = Options { contract, rollback_counter: self.rollback_counter, ..Options::default() };
+        let states = (!self.states.is_empty()).then_some(&*self.states);
+        let options =
+            Options { contract, rollback_counter: self.rollback_counter, states, ..Options::default() };
         let mut compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
-        if self.quantize.is_some() {
-            let plain = compiled.image;
-            let mut rows = Vec::new();
-            for run in &self.calibrate {
-                rows.extend(recorded(run, &plain)?);
-            }
-            compiled = compile(&onnx, &Options { quantize: Some(&rows), ..options })
+        let plain = compiled.image.clone();
+        let read =
+            |paths: &[PathBuf]| paths.iter().map(|run| recorded(run, &plain)).collect::<Result<Vec<_>>>();
+        let (rows, runs) = (read(&self.calibrate)?.concat(), read(&self.abstain)?);
+        let abstain = Abstain {
+            runs: &runs,
+            false_alarm: self.false_alarm,
+            window: self.abstain_window,
+            needed: self.abstain_needed,
+        };
+        if self.quantize.is_some() || !runs.is_empty() {
+            let quantize = self.quantize.map(|_| &*rows);
+            let abstain = (!runs.is_empty()).then_some(abstain);
+            compiled = compile(&onnx, &Options { quantize, abstain, ..options })
                 .with_context(|| self.onnx.display().to_string())?;
+            if let Some(report) = &compiled.abstention {
+                print_abstention(report);
+            }
             if let Some(report) = &compiled.quantization {
                 print_quantization(report);
                 let of_contract = compiled.contract.as_ref().and_then(|contract| contract.error_budget);
@@ -150,7 +204,7 @@ impl Compile {
                 );
             }
             if let Some(task) = &self.task {
-                closed_loop_task(task, &plain, &compiled.image)?;
+                closed_loop_task(task, &plain, &compiled.image, self.seeds)?;
             }
             if let Some(robot) = &self.robot {
                 closed_loop_walk(robot, &plain, &compiled.image)?;
@@ -168,14 +222,14 @@ impl Compile {
 }
 
 /// Returns of both images on a task, seed by seed.
-fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes) -> Result<()> {
+fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes, seeds: u64) -> Result<()> {
     let task = tasks::find(name)?;
     let returns = |image: &AlignedBytes| -> Result<Vec<f64>> {
         let (_, hash) = contract_of(image)?;
         with_in_process(image.len(), |transport| {
             let (mut session, _) = Session::open(transport)?;
             session.upload(image, |_| ())?;
-            (1..=CLOSED_LOOP_SEEDS)
+            (1..=seeds)
                 .map(|seed| {
                     let mut environment = task.make()?;
                     Ok(run_task(&mut session, &mut environment, hash, seed, 500, None, |_, _| ())?
@@ -203,6 +257,15 @@ fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes) 
         format!("{:+.2}%", 100.0 * (b - a) / a.abs().max(1e-9)),
     ]);
     print_table(&table);
+    let differences: Vec<f64> = before.iter().zip(&after).map(|(a, b)| b - a).collect();
+    let interval = bootstrap(&differences, 1);
+    let share = |value: f64| 100.0 * value / a.abs().max(1e-9);
+    println!(
+        "difference over {seeds} seeds: {:+.2}% (95% bootstrap {:+.2}% to {:+.2}%)",
+        share(interval.mean),
+        share(interval.low),
+        share(interval.high)
+    );
     Ok(())
 }
 
@@ -245,6 +308,9 @@ pub(super) struct Inspect {
     /// Range of inputs that the contract does not bound, plus and minus
     #[arg(long, default_value_t = 10.0, requires = "bounds")]
     assume: f64,
+    /// Cycles that each word of weights waits for the flash, in the estimated times; the profile's when absent
+    #[arg(long)]
+    wait_states: Option<u32>,
     /// ELF file of the firmware whose worst stack is printed, instead of TENDON_FIRMWARE or the one built here
     #[arg(long)]
     firmware: Option<PathBuf>,
@@ -256,8 +322,7 @@ impl Inspect {
         if self.bounds {
             return print_bounds(&image, self.assume).with_context(|| self.image.display().to_string());
         }
-        let text = tendon_compiler::inspect::inspect(&image, None)
-            .with_context(|| self.image.display().to_string())?;
+        let text = inspect::inspect(&image, None).with_context(|| self.image.display().to_string())?;
         let stack = match (self.firmware, firmware_path(ControllerKind::Qemu)) {
             (Some(path), _) => worst_stack(&path)?,
             // Nobody asked for this one: the image is shown all the same.
@@ -267,7 +332,16 @@ impl Inspect {
                     .to_owned()
             }
         };
+        let times = self.wait_states.map(|wait| -> Result<String> {
+            let runner = ImageRunner::new(&image)?;
+            Ok(inspect::times(&runner.policy().network, Some(wait)))
+        });
+        let times = times.transpose()?;
         for line in text.lines() {
+            if let (true, Some(times)) = (line.starts_with(inspect::TIMES), &times) {
+                println!("{:<18}{times}", inspect::TIMES);
+                continue;
+            }
             // The stack belongs to the firmware, which the compiler does not know.
             match line.strip_prefix("stack") {
                 Some(rest) => {

@@ -1,6 +1,7 @@
 //! The host's end of the link: one [`Session`] for a controller behind a serial port (a board, QEMU, the
 //! stand-in process) and for one in this process.
 
+mod deadline;
 mod error;
 mod in_process;
 mod launch;
@@ -8,6 +9,7 @@ mod serial;
 mod session;
 pub mod stand_in;
 
+pub use deadline::DeadlineThread;
 pub use error::LinkError;
 pub use in_process::{InProcess, with_in_process};
 pub use launch::{ControllerKind, Launched, firmware_path, launch, launch_stand_in, qemu_is_there};

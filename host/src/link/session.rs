@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer,
-    InferGolden, MAX_CHUNK, Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, BlackBoxRecord, Bytes, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk,
+    ImageCommit, Infer, InferGolden, Inject, MAX_CHUNK, Message, Observe, Pace, ReadBlackBox, ReadTiming,
+    Run, SetProfile, Stop, TABLE_HASH, Telemetry, Timing,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
@@ -155,6 +156,14 @@ impl<T: Transport> Session<T> {
         self.command(&Stop {}.into(), ANSWER)
     }
 
+    /// Chooses a profile of the contract.
+    ///
+    /// # Errors
+    /// The refusal: no such profile, or a looser one while torque is on.
+    pub fn set_profile(&mut self, profile: u8) -> Result<(), LinkError> {
+        self.command(&SetProfile { profile }.into(), ANSWER)
+    }
+
     /// Counters and the last observation.
     ///
     /// # Errors
@@ -164,6 +173,36 @@ impl<T: Transport> Session<T> {
             Message::Telemetry(telemetry) => Ok(telemetry),
             _ => Err(unexpected("Observe")),
         }
+    }
+
+    /// Histograms and counters of the ticks.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn timing(&mut self) -> Result<Timing, LinkError> {
+        match self.request(&ReadTiming {}.into(), ANSWER)? {
+            Message::Timing(timing) => Ok(timing),
+            _ => Err(unexpected("ReadTiming")),
+        }
+    }
+
+    /// Record `index` of the black box, 0 the oldest; with an index beyond the last, the last tick.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn black_box(&mut self, index: u32) -> Result<BlackBoxRecord, LinkError> {
+        match self.request(&ReadBlackBox { index }.into(), ANSWER)? {
+            Message::BlackBoxRecord(record) => Ok(record),
+            _ => Err(unexpected("ReadBlackBox")),
+        }
+    }
+
+    /// Makes `ticks` ticks `delay_us` longer, after `after` others; `u32::MAX` us: for ever.
+    ///
+    /// # Errors
+    /// Refused by firmware without feature `inject`.
+    pub fn inject(&mut self, after: u32, ticks: u32, delay_us: u32) -> Result<(), LinkError> {
+        self.command(&Inject { after, ticks, delay_us }.into(), ANSWER)
     }
 
     /// One inference of the active network, and the board's timer counts for it.
@@ -275,7 +314,9 @@ fn is_answer(message: &Message, answer: &Message) -> bool {
         (Message::Hello(_), Message::Identity(_))
         | (Message::RawState(_), Message::Action(_))
         | (Message::Infer(_) | Message::InferGolden(_), Message::Inferred(_))
-        | (Message::Observe(_), Message::Telemetry(_)) => true,
+        | (Message::Observe(_), Message::Telemetry(_))
+        | (Message::ReadTiming(_), Message::Timing(_))
+        | (Message::ReadBlackBox(_), Message::BlackBoxRecord(_)) => true,
         _ => false,
     }
 }

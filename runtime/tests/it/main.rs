@@ -1,9 +1,12 @@
 //! What the runtime promises, seen through its public interface.
 
 mod action;
+mod blackbox;
 mod controller;
+mod deadline;
 mod envelope;
 mod image;
+mod monitor;
 mod node;
 mod observation;
 mod spec;

@@ -171,7 +171,8 @@ fn judge(actions: &[Action], end: End) -> Result<Seen, String> {
     let limit_us = (limit * 1e6) as u64;
     let first = actions.iter().position(|action| action.state == State::Running as u8).ok_or("never ran")?;
     let ran = &actions[first..];
-    let fell = ran.iter().find(|action| action.state != State::Running as u8).or(ran.last()).ok_or("never ran")?;
+    let fell =
+        ran.iter().find(|action| action.state != State::Running as u8).or(ran.last()).ok_or("never ran")?;
     // The tick that answered the newest raw state took the last sign of life, or one before it did.
     let newest = ran.windows(2).rev().find(|pair| pair[0].sequence != pair[1].sequence);
     let last_us = newest.map_or(ran[0].time_us, |pair| pair[1].time_us);

@@ -7,6 +7,7 @@ pub(super) struct Fpga {
     pub(super) uart0: usize,
     pub(super) timer0: usize,
     pub(super) timer1: usize,
+    pub(super) watchdog: usize,
     /// 16 MiB that memory.x does not name.
     pub(super) psram: usize,
     pub(super) ticks_per_us: u32,
@@ -24,6 +25,7 @@ const AN386: Fpga = Fpga {
     uart0: 0x4000_4000,
     timer0: 0x4000_0000,
     timer1: 0x4000_1000,
+    watchdog: 0x4000_8000,
     psram: 0x2100_0000,
     ticks_per_us: 25,
     uart0_rx_irq: 0,
@@ -43,6 +45,7 @@ const AN505: Fpga = Fpga {
     uart0: 0x5020_0000,
     timer0: 0x5000_0000,
     timer1: 0x5000_1000,
+    watchdog: 0x5008_1000,
     psram: 0x8000_0000,
     ticks_per_us: 20,
     uart0_rx_irq: 32,
