@@ -93,7 +93,9 @@ pub(crate) fn calibrate(
     let fail = |problem: String| Err(CompileError::Mismatch(format!("abstention: {problem}")));
     let Abstain { runs, false_alarm, window, needed } = *abstain;
     if !(1..=MAX_WINDOW as u16).contains(&window) || !(1..=window).contains(&needed) {
-        return fail(format!("{needed} of {window} ticks: give 1 to {MAX_WINDOW} ticks, and as many or fewer of them"));
+        return fail(format!(
+            "{needed} of {window} ticks: give 1 to {MAX_WINDOW} ticks, and as many or fewer of them"
+        ));
     }
     if !(false_alarm > 0.0 && false_alarm < 1.0) {
         return fail(format!("a false-alarm rate of {false_alarm}: give one between 0 and 1"));
@@ -169,7 +171,10 @@ pub(crate) fn calibrate(
         still: (0..n).filter(|element| !section.varying.contains(element)).collect(),
     };
     if !report.threshold.is_finite() || report.threshold <= 0.0 {
-        return fail(format!("the threshold would be {}: are the recordings of this policy?", report.threshold));
+        return fail(format!(
+            "the threshold would be {}: are the recordings of this policy?",
+            report.threshold
+        ));
     }
     Ok((bytemuck::cast_slice(&section.words()).to_vec(), report))
 }
@@ -192,7 +197,8 @@ impl Section {
 /// Range, mean, scale and principal directions of `rows`.
 fn fit(rows: &[&Vec<f32>], n: usize, spec: Option<&ContractSpec>) -> Section {
     let count = rows.len().max(1) as f64;
-    let mean: Vec<f64> = (0..n).map(|i| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / count).collect();
+    let mean: Vec<f64> =
+        (0..n).map(|i| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / count).collect();
     let deviation: Vec<f64> = (0..n)
         .map(|i| (rows.iter().map(|row| (f64::from(row[i]) - mean[i]).powi(2)).sum::<f64>() / count).sqrt())
         .collect();

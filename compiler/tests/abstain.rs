@@ -39,12 +39,16 @@ fn observations(count: usize, seed: u64) -> Vec<Vec<f32>> {
         .collect()
 }
 
-fn compiled(rows: &[Vec<f32>], false_alarm: f64, window: u16, needed: u16) -> (AlignedBytes, AbstentionReport) {
+fn compiled(
+    rows: &[Vec<f32>],
+    false_alarm: f64,
+    window: u16,
+    needed: u16,
+) -> (AlignedBytes, AbstentionReport) {
     let onnx = mlp(&[rows[0].len(), 8, 2], Hidden::Tanh, 1);
     let runs = [rows.to_vec()];
     let abstain = Abstain { runs: &runs, false_alarm, window, needed };
-    let options =
-        Options { contract: ContractChoice::Bare, abstain: Some(abstain), ..Options::default() };
+    let options = Options { contract: ContractChoice::Bare, abstain: Some(abstain), ..Options::default() };
     let compiled = compile(&onnx, &options).unwrap();
     (compiled.image, compiled.abstention.unwrap())
 }
@@ -71,7 +75,8 @@ fn false_alarms_come_at_the_rate_asked_for() {
         let fresh = observations(200_000, 2);
         let found = share(&alarms(&image, &fresh));
         // The threshold comes from m windows: its own spread is that of a binomial of m draws, beside that of 200,000.
-        let spread = (rate * (1.0 - rate) * (1.0 / report.calibrated as f64 + 1.0 / fresh.len() as f64)).sqrt();
+        let spread =
+            (rate * (1.0 - rate) * (1.0 / report.calibrated as f64 + 1.0 / fresh.len() as f64)).sqrt();
         println!("asked {rate}, found {found:.5} +- {spread:.5}, {report:?}");
         assert!((found - rate).abs() < 3.3 * spread, "{found} for {rate}");
     }
@@ -125,7 +130,9 @@ fn many_inputs_keep_principal_directions_only() {
     let wide = |rows: Vec<Vec<f32>>, seed: u64| -> Vec<Vec<f32>> {
         let mut noise = Normal(seed);
         rows.into_iter()
-            .map(|row| (0..120).map(|i| row[i % N] * (1.0 + i as f32 * 0.01) + 0.05 * noise.next() as f32).collect())
+            .map(|row| {
+                (0..120).map(|i| row[i % N] * (1.0 + i as f32 * 0.01) + 0.05 * noise.next() as f32).collect()
+            })
             .collect()
     };
     let (image, report) = compiled(&wide(observations(4000, 1), 1), 5e-3, 3, 2);
@@ -164,7 +171,8 @@ fn the_go1_trace_tells_walking_from_broken_walking() {
     let abstain = Abstain { runs: &runs, false_alarm: 0.02, window: 5, needed: 3 };
     let text = contract("go1_joystick.toml");
     let contract = ContractChoice::Toml { file: "go1_joystick.toml", text: &text };
-    let compiled = compile(&onnx, &Options { contract, abstain: Some(abstain), ..Options::default() }).unwrap();
+    let compiled =
+        compile(&onnx, &Options { contract, abstain: Some(abstain), ..Options::default() }).unwrap();
     let report = compiled.abstention.unwrap();
     println!("{report:?}");
     assert_eq!(report.still, [45, 46, 47], "the command did not vary");

@@ -114,7 +114,9 @@ impl Fault {
         let sensors = channels.iter().flat_map(|&channel| Kind::SENSOR.map(|kind| (channel, kind)));
         let motors = joints.filter(|&joint| {
             let found = contract.joints.iter().enumerate();
-            found.map(|(i, j)| (j.robot_index.unwrap_or(i as u32) as usize, j)).any(|(place, j)| place == joint && j.torque_limit > 0.0)
+            found
+                .map(|(i, j)| (j.robot_index.unwrap_or(i as u32) as usize, j))
+                .any(|(place, j)| place == joint && j.torque_limit > 0.0)
         });
         let motors = motors.flat_map(|joint| Kind::ACTUATOR.map(|kind| (Channel::Actuator(joint), kind)));
         let all = sensors.chain([(Channel::Clock, Kind::Stuck)]).chain(motors);
@@ -183,9 +185,19 @@ impl Injector {
     }
 
     /// What the motors do at `tick` of what they are told, robot's order; `truth`: where the joints are.
-    pub fn actuate(&mut self, tick: u64, truth: &RawState, contract: &ContractSpec, commands: &mut [JointCommand]) {
-        let Fault { channel: Channel::Actuator(joint), kind, from_tick, magnitude, .. } = self.fault else { return };
-        let (Some(command), Some(&q)) = (commands.get_mut(joint), truth.joint_position.get(joint)) else { return };
+    pub fn actuate(
+        &mut self,
+        tick: u64,
+        truth: &RawState,
+        contract: &ContractSpec,
+        commands: &mut [JointCommand],
+    ) {
+        let Fault { channel: Channel::Actuator(joint), kind, from_tick, magnitude, .. } = self.fault else {
+            return;
+        };
+        let (Some(command), Some(&q)) = (commands.get_mut(joint), truth.joint_position.get(joint)) else {
+            return;
+        };
         if tick < from_tick {
             return;
         }
@@ -197,7 +209,13 @@ impl Injector {
             Kind::Stuck => {
                 let position = *self.blocked_at.get_or_insert(q);
                 let kp = 20.0 * limit;
-                JointCommand { position, kp, kd: 0.01 * kp, torque_limit: 5.0 * limit, ..JointCommand::default() }
+                JointCommand {
+                    position,
+                    kp,
+                    kd: 0.01 * kp,
+                    torque_limit: 5.0 * limit,
+                    ..JointCommand::default()
+                }
             }
             Kind::Runaway => JointCommand { torque: limit, torque_limit: limit, ..JointCommand::default() },
             _ => JointCommand {
@@ -390,7 +408,9 @@ pub fn run<T: Transport>(
             watch.check(&compiled, &state, &action, &mut outcome);
             match command(session, schema_hash) {
                 Ok(()) => break,
-                Err(LinkError::Refused { refusal: Some(Refusal::Dwell | Refusal::Pose), .. }) if left > 0 => left -= 1,
+                Err(LinkError::Refused { refusal: Some(Refusal::Dwell | Refusal::Pose), .. }) if left > 0 => {
+                    left -= 1
+                }
                 Err(error) => return Err(FaultError::Start(error.to_string())),
             }
         }
@@ -469,7 +489,13 @@ impl Watch {
     }
 
     /// Checks one answer of the controller against what it measured.
-    fn check(&mut self, compiled: &CompiledContract, state: &RawState, action: &Action, outcome: &mut Outcome) {
+    fn check(
+        &mut self,
+        compiled: &CompiledContract,
+        state: &RawState,
+        action: &Action,
+        outcome: &mut Outcome,
+    ) {
         let contract = compiled.view();
         if check_state(&contract, state).is_ok() {
             self.measure(compiled, state);

@@ -15,8 +15,8 @@ use tendon_compiler::parity::{
 };
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{
-    Abstain, AbstentionReport, ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile,
-    range,
+    Abstain, AbstentionReport, ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization,
+    compile, range,
 };
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
@@ -160,7 +160,8 @@ impl Compile {
         let options = Options { contract, rollback_counter: self.rollback_counter, ..Options::default() };
         let mut compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
         let plain = compiled.image.clone();
-        let read = |paths: &[PathBuf]| paths.iter().map(|run| recorded(run, &plain)).collect::<Result<Vec<_>>>();
+        let read =
+            |paths: &[PathBuf]| paths.iter().map(|run| recorded(run, &plain)).collect::<Result<Vec<_>>>();
         let (rows, runs) = (read(&self.calibrate)?.concat(), read(&self.abstain)?);
         let abstain = Abstain {
             runs: &runs,

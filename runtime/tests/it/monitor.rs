@@ -116,22 +116,76 @@ fn a_robot_that_stands_still_raises_no_alarm() {
 #[test]
 fn every_channel_that_breaks_is_named() {
     let cases: [(&str, Fault, usize, u16, u32); 20] = [
-        ("position stuck", |s, last, _| s.joint_position[1] = last.joint_position[1], monitor::STUCK, channel::POSITION + 1, 20),
+        (
+            "position stuck",
+            |s, last, _| s.joint_position[1] = last.joint_position[1],
+            monitor::STUCK,
+            channel::POSITION + 1,
+            20,
+        ),
         ("position off", |s, _, _| s.joint_position[1] = 0.0, monitor::OFF, channel::POSITION + 1, 20),
         ("position jump", |s, _, _| s.joint_position[2] += 1.0, monitor::JUMP, channel::POSITION + 2, 0),
-        ("position noise", |s, _, r| s.joint_position[0] += 0.4 * (r.f32() - 0.5), monitor::NOISE, channel::POSITION, 20),
-        ("velocity stuck", |s, last, _| s.joint_velocity[1] = last.joint_velocity[1], monitor::STUCK, channel::VELOCITY + 1, 40),
+        (
+            "position noise",
+            |s, _, r| s.joint_position[0] += 0.4 * (r.f32() - 0.5),
+            monitor::NOISE,
+            channel::POSITION,
+            20,
+        ),
+        (
+            "velocity stuck",
+            |s, last, _| s.joint_velocity[1] = last.joint_velocity[1],
+            monitor::STUCK,
+            channel::VELOCITY + 1,
+            40,
+        ),
         ("velocity off", |s, _, _| s.joint_velocity[2] = 0.0, monitor::OFF, channel::VELOCITY + 2, 40),
         ("velocity jump", |s, _, _| s.joint_velocity[0] += 30.0, monitor::JUMP, channel::VELOCITY, 0),
-        ("velocity noise", |s, _, r| s.joint_velocity[0] += 20.0 * (r.f32() - 0.5), monitor::NOISE, channel::POSITION, 20),
-        ("orientation stuck", |s, last, _| s.base_orientation = last.base_orientation, monitor::STUCK, channel::ORIENTATION, 40),
-        ("orientation jump", |s, _, _| s.base_orientation = [0.0, 1.0, 0.0, 0.0], monitor::JUMP, channel::ORIENTATION, 0),
+        (
+            "velocity noise",
+            |s, _, r| s.joint_velocity[0] += 20.0 * (r.f32() - 0.5),
+            monitor::NOISE,
+            channel::POSITION,
+            20,
+        ),
+        (
+            "orientation stuck",
+            |s, last, _| s.base_orientation = last.base_orientation,
+            monitor::STUCK,
+            channel::ORIENTATION,
+            40,
+        ),
+        (
+            "orientation jump",
+            |s, _, _| s.base_orientation = [0.0, 1.0, 0.0, 0.0],
+            monitor::JUMP,
+            channel::ORIENTATION,
+            0,
+        ),
         ("gyro off", |s, _, _| s.base_angular_velocity = [0.0; 3], monitor::OFF, channel::GYRO, 40),
-        ("gyro stuck", |s, last, _| s.base_angular_velocity = last.base_angular_velocity, monitor::STUCK, channel::GYRO, 60),
+        (
+            "gyro stuck",
+            |s, last, _| s.base_angular_velocity = last.base_angular_velocity,
+            monitor::STUCK,
+            channel::GYRO,
+            60,
+        ),
         ("gyro jump", |s, _, _| s.base_angular_velocity[0] = 40.0, monitor::JUMP, channel::GYRO, 0),
-        ("gyro noise", |s, _, r| s.base_angular_velocity[1] += 30.0 * (r.f32() - 0.5), monitor::NOISE, channel::ORIENTATION, 30),
+        (
+            "gyro noise",
+            |s, _, r| s.base_angular_velocity[1] += 30.0 * (r.f32() - 0.5),
+            monitor::NOISE,
+            channel::ORIENTATION,
+            30,
+        ),
         ("linear off", |s, _, _| s.base_linear_velocity = [0.0; 3], monitor::OFF, channel::LINEAR, 15),
-        ("linear stuck", |s, last, _| s.base_linear_velocity = last.base_linear_velocity, monitor::STUCK, channel::LINEAR, 15),
+        (
+            "linear stuck",
+            |s, last, _| s.base_linear_velocity = last.base_linear_velocity,
+            monitor::STUCK,
+            channel::LINEAR,
+            15,
+        ),
         ("linear jump", |s, _, _| s.base_linear_velocity[0] += 4.0, monitor::JUMP, channel::LINEAR, 0),
         ("sensor out of range", |s, _, _| s.sensors[1] = 2.5, monitor::JUMP, channel::SENSOR + 1, 0),
         ("sensor stuck", |s, last, _| s.sensors[0] = last.sensors[0], monitor::STUCK, channel::SENSOR, 15),
@@ -162,7 +216,9 @@ fn a_joint_that_does_not_move_while_its_torque_swings_does_not_respond() {
     assert_eq!(alarm, Some(4), "each tick swings by two thirds of the limit");
     assert_eq!(bench.verdict(), None, "by default it is counted");
     let mut idle = Bench::new(&watched());
-    (0..50).for_each(|_| assert_eq!(idle.see(&state, 3.0) >> monitor::RESPONSE & 1, 0, "a constant load is none"));
+    (0..50).for_each(|_| {
+        assert_eq!(idle.see(&state, 3.0) >> monitor::RESPONSE & 1, 0, "a constant load is none")
+    });
 }
 
 #[test]
@@ -203,11 +259,9 @@ fn acts_after_as_many_ticks_as_the_contract_asks_for() {
 
 #[test]
 fn what_the_contract_turns_off_is_neither_counted_nor_acted_upon() {
-    for (action, counted, acts) in [
-        (MonitorAction::Off, 0, false),
-        (MonitorAction::Count, 1, false),
-        (MonitorAction::FallBack, 1, true),
-    ] {
+    for (action, counted, acts) in
+        [(MonitorAction::Off, 0, false), (MonitorAction::Count, 1, false), (MonitorAction::FallBack, 1, true)]
+    {
         let mut spec = watched();
         spec.monitors.jump.action = action;
         spec.monitors.noise.action = MonitorAction::Off;
