@@ -3,6 +3,7 @@
 use crate::{Contract, JointCommand, Limits, Profile, functions, math};
 use tendon_wire::image::JointRecord;
 use tendon_wire::message::MAX_JOINTS;
+use tendon_wire::mutation::{Check, removed};
 
 /// Share of the velocity allowed over which the torque that would raise the speed fades to zero.
 const VELOCITY_TAPER: f32 = 0.1;
@@ -97,6 +98,9 @@ impl Envelope {
         velocity: &[f32],
         commands: &mut [JointCommand; MAX_JOINTS],
     ) -> u32 {
+        if removed(Check::Envelope) {
+            return 0;
+        }
         let dt = contract.period_s();
         let profile = self.profile;
         let measured = || {
@@ -290,9 +294,10 @@ fn braking(distance: f32, deceleration: f32, dt: f32) -> f32 {
     if distance <= 0.0 {
         return 0.0;
     }
+    // Far away is far enough, and its square root finite.
+    let distance = distance.min(1e15);
     let speed = 2.0 * distance / (dt + functions::sqrt(dt * dt + 2.0 * distance / deceleration));
-    // Infinite over infinite: the limit is far away.
-    if speed.is_nan() { f32::MAX } else { speed }
+    if speed.is_nan() { 0.0 } else { speed }
 }
 
 /// Torques allowed at the measured state. `down`, `up`: speeds allowed towards the two position limits, at most
