@@ -6,8 +6,8 @@ use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
     Action, Arm, BlackBoxRecord, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, InferGolden, Inject, MAX_CHUNK, Message, Observe, Pace, ReadBlackBox, ReadTiming, Run, Stop,
-    TABLE_HASH, Telemetry, Timing,
+    Infer, InferGolden, Inject, MAX_CHUNK, Message, Observe, Pace, ReadBlackBox, ReadTiming, Run, SetProfile,
+    Stop, TABLE_HASH, Telemetry, Timing,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
@@ -154,6 +154,14 @@ impl<T: Transport> Session<T> {
     /// The refusal.
     pub fn stop(&mut self) -> Result<(), LinkError> {
         self.command(&Stop {}.into(), ANSWER)
+    }
+
+    /// Chooses a profile of the contract.
+    ///
+    /// # Errors
+    /// The refusal: no such profile, or a looser one while torque is on.
+    pub fn set_profile(&mut self, profile: u8) -> Result<(), LinkError> {
+        self.command(&SetProfile { profile }.into(), ANSWER)
     }
 
     /// Counters and the last observation.

@@ -169,6 +169,7 @@ impl<'m> Control<'m> {
         let Some(contract) = policy.and_then(|policy| policy.contract) else { return };
         let applied = self.controller.prepare_fallback(&contract);
         super::fill(&mut self.times.fallback, &applied, self.answered, now_us);
+        self.times.fallback.profile = self.controller.profile().index();
     }
 
     /// A raw state arrived; the robot's own order.

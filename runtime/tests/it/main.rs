@@ -6,6 +6,7 @@ mod controller;
 mod deadline;
 mod envelope;
 mod image;
+mod monitor;
 mod node;
 mod observation;
 mod spec;
