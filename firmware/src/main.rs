@@ -214,7 +214,7 @@ mod app {
                 // A byte between the question and the sleep wakes it: interrupts are off, but pending.
                 cortex_m::interrupt::free(|_| {
                     if cx.local.bytes.is_empty() {
-                        cortex_m::asm::wfi();
+                        Selected::sleep();
                     }
                 });
                 continue;
@@ -273,8 +273,8 @@ mod app {
     fn deadline(mut cx: deadline::Context) {
         if cx.shared.alarm.lock(|alarm| alarm.passed()) {
             let mut out = [0; MAX_FRAME];
-            let now_us = cx.local.deadline_clock.now_us();
-            cx.shared.guard.lock(|guard| guard.deadline(now_us, &mut out));
+            let clock = cx.local.deadline_clock;
+            cx.shared.guard.lock(|guard| guard.deadline(clock, &mut out));
         }
     }
 

@@ -7,36 +7,58 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tendon::link::{ControllerKind, DeadlineThread, LinkError, Serial, Session};
 use tendon_compiler::sample::{Hidden, mlp, with_metadata};
-use tendon_compiler::{Options, compile};
+use tendon_compiler::{ContractChoice, Manifest, Options, compile};
+use tendon_runtime::cost;
 use tendon_runtime::deadline::{LATCH_MISSES, Outlet};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
 use tendon_runtime::response::BoardTiming;
-use tendon_runtime::spec::METADATA_KEY;
+use tendon_runtime::spec::{ContractSpec, METADATA_KEY};
 use tendon_runtime::timing::ResetCause;
 use tendon_runtime::{AlignedBytes, Cause, Image, Memory, RawState, Refusal, State};
 use tendon_sim::Environment;
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::{Action, Arm, Bytes, Hello, ImageBegin, ImageChunk, ImageCommit, Message, Run};
 
-const PERIOD_US: u32 = 5000;
-const DEADLINE_US: u32 = 4375;
+const PERIOD_US: u32 = 2000;
+const DEADLINE_US: u32 = 1750;
 
 /// The cart-pole with another period, quick to arm, and a network of these hidden layers.
 fn policy(period_us: u32, hidden: &[usize]) -> (AlignedBytes, u64, RawState) {
     let mut environment = tendon_sim::tasks::find("cart-pole").unwrap().make().unwrap();
-    let mut spec = environment.contract().clone();
+    let mut observation = vec![0.0; environment.observation_len()];
+    environment.reset(1, &mut observation);
+    let state = environment.raw_state().clone();
+    let (image, schema) = image_of(environment.contract().clone(), period_us, hidden);
+    (image, schema, state)
+}
+
+/// The Go1's contract, twelve joints, and a robot that stands.
+fn go1(period_us: u32) -> (AlignedBytes, u64, RawState) {
+    let text = include_str!("../../models/contracts/go1_joystick.toml");
+    let contract = ContractChoice::Toml { file: "go1_joystick.toml", text };
+    let image = compile(&mlp(&[48, 8, 12], Hidden::Tanh, 1), &Options { contract, ..Options::default() });
+    let spec = Manifest::of_image(&image.unwrap().image).unwrap().contract.unwrap();
+    let state = RawState {
+        base_orientation: [1.0, 0.0, 0.0, 0.0],
+        joint_position: spec.joints.iter().map(|joint| joint.default_position).collect(),
+        joint_velocity: spec.joints.iter().map(|_| 0.0).collect(),
+        command: spec.commands.iter().map(|_| 0.0).collect(),
+        ..RawState::default()
+    };
+    let (image, schema) = image_of(spec, period_us, &[32]);
+    (image, schema, state)
+}
+
+fn image_of(mut spec: ContractSpec, period_us: u32, hidden: &[usize]) -> (AlignedBytes, u64) {
     spec.control_period_s = f64::from(period_us) * 1e-6;
     let fallback = &mut spec.fallback;
-    (fallback.dwell_s, fallback.hold_s, fallback.damp_s) = (0.02, 0.0, 0.03);
+    (fallback.dwell_s, fallback.hold_s, fallback.damp_s) = (0.01, 0.0, 0.012);
     (fallback.state_timeout_s, fallback.heartbeat_timeout_s) = (1.0, 2.0);
     let compiled = spec.compile().unwrap();
     let n_obs = compiled.view().header.n_observation as usize;
-    let sizes: Vec<usize> = [n_obs].iter().chain(hidden).chain(&[1]).copied().collect();
+    let sizes: Vec<usize> = [n_obs].iter().chain(hidden).chain(&[spec.actions.len()]).copied().collect();
     let onnx = with_metadata(mlp(&sizes, Hidden::Tanh, 3), METADATA_KEY, &spec.to_json());
-    let mut observation = vec![0.0; environment.observation_len()];
-    environment.reset(1, &mut observation);
-    let image = compile(&onnx, &Options::default()).unwrap().image;
-    (image, compiled.schema_hash(), environment.raw_state().clone())
+    (compile(&onnx, &Options::default()).unwrap().image, compiled.schema_hash())
 }
 
 /// A controller by its timer, fed with raw states.
@@ -50,7 +72,10 @@ struct Bench {
 
 impl Bench {
     fn new(session: Session<Serial>) -> Self {
-        let (image, schema, state) = policy(PERIOD_US, &[32]);
+        Self::with(session, policy(PERIOD_US, &[32]))
+    }
+
+    fn with(session: Session<Serial>, (image, schema, state): (AlignedBytes, u64, RawState)) -> Self {
         let mut bench = Self { session, schema, state, actions: Vec::new() };
         bench.session.upload(&image, |_| ()).unwrap();
         bench.session.pace(false).unwrap();
@@ -131,7 +156,7 @@ fn every_late_tick_is_replaced_by_the_fallback_in_the_same_tick_and_counted() {
         bench.run();
         let before = bench.misses();
         // Late by less than a period, in four ticks one after the other.
-        bench.session.inject(3, LATCH_MISSES, DEADLINE_US + 400).unwrap();
+        bench.session.inject(3, LATCH_MISSES, DEADLINE_US + 100).unwrap();
         bench.until("Fault", |action| action.state == State::Fault as u8);
         bench.ticks(3);
         let actions = std::mem::take(&mut bench.actions);
@@ -218,6 +243,44 @@ fn a_release_firmware_takes_no_injection_and_its_histograms_count_every_tick() {
     assert_eq!((timing.misses, timing.early_feeds), (0, 0));
     assert!(timing.execution_max_ns > 0 && timing.execution_max_ns / 1000 < timing.response_us, "{timing:?}");
     assert_eq!((timing.period_us, timing.deadline_us), (PERIOD_US, DEADLINE_US));
+}
+
+/// The costs in the analysis that come from measurements: at most half of each is ever seen.
+#[test]
+fn what_the_analysis_assumes_is_twice_what_the_firmware_takes() {
+    for make in [|| policy(PERIOD_US, &[32]), || go1(PERIOD_US)] {
+        let Some(controller) = start(ControllerKind::QemuInject) else { return };
+        let world = make();
+        let parsed = Image::parse(&world.0).unwrap();
+        let bytes = world.0.clone();
+        let view = parsed.policy(&bytes).unwrap();
+        let contract = view.contract.unwrap();
+        let mut bench = Bench::with(open(&controller), world);
+        bench.run();
+        // Messages of every kind that is taken while running, between ticks.
+        for _ in 0..20 {
+            bench.ticks(2);
+            bench.session.observe().unwrap();
+            bench.session.black_box(0).unwrap();
+            bench.session.timing().unwrap();
+            bench.session.identity().unwrap();
+        }
+        let calm = bench.session.timing().unwrap();
+        bench.session.inject(2, 1, DEADLINE_US + 20).unwrap();
+        bench.until("Fault", |action| action.state == State::Fault as u8);
+        let timing = bench.session.timing().unwrap();
+        let inference = cost::instructions(&view.network);
+        let rest = u64::from(calm.execution_max_ns).saturating_sub(inference);
+        let rows = [
+            ("tick without inference", rest, cost::tick(&contract)),
+            ("fallback", timing.fallback_max_ns.into(), cost::deadline(&contract)),
+            ("messages", timing.blocked_max_ns.into(), cost::messages(&contract)),
+        ];
+        for (what, seen, assumed) in rows {
+            println!("{} joints, {what}: {seen} instructions seen, {assumed} assumed", contract.joints.len());
+            assert!(seen > 0 && 2 * seen <= assumed, "{what}: {seen} seen, {assumed} assumed");
+        }
+    }
 }
 
 #[test]

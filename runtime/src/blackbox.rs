@@ -68,8 +68,8 @@ impl<'m> BlackBox<'m> {
     pub fn release(&mut self, n_joints: usize, period_us: u32) {
         let stride = (RECORD + PAYLOAD + JOINT * n_joints).next_multiple_of(4);
         if stride != self.stride {
-            self.memory.fill(0);
-            (self.stride, self.count, self.next) = (0, 0, 0);
+            // Numbers go on, so that what lies there never counts as newer.
+            (self.stride, self.count) = (0, 0);
             let (magic, length) = (MAGIC.to_le_bytes(), (stride as u32).to_le_bytes());
             let crc = CRC32C.checksum(&length).to_le_bytes();
             let header = self.memory.iter_mut().zip(magic.into_iter().chain(length).chain(crc));

@@ -464,7 +464,10 @@ impl Controller {
         if !self.state.has_torque() {
             return;
         }
+        // A profile chosen since stays.
+        let profile = *self.profile();
         self.envelope.clone_from(&self.fallback.0);
+        self.envelope.set_profile(profile);
         self.held = self.fallback.1;
         if self.state != State::Damping {
             self.fall_back(Cause::Overrun, now_us);

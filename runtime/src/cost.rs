@@ -83,25 +83,19 @@ pub const SLEEP: u64 = 30;
 pub fn tick(contract: &Contract<'_>) -> u64 {
     let joints = contract.joints.len() as u64;
     let observed = u64::from(contract.header.n_observation).saturating_add(contract.values.len() as u64);
-    joints.saturating_mul(4000).saturating_add(observed.saturating_mul(100)).saturating_add(20_000)
+    joints.saturating_mul(9000).saturating_add(observed.saturating_mul(150)).saturating_add(50_000)
 }
 
 /// The fallback at a deadline: a frame made and queued.
 #[must_use]
 pub fn deadline(contract: &Contract<'_>) -> u64 {
-    (contract.joints.len() as u64).saturating_mul(1500).saturating_add(6000)
-}
-
-/// What keeps the deadline waiting: the tick queues its frame.
-#[must_use]
-pub fn gate(contract: &Contract<'_>) -> u64 {
-    (contract.joints.len() as u64).saturating_mul(600).saturating_add(2000)
+    (contract.joints.len() as u64).saturating_mul(3500).saturating_add(12_000)
 }
 
 /// What keeps the tick waiting: a message of the host at work on the control loop.
 #[must_use]
 pub fn messages(contract: &Contract<'_>) -> u64 {
-    u64::from(contract.header.n_observation).saturating_mul(60).saturating_add(20_000)
+    u64::from(contract.header.n_observation).saturating_mul(100).saturating_add(80_000)
 }
 
 /// Instructions of one inference at most.

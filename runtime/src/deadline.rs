@@ -4,6 +4,7 @@
 //! that fallback as the tick's action, and what the tick makes later is thrown away. The tick holds the control
 //! loop meanwhile, so this is a resource of its own, locked for as long as a copy or a queued frame takes.
 
+use crate::node::Clock;
 use tendon_wire::message::Action;
 use tendon_wire::mutation::{Check, removed};
 
@@ -44,6 +45,7 @@ pub struct Guard<O> {
     recent: u64,
     misses: u32,
     latches: u32,
+    longest_ns: u32,
     sequence: u16,
 }
 
@@ -59,14 +61,15 @@ impl<O: Outlet> Guard<O> {
             recent: 0,
             misses: 0,
             latches: 0,
+            longest_ns: 0,
             sequence: 0,
         }
     }
 
-    /// Misses and latched faults since boot.
+    /// Misses and latched faults since boot, and the longest that a fallback took to go out, ns.
     #[must_use]
-    pub fn counts(&self) -> (u32, u32) {
-        (self.misses, self.latches)
+    pub fn counts(&self) -> [u32; 3] {
+        [self.misses, self.latches, self.longest_ns]
     }
 
     /// A tick begins: what was missed since the last one asked.
@@ -126,13 +129,15 @@ impl<O: Outlet> Guard<O> {
     }
 
     /// The timer of the deadline fired; true: the tick was late.
-    pub fn deadline(&mut self, now_us: u64, out: &mut [u8]) -> bool {
-        let misses = self.misses;
+    pub fn deadline(&mut self, clock: &impl Clock, out: &mut [u8]) -> bool {
+        let (misses, begin_ns) = (self.misses, clock.now_ns());
         let sequence = self.sequence.wrapping_add(1);
-        let frame = self.expire(now_us).and_then(|action| crate::node::write(action, sequence, out));
+        let frame = self.expire(begin_ns / 1000).and_then(|action| crate::node::write(action, sequence, out));
         if let Some(frame) = frame {
             self.sequence = sequence;
             self.outlet.send(frame);
+            let took_ns = clock.now_ns().saturating_sub(begin_ns).min(u32::MAX.into()) as u32;
+            self.longest_ns = self.longest_ns.max(took_ns);
         }
         self.misses != misses
     }

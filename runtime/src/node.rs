@@ -318,8 +318,8 @@ impl<'m> Control<'m> {
         let mut made = Some(Action::default());
         let action = made.as_mut()?;
         fill(action, &applied, self.answered, now_us);
-        action.profile = self.controller.profile().index();
-        action.alarms = self.controller.monitors().alarms();
+        (action.profile, action.alarms) =
+            (self.controller.profile().index(), self.controller.monitors().alarms());
         made
     }
 

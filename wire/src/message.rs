@@ -574,6 +574,9 @@ messages! {
         /// Longest that messages kept a tick waiting while torque was on, ns.
         #[serde(with = "le")]
         blocked_max_ns: u32,
+        /// Longest that a fallback took from its deadline's interrupt until it was queued, ns.
+        #[serde(with = "le")]
+        fallback_max_ns: u32,
         /// First bin of `release`.
         release_from: u8,
         /// Time from the hardware timer to the begin of the tick; one count per tick of the timer.

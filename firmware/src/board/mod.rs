@@ -35,6 +35,11 @@ pub trait Board: Sized {
     /// Sets up clocks and peripherals. Called once.
     fn take() -> Parts<Self>;
 
+    /// Waits for an interrupt. Called with interrupts off, when there is nothing to do.
+    fn sleep() {
+        cortex_m::asm::wfi();
+    }
+
     /// Why the core started, where hardware says it; else what the firmware left in memory decides. Called
     /// once, before `take`.
     fn reset_cause() -> Option<ResetCause> {

@@ -85,7 +85,7 @@ fn watch<O: Outlet>(shared: &Shared<O>, clock: &impl Clock) {
             }
             Some(due) => {
                 // Again in every period until the tick ends; the next release sets the next deadline.
-                let late = state.guard.deadline(clock.now_us(), &mut out);
+                let late = state.guard.deadline(clock, &mut out);
                 state.due = late.then_some(Due { at: due.at + due.period, ..due });
                 state
             }

@@ -55,7 +55,7 @@ pub fn table(snapshot: &Snapshot, labels: &[JointLabel]) -> String {
 #[must_use]
 pub fn times(timing: &Timing) -> String {
     let mut text = format!(
-        "period {} us, deadline {} us, worst response by analysis {} us; {} misses, {} latched, {} early feeds, kept waiting at most {:.1} us\n",
+        "period {} us, deadline {} us, worst response by analysis {} us; {} misses, {} latched, {} early feeds, kept waiting at most {:.1} us, fallback out in {:.1} us\n",
         timing.period_us,
         timing.deadline_us,
         timing.response_us,
@@ -63,6 +63,7 @@ pub fn times(timing: &Timing) -> String {
         timing.latches,
         timing.early_feeds,
         us(timing.blocked_max_ns),
+        us(timing.fallback_max_ns),
     );
     let rows = [
         ("release", timing.release_from, &timing.release, timing.release_max_ns),

@@ -25,8 +25,8 @@ pub(super) struct Times<'m> {
     execution: Histogram,
     blocked_max_ns: u32,
     window: Window,
-    misses: u32,
-    latches: u32,
+    /// `Guard::counts`.
+    guard: [u32; 3],
     reset_cause: ResetCause,
     boots: u32,
     /// Of the admitted image, us.
@@ -57,7 +57,7 @@ pub fn release<'m, O: Outlet>(
         control.missed(missed, now_us);
     }
     let completed = control.tick_by_timer(guard, clock, begin_ns, release_ns, out);
-    (control.times.misses, control.times.latches) = guard.with(|guard| guard.counts());
+    control.times.guard = guard.with(|guard| guard.counts());
     let released_us = now_us.saturating_sub(u64::from(release_ns / 1000));
     let by_timer = !control.lockstep && control.controller.state().has_torque();
     let period_us = control.period_us();
@@ -169,6 +169,7 @@ impl<'m> Control<'m> {
         let Some(contract) = policy.and_then(|policy| policy.contract) else { return };
         let applied = self.controller.prepare_fallback(&contract);
         super::fill(&mut self.times.fallback, &applied, self.answered, now_us);
+        self.times.fallback.profile = self.controller.profile().index();
     }
 
     /// A raw state arrived; the robot's own order.
@@ -190,7 +191,7 @@ impl<'m> Control<'m> {
         timing.period_us = period_us.unwrap_or(0);
         timing.deadline_us = period_us.map_or(0, deadline_us);
         timing.response_us = period_us.map_or(0, |_| times.response_us);
-        (timing.misses, timing.latches) = (times.misses, times.latches);
+        [timing.misses, timing.latches, timing.fallback_max_ns] = times.guard;
         timing.early_feeds = times.window.early();
         timing.release_max_ns = times.release.max_ns();
         timing.execution_max_ns = times.execution.max_ns();
@@ -209,7 +210,8 @@ impl<'m> Control<'m> {
     }
 
     pub(super) fn misses(&self) -> u32 {
-        self.times.misses
+        let [misses, ..] = self.times.guard;
+        misses
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             release_max_ns: 400,
             execution_max_ns: 80_000,
             blocked_max_ns: 9000,
+            fallback_max_ns: 7000,
             release_from: 0,
             release: Counts::default(),
             execution_from: 30,
