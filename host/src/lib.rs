@@ -6,6 +6,7 @@ pub mod cost;
 pub mod count;
 pub mod demo;
 pub mod export;
+pub mod faults;
 pub mod hil;
 pub mod learner;
 pub mod link;
