@@ -191,7 +191,7 @@ pub fn campaign(size: &Size) -> Result<Vec<Row>> {
         let padded: Vec<Job<'_>> = exact.iter().map(|job| Job { pad, ..*job }).collect();
         for (best, found) in exact_counts.iter_mut().zip(count(&padded, &pool)?) {
             let spread = |counted: &Option<Counted>| counted.map_or(u32::MAX, |c| c.most - c.least);
-            if spread(&found) < spread(best) {
+            if spread(&found) < spread(&*best) {
                 *best = found;
             }
         }
