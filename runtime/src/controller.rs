@@ -86,6 +86,16 @@ pub enum Refusal {
     Rollback = 12,
     /// One inference would take more than three quarters of the control period; detail: its bound in us.
     Slow = 13,
+    /// Not signed as this controller wants it; detail: 0 unsigned, 1 by an unknown key, 2 wrong.
+    Signature = 14,
+    /// Made for another robot (policy) or board (firmware).
+    Robot = 15,
+    /// The key set cannot be taken; detail: [`crate::store::KeysRefused`].
+    Keys = 16,
+    /// Flash could not be written; detail: where in the slot, if that is known.
+    Flash = 17,
+    /// What runs is on trial (to be confirmed or reverted first), or nothing is (to be confirmed or reverted).
+    Trial = 18,
 }
 
 /// Memory of one controller, sized by the caller.

@@ -21,12 +21,14 @@ mod envelope;
 mod functions;
 mod image;
 mod kernels;
+mod loader;
 pub mod math;
 mod network;
 pub mod node;
 mod observation;
 #[cfg(feature = "spec")]
 pub mod spec;
+pub mod store;
 
 pub use action::{JointCommand, map_action};
 #[cfg(feature = "spec")]
