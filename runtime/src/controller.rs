@@ -86,16 +86,18 @@ pub enum Refusal {
     Rollback = 12,
     /// One inference would take more than three quarters of the control period; detail: its bound in us.
     Slow = 13,
+    /// The session is not the one of the last `Hello`: a replay, or another host took over.
+    Session = 14,
     /// Not signed as this controller wants it; detail: 0 unsigned, 1 by an unknown key, 2 wrong.
-    Signature = 14,
+    Signature = 15,
     /// Made for another robot (policy) or board (firmware).
-    Robot = 15,
+    Robot = 16,
     /// The key set cannot be taken; detail: [`crate::store::KeysRefused`].
-    Keys = 16,
+    Keys = 17,
     /// Flash could not be written; detail: where in the slot, if that is known.
-    Flash = 17,
+    Flash = 18,
     /// What runs is on trial (to be confirmed or reverted first), or nothing is (to be confirmed or reverted).
-    Trial = 18,
+    Trial = 19,
 }
 
 /// Memory of one controller, sized by the caller.

@@ -13,6 +13,7 @@ use tendon_wire::message::{
     Action, DEVELOPMENT, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE,
     TABLE_HASH, TO_HOST, Telemetry, Text,
 };
+use tendon_wire::mutation::{Check, removed};
 
 pub use crate::loader::Loader;
 pub use crate::store::Refused;
@@ -68,7 +69,45 @@ pub struct Control<'m> {
     heard_us: u64,
     /// Since when the policy that is active has been Running without a break, by the board's clock.
     running_since_us: Option<u64>,
+    session: Session,
     counters: Counters,
+}
+
+/// What the link has seen of the host since its last `Hello`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session {
+    /// In `Identity`, `Arm` and `Run`; 0: no `Hello` since boot.
+    nonce: u32,
+    hellos: u32,
+    /// Number of the newest frame.
+    newest: Option<u16>,
+}
+
+impl Session {
+    /// A `Hello` came; `noise`: a counter of the board, which differs from boot to boot.
+    fn begin(&mut self, noise: u32) {
+        self.hellos = self.hellos.wrapping_add(1);
+        // Odd multiplier (Knuth's): different counts give different numbers. Never 0.
+        self.nonce = (self.hellos.wrapping_mul(2_654_435_761) ^ noise).max(1);
+    }
+
+    /// Whether a frame was not seen before, late ones included. A `Hello` always is new.
+    fn is_new(&mut self, sequence: u16, is_hello: bool) -> bool {
+        let newer = |newest: u16| (sequence.wrapping_sub(newest) as i16) > 0;
+        let new = is_hello || self.newest.is_none_or(newer) || removed(Check::FrameSequence);
+        if new {
+            self.newest = Some(sequence);
+        }
+        new
+    }
+
+    fn check(&self, nonce: u32) -> Result<(), Refused> {
+        if (nonce == self.nonce && nonce != 0) || removed(Check::Session) {
+            Ok(())
+        } else {
+            Err((Refusal::Session, 0))
+        }
+    }
 }
 
 /// Counters that only the board can fill; they go out with telemetry.
@@ -84,6 +123,7 @@ pub struct Counters {
     misses: u32,
     tick_max_us: u32,
     old_states: u32,
+    repeated_frames: u32,
 }
 
 impl<'m> Control<'m> {
@@ -105,6 +145,7 @@ impl<'m> Control<'m> {
             lockstep_us: 0,
             heard_us: 0,
             running_since_us: None,
+            session: Session::default(),
             counters: Counters::default(),
         }
     }
@@ -130,7 +171,7 @@ impl<'m> Control<'m> {
     /// Takes a raw state. In lockstep it is a tick, and the action comes back at once.
     pub fn raw_state(&mut self, state: &RawState) -> Option<Action> {
         let newer = |last: u32| (state.sequence.wrapping_sub(last) as i32) > 0;
-        if !self.last_sequence.is_none_or(newer) {
+        if !self.last_sequence.is_none_or(newer) && !removed(Check::StateSequence) {
             self.counters.old_states = self.counters.old_states.wrapping_add(1);
             return None;
         }
@@ -222,14 +263,16 @@ impl<'m> Control<'m> {
         }
     }
 
-    fn arm(&mut self, schema_hash: u64, now_us: u64) -> Result<(), Refused> {
+    fn arm(&mut self, schema_hash: u64, session: u32, now_us: u64) -> Result<(), Refused> {
+        self.session.check(session)?;
         let own = self.schema_hash();
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
         self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)
     }
 
-    fn run(&mut self, now_us: u64) -> Result<(), Refused> {
+    fn run(&mut self, session: u32, now_us: u64) -> Result<(), Refused> {
+        self.session.check(session)?;
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
         self.controller.run(policy.and_then(|p| p.contract).as_ref(), now)
@@ -327,6 +370,7 @@ impl<'m> Control<'m> {
             image_crc32c: header.map_or(0, |header| header.crc32c),
             slot_len: self.slot.len().min(u32::MAX as usize) as u32,
             state: self.controller.state() as u8,
+            session: self.session.nonce,
             flags: if is_development { DEVELOPMENT } else { 0 },
         }
     }
@@ -347,6 +391,7 @@ impl<'m> Control<'m> {
             fallbacks: self.controller.fallbacks(),
             rejected_states: self.controller.rejected_states().wrapping_add(c.old_states),
             rejected_frames: c.rejected_frames,
+            repeated_frames: c.repeated_frames,
             dropped: c.dropped,
             tick_max_us: c.tick_max_us,
             stack_bytes: c.stack_bytes,
@@ -425,7 +470,10 @@ fn dispatch<'m, S: Store>(
         loader.prove();
     }
     let result = match message {
-        Message::Hello(_) => return identify(loader, control, board, answer),
+        Message::Hello(_) => {
+            let noise = clock.counts() ^ now_us as u32;
+            return identify(noise, loader, control, board, answer);
+        }
         Message::QuerySlots(_) => return slots(loader, answer),
         Message::Observe(_) => return observe(control, answer),
         Message::Heartbeat(_) => return,
@@ -448,8 +496,8 @@ fn dispatch<'m, S: Store>(
         | Message::Restart(_)
         | Message::ProvisionKeys(_)
         | Message::RotateKeys(_) => loader.handle(message, control),
-        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, now_us)),
-        Message::Run(_) => control.with(|control| control.run(now_us)),
+        Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, arm.session, now_us)),
+        Message::Run(run) => control.with(|control| control.run(run.session, now_us)),
         Message::Stop(_) => control.with(|control| {
             let now = control.now(now_us);
             control.controller.stop(now)
@@ -474,13 +522,17 @@ fn dispatch<'m, S: Store>(
 
 #[inline(never)]
 fn identify<'m, S: Store>(
+    noise: u32,
     loader: &mut Loader<'m, S>,
     control: &mut impl Exclusive<'m>,
     board: &BoardInfo,
     answer: &mut impl Answer,
 ) {
     let is_development = loader.is_development();
-    let identity = control.with(|control| control.identity(board, is_development));
+    let identity = control.with(|control| {
+        control.session.begin(noise);
+        control.identity(board, is_development)
+    });
     answer.send(&identity);
 }
 
@@ -554,6 +606,15 @@ pub fn receive<'m, 'o, S: Store>(
         });
         return None;
     };
+    let is_hello = matches!(message, Message::Hello(_));
+    let is_new = control.with(|control| {
+        let new = message.kind() & TO_HOST != 0 || control.session.is_new(sequence, is_hello);
+        control.counters.repeated_frames = control.counters.repeated_frames.wrapping_add(u32::from(!new));
+        new
+    });
+    if !is_new {
+        return None;
+    }
     let mut answer = Framed { sequence, out: &mut *out, length: 0 };
     dispatch(&message, loader, control, board, clock, &mut answer);
     let length = answer.length;
@@ -575,7 +636,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 18] = [
+        const ALL: [Refusal; 19] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -589,6 +650,7 @@ impl Refusal {
             Refusal::Input,
             Refusal::Rollback,
             Refusal::Slow,
+            Refusal::Session,
             Refusal::Signature,
             Refusal::Robot,
             Refusal::Keys,

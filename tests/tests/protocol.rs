@@ -120,6 +120,7 @@ fn refusals() -> Vec<(u32, String)> {
         Refusal::Slow => {
             "one inference would take more than three quarters of the control period; detail: its bound, us"
         }
+        Refusal::Session => "the session is not the one of the last `Hello`: say hello again",
         Refusal::Rollback => "the image's rollback counter is below the stored one; detail: the stored one",
     }));
     rows

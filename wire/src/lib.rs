@@ -13,6 +13,7 @@ pub mod flash;
 pub mod frame;
 pub mod image;
 pub mod message;
+pub mod mutation;
 
 /// CRC-32C (Castagnoli, as in iSCSI). Inside COBS a CRC-16 loses its Hamming distance, so every
 /// checksum of the project is this one.

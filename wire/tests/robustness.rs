@@ -1,92 +1,14 @@
 //! Damaged and random bytes: rejected, never believed, never a panic.
 
+mod examples;
+
+use examples::{frame, one_of_each};
 use fastrand::Rng;
 use tendon_wire::frame::{Decoder, Frame, FrameError, MAX_FRAME, MAX_PAYLOAD, encode};
-use tendon_wire::message::{
-    Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, InferGolden, Inferred, Message, Observe, Pace, RawState, Reply, Run, Stop, TABLE, Telemetry, Text,
-};
+use tendon_wire::message::Message;
 
 const fn in_release(release: usize, debug: usize) -> usize {
     if cfg!(debug_assertions) { debug } else { release }
-}
-
-fn floats<const N: usize>(n: usize) -> Floats<N> {
-    (0..n).map(|i| i as f32 * 0.37 - 1.0).collect()
-}
-
-/// One of each row of the table, with every field filled.
-fn one_of_each() -> Vec<Message> {
-    let text = |text: &str| Text::try_from(text).unwrap();
-    let messages: Vec<Message> = vec![
-        Hello {}.into(),
-        ImageBegin { total_len: 70_000 }.into(),
-        ImageChunk { offset: 256, data: Bytes::from_slice(&[0, 1, 2, 0xff, 0]).unwrap() }.into(),
-        ImageCommit {}.into(),
-        ImageAbort {}.into(),
-        Arm { schema_hash: 0x0123_4567_89ab_cdef }.into(),
-        Run {}.into(),
-        Stop {}.into(),
-        Pace { lockstep: true }.into(),
-        Heartbeat { count: 9 }.into(),
-        RawState {
-            sequence: 5,
-            time_us: 1 << 40,
-            base_orientation: [1.0, 0.0, 0.0, 0.0],
-            base_angular_velocity: [0.1, 0.2, 0.3],
-            base_linear_velocity: [0.4, 0.5, 0.6],
-            joint_position: floats(3),
-            joint_velocity: floats(3),
-            command: floats(2),
-            preference: floats(1),
-            sensors: floats(1),
-        }
-        .into(),
-        Infer { reset: 1, input: floats(4) }.into(),
-        Observe {}.into(),
-        InferGolden { vector: 1 }.into(),
-        Identity {
-            protocol: 1,
-            table_hash: 2,
-            board: text("qemu"),
-            firmware: text("1.0"),
-            robot: text("arm"),
-            schema_hash: 3,
-            image_crc32c: 4,
-            slot_len: 5,
-            state: 6,
-        }
-        .into(),
-        Reply { to: 0x20, code: 4, detail: 20_000 }.into(),
-        Action {
-            sequence: 5,
-            time_us: 6,
-            state: 4,
-            cause: 0,
-            limited: 3,
-            tick_us: 40,
-            proposed: floats(2),
-            position: floats(2),
-            velocity: floats(2),
-            torque: floats(2),
-            kp: floats(2),
-            kd: floats(2),
-            torque_limit: floats(2),
-        }
-        .into(),
-        Inferred { counts: 77, output: floats(3) }.into(),
-        Telemetry { state: 2, ticks: 1000, observation: floats(4), ..Telemetry::default() }.into(),
-    ];
-    let kinds: Vec<u8> = messages.iter().map(Message::kind).collect();
-    assert_eq!(kinds, TABLE.iter().map(|row| row.kind).collect::<Vec<_>>(), "a row is missing here");
-    messages
-}
-
-fn frame(message: &Message, sequence: u16) -> Vec<u8> {
-    let mut payload = [0; MAX_PAYLOAD];
-    let payload = message.encode(&mut payload).unwrap();
-    let mut out = [0; MAX_FRAME];
-    encode(&Frame { kind: message.kind(), sequence, payload }, &mut out).unwrap().to_vec()
 }
 
 /// Whether a delimiter follows these bytes and no frame came out of them.

@@ -109,6 +109,7 @@ fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
         Some(Refusal::Slow) => format!(
             "one inference takes up to {detail} us on this board, more than three quarters of the control period: make the network smaller, quantize it, or lengthen the period"
         ),
+        Some(Refusal::Session) => "another host has begun a session since; open the link again".to_owned(),
         Some(Refusal::Rollback) => format!("the image is older than rollback counter {detail}"),
         None => format!("code {code}, detail {detail}, unknown to this program; build both from one version"),
     }

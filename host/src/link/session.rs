@@ -36,6 +36,8 @@ pub struct Session<T> {
     transport: T,
     sequence: u16,
     state_sequence: u32,
+    /// Names this session in `Arm` and `Run`.
+    nonce: u32,
 }
 
 impl<T: Transport> Session<T> {
@@ -44,7 +46,7 @@ impl<T: Transport> Session<T> {
     /// # Errors
     /// No answer, or another version.
     pub fn open(transport: T) -> Result<(Self, Identity), LinkError> {
-        let mut session = Self { transport, sequence: 0, state_sequence: 0 };
+        let mut session = Self { transport, sequence: 0, state_sequence: 0, nonce: 0 };
         let identity = session.first_hello()?;
         if identity.table_hash != TABLE_HASH {
             return Err(LinkError::Version {
@@ -62,7 +64,10 @@ impl<T: Transport> Session<T> {
         let deadline = Instant::now() + ANSWER;
         loop {
             match self.request(&Hello {}.into(), HELLO) {
-                Ok(Message::Identity(identity)) => return Ok(identity),
+                Ok(Message::Identity(identity)) => {
+                    self.nonce = identity.session;
+                    return Ok(identity);
+                }
                 Err(LinkError::Timeout { .. }) if Instant::now() < deadline => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Err(unexpected("Hello")),
@@ -81,7 +86,10 @@ impl<T: Transport> Session<T> {
     /// No answer.
     pub fn identity(&mut self) -> Result<Identity, LinkError> {
         match self.request(&Hello {}.into(), ANSWER)? {
-            Message::Identity(identity) => Ok(identity),
+            Message::Identity(identity) => {
+                self.nonce = identity.session;
+                Ok(identity)
+            }
             _ => Err(unexpected("Hello")),
         }
     }
@@ -118,7 +126,7 @@ impl<T: Transport> Session<T> {
     /// # Errors
     /// The refusal.
     pub fn arm(&mut self, schema_hash: u64) -> Result<(), LinkError> {
-        self.command(&Arm { schema_hash }.into(), ANSWER)
+        self.command(&Arm { schema_hash, session: self.nonce }.into(), ANSWER)
     }
 
     /// Ready -> Running.
@@ -126,7 +134,7 @@ impl<T: Transport> Session<T> {
     /// # Errors
     /// The refusal.
     pub fn run(&mut self) -> Result<(), LinkError> {
-        self.command(&Run {}.into(), ANSWER)
+        self.command(&Run { session: self.nonce }.into(), ANSWER)
     }
 
     /// Ready or Running -> Damping.
@@ -303,7 +311,8 @@ mod tests {
             (1, Message::from(Reply { to: 0x20, code: 1, detail: 0 })),
             (1, Message::from(Telemetry { ticks: 2, ..Telemetry::default() })),
         ];
-        let mut session = Session { transport: Script(script.into()), sequence: 0, state_sequence: 0 };
+        let mut session =
+            Session { transport: Script(script.into()), sequence: 0, state_sequence: 0, nonce: 0 };
         assert_eq!(session.observe().unwrap().ticks, 2);
     }
 
@@ -312,7 +321,8 @@ mod tests {
         let late = Reply { to: 0x21, code: Refusal::Dwell as u8, detail: 5 };
         let script =
             [(0, late.clone().into()), (1, Reply { to: 0x21, code: 0, detail: 0 }.into()), (2, late.into())];
-        let mut session = Session { transport: Script(script.into()), sequence: 0, state_sequence: 0 };
+        let mut session =
+            Session { transport: Script(script.into()), sequence: 0, state_sequence: 0, nonce: 0 };
         session.run().unwrap();
         assert!(matches!(
             session.run(),

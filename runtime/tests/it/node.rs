@@ -30,6 +30,7 @@ struct Node {
     loader: Loader<'static>,
     clock: FakeClock,
     state: RawState,
+    session: u32,
 }
 
 fn slot() -> &'static mut [u8] {
@@ -45,7 +46,7 @@ impl Node {
         let memory = Memory { arena: floats(256), history: floats(64), observation: floats(64) };
         let control = Control::new(slot(), memory);
         let loader = Loader::new(slot(), floats(256), &control);
-        Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state() }
+        Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state(), session: 0 }
     }
 
     fn with(parts: &Parts) -> Self {
@@ -89,6 +90,11 @@ impl Node {
             Some(Message::Identity(identity)) => identity,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// What a `Hello` does not change.
+    fn apart_from_session(&mut self) -> Identity {
+        Identity { session: 0, ..self.identity() }
     }
 
     fn telemetry(&mut self) -> Telemetry {
@@ -137,8 +143,9 @@ impl Node {
     }
 
     fn arm(&mut self) -> Result<(), (Refusal, u32)> {
-        let schema_hash = self.identity().schema_hash;
-        self.command(Arm { schema_hash })
+        let Identity { schema_hash, session, .. } = self.identity();
+        self.session = session;
+        self.command(Arm { schema_hash, session })
     }
 
     fn running(parts: &Parts) -> Self {
@@ -146,7 +153,7 @@ impl Node {
         (0..12).for_each(|_| drop(node.period()));
         node.arm().unwrap();
         (0..12).for_each(|_| drop(node.period()));
-        node.command(Run {}).unwrap();
+        node.command(Run { session: node.session }).unwrap();
         assert_eq!(node.control.state(), State::Running);
         node
     }
@@ -207,7 +214,7 @@ fn refuses_chunks_out_of_order_and_names_the_next_one() {
 #[test]
 fn a_truncated_corrupt_or_false_image_leaves_the_active_one_alone() {
     let mut node = Node::with(&parts());
-    let before = node.identity();
+    let before = node.apart_from_session();
     let image = Parts::of(&spec(), 2).image();
     assert_eq!(node.update(&image[..image.len() - 4]), Err((Refusal::Image, 0)));
     let mut flipped = image.clone();
@@ -221,7 +228,7 @@ fn a_truncated_corrupt_or_false_image_leaves_the_active_one_alone() {
     assert_eq!(node.update(&large.image()), Err((Refusal::Memory, large.plan.arena_len)));
     let wide = Parts::bare(65, 3, 2);
     assert_eq!(node.update(&wide.image()), Err((Refusal::Memory, 65)));
-    assert_eq!(node.identity(), before);
+    assert_eq!(node.apart_from_session(), before);
     assert_eq!(node.update(&image), Ok(()), "and the slot takes the next one");
 }
 
@@ -250,7 +257,8 @@ fn without_an_image_it_neither_arms_nor_infers() {
     let mut node = Node::new();
     assert_eq!(node.arm(), Err((Refusal::NoContract, 0)));
     assert_eq!(node.command(Infer { reset: 0, input: Floats::new() }), Err((Refusal::NoContract, 0)));
-    assert_eq!(node.command(Run {}), Err((Refusal::State, State::Idle as u32)));
+    let session = node.identity().session;
+    assert_eq!(node.command(Run { session }), Err((Refusal::State, State::Idle as u32)));
     assert_eq!(node.command(Stop {}), Err((Refusal::State, State::Idle as u32)));
 }
 
@@ -269,8 +277,9 @@ fn arms_only_for_the_schema_that_the_host_knows() {
     let mut node = Node::with(&parts());
     (0..12).for_each(|_| drop(node.period()));
     let own = parts().schema_hash();
-    assert_eq!(node.command(Arm { schema_hash: own ^ 1 }), Err((Refusal::Schema, own as u32)));
-    assert_eq!(node.command(Arm { schema_hash: own }), Ok(()));
+    let session = node.identity().session;
+    assert_eq!(node.command(Arm { schema_hash: own ^ 1, session }), Err((Refusal::Schema, own as u32)));
+    assert_eq!(node.command(Arm { schema_hash: own, session }), Ok(()));
 }
 
 #[test]
@@ -292,9 +301,9 @@ fn exchanges_images_of_one_schema_between_two_ticks_of_running() {
 fn refuses_another_schema_until_it_is_quiet() {
     let mut node = Node::running(&parts());
     let image = Parts::of(&other_contract(), 2).image();
-    let old = node.identity();
+    let old = node.apart_from_session();
     assert_eq!(node.update(&image), Err((Refusal::State, State::Running as u32)));
-    assert_eq!(node.identity(), old);
+    assert_eq!(node.apart_from_session(), old);
     assert_eq!(node.period().state, State::Running as u8);
     node.command(Stop {}).unwrap();
     while node.control.state() != State::Idle {
@@ -333,7 +342,7 @@ fn in_lockstep_a_raw_state_is_a_tick_and_the_timer_is_none() {
     (0..12).for_each(|_| drop(node.lockstep()));
     node.arm().unwrap();
     (0..12).for_each(|_| drop(node.lockstep()));
-    node.command(Run {}).unwrap();
+    node.command(Run { session: node.session }).unwrap();
     assert_eq!(node.lockstep().state, State::Running as u8);
     assert_eq!(node.telemetry().ticks, 26);
 }
@@ -438,6 +447,58 @@ fn answers_a_frame_with_its_number_and_counts_the_ones_it_refuses() {
     }
     assert_eq!(frames, 1);
     assert_eq!(node.telemetry().rejected_frames, 2);
+}
+
+/// The frames of messages with their numbers, one after the other, into a node; the answers' numbers.
+fn frames(node: &mut Node, sent: &[(Message, u16)]) -> Vec<u16> {
+    let (mut decoder, mut host) = (Decoder::new(), Decoder::new());
+    let (mut out, mut buffer) = ([0; MAX_FRAME], [0; MAX_FRAME]);
+    let mut answered = Vec::new();
+    for (message, sequence) in sent {
+        for byte in write(message, *sequence, &mut buffer).unwrap() {
+            let answer = receive(
+                *byte,
+                &mut decoder,
+                &mut node.loader,
+                &mut node.control,
+                &BOARD,
+                &node.clock,
+                &mut out,
+            );
+            for byte in answer.unwrap_or(&[]) {
+                answered.extend(host.push(*byte).map(|frame| frame.unwrap().sequence));
+            }
+        }
+    }
+    answered
+}
+
+#[test]
+fn a_frame_seen_before_or_late_is_dropped_and_counted_and_hello_begins_again() {
+    let mut node = Node::new();
+    let observe = |sequence| (Message::from(Observe {}), sequence);
+    let hello = |sequence| (Message::from(Hello {}), sequence);
+    let sent = [hello(65_534), observe(65_535), observe(65_535), observe(1), observe(0), observe(65_534)];
+    assert_eq!(frames(&mut node, &sent), [65_534, 65_535, 1]);
+    assert_eq!(node.telemetry().repeated_frames, 3);
+    assert_eq!(frames(&mut node, &[observe(1), hello(1), observe(2)]), [1, 2]);
+    assert_eq!(node.telemetry().repeated_frames, 4);
+}
+
+#[test]
+fn a_recorded_arm_or_run_does_nothing_in_a_later_session() {
+    let mut node = Node::with(&parts());
+    (0..12).for_each(|_| drop(node.period()));
+    let Identity { schema_hash, session, .. } = node.identity();
+    let recorded = Arm { schema_hash, session };
+    let now = node.identity().session;
+    assert_ne!(now, session);
+    assert_eq!(node.command(recorded), Err((Refusal::Session, 0)));
+    assert_eq!(node.command(Arm { schema_hash, session: 0 }), Err((Refusal::Session, 0)));
+    node.arm().unwrap();
+    (0..12).for_each(|_| drop(node.period()));
+    assert_eq!(node.command(Run { session }), Err((Refusal::Session, 0)));
+    assert_eq!(node.command(Run { session: node.session }), Ok(()));
 }
 
 #[test]
