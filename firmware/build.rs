@@ -3,11 +3,13 @@
 
 use std::{env, fs, path::PathBuf};
 
-const BOARD: &str = "qemu_an386";
+/// Boards, as features of Cargo.toml name them, and their folders.
+const BOARDS: [(&str, &str); 2] = [("qemu-an386", "mps2"), ("qemu-an500", "mps2")];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let board = PathBuf::from("src/board").join(BOARD);
+    let (name, folder) = board();
+    let board = PathBuf::from("src/board").join(folder);
     for script in [board.join("memory.x"), board.join("device.x"), "src/stack.x".into()] {
         println!("cargo:rerun-if-changed={}", script.display());
         let name = script.file_name().expect("a script has a name");
@@ -18,11 +20,23 @@ fn main() {
 
     println!("cargo:rerun-if-changed=src/main.rs");
     let source = fs::read_to_string("src/main.rs").expect("read src/main.rs");
-    let mut info = format!("board {}\nversion {}\n", BOARD.replace('_', "-"), env!("CARGO_PKG_VERSION"));
+    let mut info = format!("board {name}\nversion {}\n", env!("CARGO_PKG_VERSION"));
     for (interrupt, priority) in tasks(&source) {
         info.push_str(&format!("task {interrupt} {priority}\n"));
     }
     fs::write(out.join("info.txt"), info).expect("write info.txt");
+}
+
+/// The board whose feature is on.
+fn board() -> (&'static str, &'static str) {
+    let is_on = |name: &str| {
+        env::var_os(format!("CARGO_FEATURE_{}", name.replace('-', "_").to_uppercase())).is_some()
+    };
+    let mut chosen = BOARDS.into_iter().filter(|(name, _)| is_on(name));
+    match (chosen.next(), chosen.next()) {
+        (Some(board), None) => board,
+        _ => panic!("choose one board: `cargo xtask firmware build --board NAME`, `--list` names them"),
+    }
 }
 
 /// Interrupt and priority of each `#[task(binds = ..., priority = ...)]`. RTIC takes literals only, so the

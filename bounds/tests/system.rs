@@ -186,18 +186,19 @@ fn damaged_files_are_errors_and_no_panic() {
     }
 }
 
-/// The firmware itself, where it was built.
+/// The firmware itself, of every board that was built.
 #[test]
-fn the_firmware_has_a_bound_that_its_stack_holds() {
-    let built = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../target/firmware/thumbv7em-none-eabihf/release/tendon-firmware"
-    );
-    let path = std::env::var_os("TENDON_FIRMWARE").unwrap_or_else(|| built.into());
-    let Ok(elf) = std::fs::read(&path) else {
+fn every_firmware_has_a_bound_that_its_stack_holds() {
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/firmware");
+    let folder = std::env::var_os("TENDON_FIRMWARE").unwrap_or_else(|| built.into());
+    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let elves: Vec<_> = files.filter(|path| path.extension().is_some_and(|word| word == "elf")).collect();
+    if elves.is_empty() {
         println!("SKIPPED: no firmware; run `cargo xtask test`");
-        return;
-    };
-    let report = check(&elf).unwrap_or_else(|failures| panic!("{failures:#?}"));
-    assert!(report.fits(), "{report}");
+    }
+    for path in elves {
+        let elf = std::fs::read(&path).unwrap();
+        let report = check(&elf).unwrap_or_else(|failures| panic!("{}: {failures:#?}", path.display()));
+        assert!(report.fits(), "{}: {report}", path.display());
+    }
 }

@@ -141,7 +141,8 @@ mod app {
         let memory =
             Memory { arena: cx.local.arena, history: cx.local.history, observation: cx.local.observation };
         let control = Control::new(active, memory);
-        let loader = Loader::new(inactive, cx.local.self_test_arena, &control);
+        let loader =
+            Loader::new(inactive, cx.local.self_test_arena, &control).with_profile(Selected::PROFILE);
         let (received, bytes) = cx.local.rx_queue.split();
         let (replies, reply_bytes) = cx.local.reply_queue.split();
         let (actions, action_bytes) = cx.local.action_queue.split();

@@ -207,7 +207,7 @@ fn inspect_says_which_firmware_the_stack_is_of_or_why_it_has_no_bound() {
     let image = folder.file("bare.tnd", &bare(1));
     let elf = folder.file("firmware.elf", b"\x7fELF, and nothing else");
     complains(&tendon(&[&"inspect", &image, &"--firmware", &elf]), &["firmware.elf", "no ELF file"]);
-    let Some(built) = tendon::link::firmware_path() else {
+    let Some(built) = tendon::link::firmware_path(tendon::link::ControllerKind::Qemu) else {
         println!("SKIPPED: no firmware; run `cargo xtask test`");
         return;
     };

@@ -13,9 +13,12 @@ use tendon_runtime::{Cause, Refusal, State};
 use tendon_sim::Environment;
 use tendon_wire::message::{Action, Message};
 
-/// Runs `check` on the stand-in and on the firmware.
+/// Boards that QEMU emulates, one of each processor.
+const BOARDS: [ControllerKind; 2] = [ControllerKind::Qemu, ControllerKind::QemuAn500];
+
+/// Runs `check` on the stand-in and on the firmware of every emulated board.
 fn on_each(check: impl Fn(&mut Session<tendon::link::Serial>, ControllerKind)) {
-    for kind in [ControllerKind::StandIn, ControllerKind::Qemu] {
+    for kind in [ControllerKind::StandIn].into_iter().chain(BOARDS) {
         if let Some(controller) = start(kind) {
             check(&mut open(&controller), kind);
         }
@@ -63,9 +66,8 @@ fn a_bare_network_infers_the_same_bits_and_is_never_armed() {
 }
 
 /// Every operator of the runtime and every kind of it: the golden vectors at the commit, then other inputs.
-#[test]
-fn every_operator_gives_the_same_bits_on_the_controller() {
-    let Some(controller) = start(ControllerKind::Qemu) else { return };
+fn every_operator_gives_the_same_bits_on(kind: ControllerKind) {
+    let Some(controller) = start(kind) else { return };
     let mut session = open(&controller);
     let inputs = random_inputs(Sample::N_INPUTS, 3, 5);
     for sample in operators() {
@@ -81,6 +83,16 @@ fn every_operator_gives_the_same_bits_on_the_controller() {
             assert_eq!(bits(&found), bits(&host.run(input).unwrap()), "{}", sample.name);
         }
     }
+}
+
+#[test]
+fn every_operator_gives_the_same_bits_on_a_cortex_m4f() {
+    every_operator_gives_the_same_bits_on(ControllerKind::Qemu);
+}
+
+#[test]
+fn every_operator_gives_the_same_bits_on_a_cortex_m7() {
+    every_operator_gives_the_same_bits_on(ControllerKind::QemuAn500);
 }
 
 #[test]
@@ -214,19 +226,22 @@ fn a_controller_that_dies_is_an_error_and_no_hang() {
 
 #[test]
 fn the_deepest_stack_seen_is_below_the_bound_derived_from_the_firmware() {
-    let Some(controller) = start(ControllerKind::Qemu) else { return };
-    let elf = std::fs::read(tendon::link::firmware_path().unwrap()).unwrap();
-    let report = tendon_bounds::check(&elf).unwrap_or_else(|failures| panic!("{failures:#?}"));
-    assert!(report.fits(), "{report}");
-    let mut session = open(&controller);
-    // Uploads, inferences, refusals, and ticks that the timer and the link interrupt.
-    session.upload(&bare(1), |_| ()).unwrap();
-    session.infer(&[0.5; 5]).unwrap();
-    assert!(session.upload(&bare(1)[..100], |_| ()).is_err());
-    hash_of(&mut session);
-    run_in_real_time(&mut session, ControllerKind::Qemu);
-    let seen = session.observe().unwrap().stack_bytes;
-    println!("{seen} bytes seen, bound {}", report.worst);
-    assert!(seen > 1000, "{seen} bytes: the stack was not painted");
-    assert!(seen <= report.worst, "{seen} bytes seen, more than the bound:\n{report}");
+    for kind in BOARDS {
+        let Some(controller) = start(kind) else { continue };
+        let elf = std::fs::read(tendon::link::firmware_path(kind).unwrap()).unwrap();
+        let report = tendon_bounds::check(&elf).unwrap_or_else(|failures| panic!("{failures:#?}"));
+        assert!(report.fits(), "{report}");
+        let mut session = open(&controller);
+        assert_eq!(session.identity().unwrap().board.as_str(), report.board);
+        // Uploads, inferences, refusals, and ticks that the timer and the link interrupt.
+        session.upload(&bare(1), |_| ()).unwrap();
+        session.infer(&[0.5; 5]).unwrap();
+        assert!(session.upload(&bare(1)[..100], |_| ()).is_err());
+        hash_of(&mut session);
+        run_in_real_time(&mut session, kind);
+        let seen = session.observe().unwrap().stack_bytes;
+        println!("{}: {seen} bytes seen, bound {}", report.board, report.worst);
+        assert!(seen > 1000, "{seen} bytes: the stack was not painted");
+        assert!(seen <= report.worst, "{seen} bytes seen, more than the bound:\n{report}");
+    }
 }

@@ -1,18 +1,70 @@
-//! Builds and runs the firmware, with rustup's target or, where that cannot be added, with Debian's
+//! Builds and runs the firmware of each board, with rustup's target or, where that cannot be added, with Debian's
 //! toolchain and the libraries built from source.
 
 use crate::{cargo, root, run, target};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Target triple of Cortex-M4F and M7.
-pub(crate) const TARGET: &str = "thumbv7em-none-eabihf";
+/// A board the firmware is built for.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// Name: the feature of `firmware/Cargo.toml`.
+    pub(crate) name: &'static str,
+    /// Target triple.
+    pub(crate) target: &'static str,
+    /// QEMU's name of the machine; `None`: real hardware.
+    machine: Option<&'static str>,
+    /// For people.
+    about: &'static str,
+}
+
+/// Cortex-M4F and M7.
+const V7EM: &str = "thumbv7em-none-eabihf";
+
+/// All boards. The first is the one that commands take where none is named.
+pub(crate) const BOARDS: &[Board] = &[
+    Board {
+        name: "qemu-an386",
+        target: V7EM,
+        machine: Some("mps2-an386"),
+        about: "Arm MPS2 with AN386, Cortex-M4F, in QEMU",
+    },
+    Board {
+        name: "qemu-an500",
+        target: V7EM,
+        machine: Some("mps2-an500"),
+        about: "Arm MPS2 with AN500, Cortex-M7, in QEMU",
+    },
+];
+
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
+/// The board of this name.
+pub(crate) fn board(name: &str) -> Result<&'static Board, String> {
+    BOARDS.iter().find(|board| board.name == name).ok_or_else(|| {
+        format!("unknown board `{name}`; `cargo xtask firmware build --list` prints those there are")
+    })
+}
+
+/// Prints the boards.
+pub(crate) fn list() {
+    for board in BOARDS {
+        println!("{:<16}{:<28}{}", board.name, board.target, board.about);
+    }
+}
+
+/// Targets of the boards, each once.
+pub(crate) fn targets() -> Vec<&'static str> {
+    let mut targets: Vec<&str> = BOARDS.iter().map(|board| board.target).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
 /// Whether the active toolchain has the target's libraries.
-pub(crate) fn rustup_has_target() -> bool {
-    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+pub(crate) fn rustup_has(target: &str) -> bool {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
     output.is_ok_and(|output| {
         let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         !path.is_empty() && Path::new(&path).is_dir()
@@ -27,34 +79,47 @@ pub(crate) fn debian_toolchain_is_there() -> bool {
         .all(|path| path.exists())
 }
 
-/// Builds the firmware and returns its ELF.
-pub(crate) fn build() -> Result<PathBuf, String> {
-    let folder = target().join("firmware");
-    let mut command = if rustup_has_target() {
-        let mut command = cargo();
-        command.args(["build", "--release", "--locked"]);
-        command
-    } else {
-        let mut command = Command::new(DEBIAN_CARGO);
-        command.args(["build", "--release", "--locked", "-Zbuild-std=core,alloc"]);
-        command.args(["--config", &format!("target.{TARGET}.linker=\"ld.lld\"")]);
-        command.args(["--config", &format!("target.{TARGET}.rustflags=[\"-C\",\"linker-flavor=ld.lld\"]")]);
-        // Debian's compiler is a stable one; building the libraries is an unstable feature.
-        command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
-        command
-    };
-    run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", &folder))?;
-    Ok(folder.join(TARGET).join("release/tendon-firmware"))
+/// Where the firmwares lie, `BOARD.elf` each. What the boards of one target share is compiled once.
+pub(crate) fn folder() -> PathBuf {
+    target().join("firmware")
 }
 
-/// Runs the firmware in QEMU until it is interrupted.
-pub(crate) fn run_in_qemu(elf: &Path) -> Result<(), String> {
-    let mut command = Command::new("qemu-system-arm");
-    command.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "pty", "-kernel"]);
-    run(command.arg(elf))
-}
+impl Board {
+    /// Builds the firmware and returns its ELF.
+    pub(crate) fn build(&self) -> Result<PathBuf, String> {
+        let target = self.target;
+        let mut command = if rustup_has(target) {
+            let mut command = cargo();
+            command.args(["build", "--release", "--locked"]);
+            command
+        } else {
+            let mut command = Command::new(DEBIAN_CARGO);
+            command.args(["build", "--release", "--locked", "-Zbuild-std=core,alloc"]);
+            command.args(["--config", &format!("target.{target}.linker=\"ld.lld\"")]);
+            command
+                .args(["--config", &format!("target.{target}.rustflags=[\"-C\",\"linker-flavor=ld.lld\"]")]);
+            // Debian's compiler is a stable one; building the libraries is an unstable feature.
+            command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+            command
+        };
+        command.args(["--target", target, "--no-default-features", "--features", self.name]);
+        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))?;
+        // The next board's build overwrites the one and leaves the other.
+        let built = folder().join(target).join("release/tendon-firmware");
+        let elf = folder().join(format!("{}.elf", self.name));
+        std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
+        println!("{}", elf.display());
+        Ok(elf)
+    }
 
-/// Builds, then runs.
-pub(crate) fn run_built() -> Result<(), String> {
-    build().and_then(|elf| run_in_qemu(&elf))
+    /// Runs the firmware in QEMU until it is interrupted.
+    pub(crate) fn run(&self) -> Result<(), String> {
+        let machine = self.machine.ok_or_else(|| {
+            format!("{}: QEMU does not have this board; docs/boards.md says how to flash it", self.name)
+        })?;
+        let elf = self.build()?;
+        let mut command = Command::new("qemu-system-arm");
+        command.args(["-M", machine, "-display", "none", "-monitor", "none", "-serial", "pty", "-kernel"]);
+        run(command.arg(elf))
+    }
 }

@@ -7,18 +7,19 @@ mod firmware;
 mod packages;
 mod stack;
 
+use firmware::{BOARDS, Board};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   setup                     install what is missing (as root), or print the command that does
-  test                      setup, build the firmware, run every test
+  test                      setup, build the firmware of every board, run every test
   lint                      rustfmt and clippy
   docs                      write the generated parts of docs/ again
-  firmware build            build the firmware for QEMU's mps2-an386
-  firmware run              run it in QEMU; prints the serial port
-  stack [--json FILE]       worst stack of the firmware, derived from its ELF; no panic and no heap in it
+  firmware build [--board NAME | --list]   build the firmware of every board, or of one
+  firmware run [--board NAME]   run it in QEMU; prints the serial port
+  stack [--json FILE]       worst stack of each firmware, derived from its ELF; no panic and no heap in it
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
@@ -35,9 +36,15 @@ fn main() -> ExitCode {
         ["lint"] => lint(),
         ["docs"] => docs(),
         ["firmware", "build"] => built().map(|_| ()),
-        ["firmware", "run"] => packages::setup().and_then(|()| firmware::run_built()),
-        ["stack"] => built().and_then(|elf| stack::check(&elf, None)),
-        ["stack", "--json", file] => built().and_then(|elf| stack::check(&elf, Some(file.as_ref()))),
+        ["firmware", "build", "--list"] => {
+            firmware::list();
+            Ok(())
+        }
+        ["firmware", "build", "--board", name] => on_board(name, |board| board.build().map(|_| ())),
+        ["firmware", "run"] => on_board(BOARDS[0].name, Board::run),
+        ["firmware", "run", "--board", name] => on_board(name, Board::run),
+        ["stack"] => built().and_then(|elves| stack::check(&elves, None)),
+        ["stack", "--json", file] => built().and_then(|elves| stack::check(&elves, Some(file.as_ref()))),
         ["bench", "host", rest @ ..] => bench_host(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", "--list"] => {
@@ -97,14 +104,19 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The firmware's ELF, built with what that needs.
-fn built() -> Result<PathBuf, String> {
-    packages::setup().and_then(|()| firmware::build())
+/// The ELF of every board, built with what that needs.
+fn built() -> Result<Vec<PathBuf>, String> {
+    packages::setup()?;
+    BOARDS.iter().map(Board::build).collect()
+}
+
+fn on_board(name: &str, what: impl FnOnce(&Board) -> Result<(), String>) -> Result<(), String> {
+    let board = firmware::board(name)?;
+    packages::setup().and_then(|()| what(board))
 }
 
 fn test() -> Result<(), String> {
-    let elf = built()?;
-    stack::check(&elf, None)?;
+    stack::check(&built()?, None)?;
     if let Err(problem) = conformance::cases() {
         eprintln!(
             "SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}"
@@ -116,7 +128,7 @@ fn test() -> Result<(), String> {
     } else {
         command.arg("test");
     }
-    run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", elf))
+    run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", firmware::folder()))
 }
 
 fn lint() -> Result<(), String> {
@@ -145,13 +157,13 @@ fn tendon(arguments: &[&str]) -> Command {
 }
 
 fn bench(name: &str, rest: &[&str]) -> Result<(), String> {
-    let elf = built()?;
+    on_board(BOARDS[0].name, |board| board.build().map(|_| ()))?;
     let mut command = tendon(&[&["bench", name], rest].concat());
     if name == "mcu" {
         packages::cross_compiler()?;
         command.arg("--peer").arg(conformance::emx()?);
     }
-    run(command.env("TENDON_FIRMWARE", elf))
+    run(command.env("TENDON_FIRMWARE", firmware::folder()))
 }
 
 /// Without onnxruntime where it cannot be installed; the command says so.

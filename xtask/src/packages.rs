@@ -8,14 +8,16 @@ use std::process::Command;
 pub(crate) fn setup() -> Result<(), String> {
     let mut missing = Vec::new();
     if !is_there("qemu-system-arm", "--version") {
-        missing.push(("qemu-system-arm", "runs the firmware on an emulated Cortex-M4F"));
+        missing.push(("qemu-system-arm", "runs the firmware on emulated boards"));
     }
-    if !firmware::rustup_has_target() {
-        // Where rustup can add the target, nothing else is needed.
+    let targets: Vec<&str> =
+        firmware::targets().into_iter().filter(|target| !firmware::rustup_has(target)).collect();
+    if !targets.is_empty() {
+        // Where rustup can add the targets, nothing else is needed.
         let added = is_there("rustup", "--version")
-            && run(Command::new("rustup").args(["target", "add", firmware::TARGET])).is_ok();
+            && run(Command::new("rustup").args(["target", "add"]).args(&targets)).is_ok();
         if !added && !firmware::debian_toolchain_is_there() {
-            let why = "builds the Cortex-M libraries from source, because rustup cannot add the target";
+            let why = "builds the Cortex-M libraries from source, because rustup cannot add the targets";
             missing.extend(["rustc-web", "cargo-web", "rust-web-src", "lld"].map(|package| (package, why)));
         }
     }

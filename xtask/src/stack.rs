@@ -1,35 +1,41 @@
-//! Worst stack of the firmware, and no panic and no heap in it: `tendon-bounds` on the ELF that was built.
+//! Worst stack of each firmware, and no panic and no heap in it: `tendon-bounds` on the ELF files that were built.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tendon_bounds::Report;
 
-/// Prints the bound of a firmware; an error where there is none, or where the stack does not hold it.
-pub(crate) fn check(elf: &Path, json: Option<&Path>) -> Result<(), String> {
+/// Prints the bound of each firmware; an error where one has none, or where its stack does not hold it.
+pub(crate) fn check(elves: &[PathBuf], json: Option<&Path>) -> Result<(), String> {
+    let mut lines = Vec::new();
+    for elf in elves {
+        let report = report(elf)?;
+        println!("{report}\n");
+        lines.extend(rows(&report));
+        if !report.fits() {
+            return Err(format!(
+                "{}: the worst stack does not fit; make _stack_size in the board's memory.x larger",
+                elf.display()
+            ));
+        }
+    }
+    let Some(path) = json else { return Ok(()) };
+    std::fs::write(path, format!("[\n{}\n]\n", lines.join(",\n")))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn report(elf: &Path) -> Result<Report, String> {
     let bytes = std::fs::read(elf).map_err(|error| format!("{}: {error}", elf.display()))?;
-    let report = tendon_bounds::check(&bytes).map_err(|failures| {
+    tendon_bounds::check(&bytes).map_err(|failures| {
         let mut text = format!("{}: no bound of the stack", elf.display());
         for failure in failures {
             let _ = write!(text, "\n  {failure}");
         }
         text
-    })?;
-    println!("{report}");
-    if let Some(path) = json {
-        std::fs::write(path, rows(&report)).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    if report.fits() {
-        Ok(())
-    } else {
-        Err(format!(
-            "{}: the worst stack does not fit; make _stack_size in the board's memory.x larger",
-            elf.display()
-        ))
-    }
+    })
 }
 
 /// Names come from the ELF and are identifiers: no character needs an escape.
-fn rows(report: &Report) -> String {
+fn rows(report: &Report) -> Vec<String> {
     let case = format!("stack of firmware {} for {}", report.version, report.board);
     let row = |metric: &str, bytes: u32, goal: &str| {
         format!(
@@ -39,5 +45,5 @@ fn rows(report: &Report) -> String {
     let goal = format!(r#""<= {} reserved""#, report.reserved);
     let mut rows = vec![row("worst", report.worst, &goal)];
     rows.extend(report.tasks.iter().map(|task| row(&task.name, task.stack + task.frames, "null")));
-    format!("[\n{}\n]\n", rows.join(",\n"))
+    rows
 }

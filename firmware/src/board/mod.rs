@@ -1,12 +1,13 @@
 //! What the firmware needs of a board. One module per board, chosen by a cargo feature.
 
 use embedded_io::{Read, ReadReady, Write, WriteReady};
+use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
 
-#[cfg(feature = "qemu-an386")]
-mod qemu_an386;
-#[cfg(feature = "qemu-an386")]
-pub use qemu_an386::{QemuAn386 as Selected, device};
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+mod mps2;
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+pub use mps2::{Mps2 as Selected, device};
 
 /// A board: built once in `init`, then taken apart among the tasks.
 ///
@@ -15,6 +16,8 @@ pub use qemu_an386::{QemuAn386 as Selected, device};
 pub trait Board: Sized {
     /// Name and firmware version.
     const INFO: BoardInfo;
+    /// Its processor, by which inferences are judged.
+    const PROFILE: Profile;
     /// Receiving half of the link; its interrupt is `LINK_RX`.
     type Rx: Read + ReadReady;
     /// Sending half; `LINK_TX` fires when it can take more.

@@ -56,6 +56,8 @@ enum Controller {
     Auto,
     /// The firmware in QEMU (Cortex-M4F)
     Qemu,
+    /// The firmware in QEMU (Cortex-M7)
+    QemuAn500,
     /// The same runtime in a process of its own over a pseudo-terminal
     StandIn,
 }
@@ -65,6 +67,7 @@ impl Controller {
         match self {
             Self::Auto => ControllerKind::best(),
             Self::Qemu => ControllerKind::Qemu,
+            Self::QemuAn500 => ControllerKind::QemuAn500,
             Self::StandIn => ControllerKind::StandIn,
         }
     }

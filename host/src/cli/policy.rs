@@ -258,7 +258,7 @@ impl Inspect {
         }
         let text = tendon_compiler::inspect::inspect(&image, None)
             .with_context(|| self.image.display().to_string())?;
-        let stack = match (self.firmware, firmware_path()) {
+        let stack = match (self.firmware, firmware_path(ControllerKind::Qemu)) {
             (Some(path), _) => worst_stack(&path)?,
             // Nobody asked for this one: the image is shown all the same.
             (None, Some(path)) => worst_stack(&path).unwrap_or_else(|error| format!("not known: {error}")),

@@ -15,6 +15,8 @@ pub enum ControllerKind {
     Qemu,
     /// The same, with instructions counted (`-icount shift=0`): slower, repeatable.
     QemuCounting,
+    /// The firmware on an emulated Cortex-M7.
+    QemuAn500,
     /// The stand-in process.
     StandIn,
 }
@@ -23,7 +25,17 @@ impl ControllerKind {
     /// QEMU where it and the firmware are there, else the stand-in.
     #[must_use]
     pub fn best() -> Self {
-        if qemu_is_there() && firmware_path().is_some() { Self::Qemu } else { Self::StandIn }
+        if qemu_is_there() && firmware_path(Self::Qemu).is_some() { Self::Qemu } else { Self::StandIn }
+    }
+
+    /// Name of the emulated board, the machine that QEMU calls so, and further arguments.
+    fn qemu(self) -> Option<(&'static str, &'static str, &'static [&'static str])> {
+        match self {
+            Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
+            Self::QemuCounting => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
+            Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
+            Self::StandIn => None,
+        }
     }
 
     /// For tables.
@@ -31,6 +43,7 @@ impl ControllerKind {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Qemu | Self::QemuCounting => "QEMU mps2-an386 (Cortex-M4F firmware)",
+            Self::QemuAn500 => "QEMU mps2-an500 (Cortex-M7 firmware)",
             Self::StandIn => "stand-in process (same runtime and bytes, this CPU)",
         }
     }
@@ -47,19 +60,21 @@ pub fn qemu_is_there() -> bool {
         .is_ok_and(|s| s.success())
 }
 
-/// The firmware's ELF: `TENDON_FIRMWARE`, or where `cargo xtask firmware build` puts it, seen from the
-/// current folder or from the program.
+/// The ELF of an emulated board's firmware: in the folder `TENDON_FIRMWARE` (or that file itself), or where
+/// `cargo xtask firmware build` puts it, seen from the current folder or from the program.
 #[must_use]
-pub fn firmware_path() -> Option<PathBuf> {
-    const BUILT: &str = "target/firmware/thumbv7em-none-eabihf/release/tendon-firmware";
-    if let Some(path) = std::env::var_os("TENDON_FIRMWARE") {
-        return Some(PathBuf::from(path));
+pub fn firmware_path(kind: ControllerKind) -> Option<PathBuf> {
+    let (board, ..) = kind.qemu()?;
+    let name = format!("{board}.elf");
+    if let Some(path) = std::env::var_os("TENDON_FIRMWARE").map(PathBuf::from) {
+        let elf = if path.is_dir() { path.join(name) } else { path };
+        return elf.is_file().then_some(elf);
     }
     let program = std::env::current_exe().ok();
     let roots = std::env::current_dir().ok().into_iter().chain(program);
     roots
         .flat_map(|root| root.ancestors().map(Path::to_path_buf).collect::<Vec<_>>())
-        .map(|root| root.join(BUILT))
+        .map(|root| root.join("target/firmware").join(&name))
         .find(|path| path.is_file())
 }
 
@@ -95,25 +110,17 @@ impl Drop for Launched {
 /// # Errors
 /// [`LinkError::Launch`] with what is missing.
 pub fn launch(kind: ControllerKind) -> Result<Launched, LinkError> {
-    match kind {
-        ControllerKind::StandIn => {
-            let program = std::env::current_exe().map_err(|error| LinkError::Launch {
-                program: STAND_IN.into(),
-                problem: error.to_string(),
-            })?;
-            launch_stand_in(&program)
-        }
-        ControllerKind::Qemu => launch_qemu(&[]),
-        ControllerKind::QemuCounting => launch_qemu(&["-icount", "shift=0"]),
-    }
-}
-
-fn launch_qemu(extra: &[&str]) -> Result<Launched, LinkError> {
+    let Some((board, machine, extra)) = kind.qemu() else {
+        let program = std::env::current_exe()
+            .map_err(|error| LinkError::Launch { program: STAND_IN.into(), problem: error.to_string() })?;
+        return launch_stand_in(&program);
+    };
     let fail = |problem: String| LinkError::Launch { program: QEMU.into(), problem };
-    let firmware = firmware_path()
-        .ok_or_else(|| fail("the firmware is not built; run `cargo xtask firmware build`".into()))?;
+    let firmware = firmware_path(kind).ok_or_else(|| {
+        fail(format!("the firmware is not built; run `cargo xtask firmware build --board {board}`"))
+    })?;
     let mut command = Command::new(QEMU);
-    command.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "pty"]);
+    command.args(["-M", machine, "-display", "none", "-monitor", "none", "-serial", "pty"]);
     command.args(extra).arg("-kernel").arg(&firmware);
     let port_of = |line: &str| {
         let path = line.split("redirected to ").nth(1)?;

@@ -16,7 +16,7 @@ pub fn start(kind: ControllerKind) -> Option<Launched> {
     if kind == ControllerKind::StandIn {
         return Some(launch_stand_in(Path::new(env!("CARGO_BIN_EXE_tendon"))).unwrap());
     }
-    if !tendon::link::qemu_is_there() || tendon::link::firmware_path().is_none() {
+    if !tendon::link::qemu_is_there() || tendon::link::firmware_path(kind).is_none() {
         println!("SKIPPED: QEMU or the firmware is missing; run `cargo xtask test`");
         return None;
     }

@@ -1,7 +1,7 @@
-//! Arm MPS2 FPGA board with AN386, a Cortex-M4F, as QEMU has it (`-M mps2-an386`).
+//! Arm MPS2 FPGA boards as QEMU has them: AN386 (Cortex-M4F) and AN500 (Cortex-M7).
 //!
-//! CMSDK UART0 and timers (Arm DDI 0479), 25 MHz. The image slots lie in PSRAM at 0x2100_0000, which
-//! QEMU can back with a file.
+//! CMSDK UART0 and timers (Arm DDI 0479). The image slots lie in PSRAM, which QEMU can back with a
+//! file. What differs between the two is in `fpga.rs`.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
 use super::{Acknowledge, Board, ControlTimer, Parts};
@@ -9,14 +9,18 @@ use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
 
-const UART0: usize = 0x4000_4000;
-const TIMER0: usize = 0x4000_0000;
-const TIMER1: usize = 0x4000_1000;
-const PSRAM: usize = 0x2100_0000;
+mod fpga;
+
+use fpga::FPGA;
+
+const UART0: usize = FPGA.uart0;
+const TIMER0: usize = FPGA.timer0;
+const TIMER1: usize = FPGA.timer1;
 const SLOT_LEN: usize = 4 << 20;
-const TICKS_PER_US: u32 = 25;
+const TICKS_PER_US: u32 = FPGA.ticks_per_us;
 
 /// Registers of a CMSDK UART, from its base.
 mod uart {
@@ -54,19 +58,20 @@ fn write(address: usize, value: u32) {
 /// The interrupts of the board by their use, and the vectors that RTIC and cortex-m-rt need.
 #[allow(non_camel_case_types, missing_docs)]
 pub mod device {
+    use super::FPGA;
     pub use Interrupt as interrupt;
 
     /// Bits of priority that the NVIC has.
     pub const NVIC_PRIO_BITS: u8 = 3;
 
-    /// Interrupt numbers of AN386.
+    /// Interrupt numbers by their use.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u16)]
     pub enum Interrupt {
-        LINK_RX = 0,
-        LINK_TX = 1,
-        CONTROL_TIMER = 8,
-        CLOCK_WRAP = 9,
+        LINK_RX = FPGA.uart0_rx_irq,
+        LINK_TX = FPGA.uart0_tx_irq,
+        CONTROL_TIMER = FPGA.timer0_irq,
+        CLOCK_WRAP = FPGA.timer1_irq,
     }
 
     // SAFETY: the numbers are those of the board's NVIC.
@@ -101,8 +106,8 @@ pub mod device {
 
     #[unsafe(link_section = ".vector_table.interrupts")]
     #[unsafe(no_mangle)]
-    static __INTERRUPTS: [unsafe extern "C" fn(); 32] = {
-        let mut vectors: [unsafe extern "C" fn(); 32] = [DefaultHandler; 32];
+    static __INTERRUPTS: [unsafe extern "C" fn(); FPGA.irqs] = {
+        let mut vectors: [unsafe extern "C" fn(); FPGA.irqs] = [DefaultHandler; FPGA.irqs];
         vectors[Interrupt::LINK_RX as usize] = LINK_RX;
         vectors[Interrupt::LINK_TX as usize] = LINK_TX;
         vectors[Interrupt::CONTROL_TIMER as usize] = CONTROL_TIMER;
@@ -112,7 +117,7 @@ pub mod device {
 }
 
 /// The board.
-pub struct QemuAn386;
+pub struct Mps2;
 
 /// Receiving half of UART0.
 pub struct Rx(());
@@ -123,14 +128,15 @@ pub struct Tx(());
 /// Timer 0.
 pub struct Timer(());
 
-/// Timer 1, counting down from `u32::MAX` at 25 MHz; its wraps are counted by the `CLOCK_WRAP` task.
+/// Timer 1, counting down from `u32::MAX` at `TICKS_PER_US`; its wraps are counted by the `CLOCK_WRAP` task.
 #[derive(Clone, Copy)]
 pub struct BoardClock(());
 
 static WRAPS: AtomicU32 = AtomicU32::new(0);
 
-impl Board for QemuAn386 {
-    const INFO: BoardInfo = BoardInfo { name: "qemu-an386", firmware: env!("CARGO_PKG_VERSION") };
+impl Board for Mps2 {
+    const INFO: BoardInfo = BoardInfo { name: FPGA.name, firmware: env!("CARGO_PKG_VERSION") };
+    const PROFILE: Profile = Profile::QEMU;
     type Rx = Rx;
     type Tx = Tx;
     type Timer = Timer;
@@ -143,7 +149,7 @@ impl Board for QemuAn386 {
         write(TIMER1 + timer::VALUE, u32::MAX);
         write(TIMER1 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
         let slot = |index: usize| {
-            let start = (PSRAM + index * SLOT_LEN) as *mut u8;
+            let start = (FPGA.psram + index * SLOT_LEN) as *mut u8;
             // SAFETY: PSRAM has 16 MiB, nothing else uses it (memory.x does not name it), the two slots do
             // not overlap, and `take` runs once: RTIC calls `init` once.
             unsafe { core::slice::from_raw_parts_mut(start, SLOT_LEN) }
