@@ -3,17 +3,33 @@
 
 use std::{env, fs, path::PathBuf};
 
-/// Boards, as features of Cargo.toml name them, and their folders.
-const BOARDS: [(&str, &str); 2] = [("qemu-an386", "mps2"), ("qemu-an500", "mps2")];
+/// Boards, as features of Cargo.toml name them, their folders, and where the program lies in each firmware slot:
+/// [`CODE_OFFSET`] behind the start of the slot in `tendon_boot::Layout`.
+const BOARDS: [(&str, &str, [u32; 2]); 2] = [
+    ("qemu-an386", "mps2", [0x2180_0000 + CODE_OFFSET, 0x2190_0000 + CODE_OFFSET]),
+    ("qemu-an500", "mps2", [0x6080_0000 + CODE_OFFSET, 0x6090_0000 + CODE_OFFSET]),
+];
+/// `tendon_wire::flash::CODE_OFFSET`; the host refuses a firmware that was linked elsewhere.
+const CODE_OFFSET: u32 = 0x400;
+/// Room for the program: the smallest firmware slot, without its header and signature.
+const SLOT_LEN: u32 = (1 << 20) - 0x800;
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let (name, folder) = board();
+    let (name, folder, slots) = board();
     let board = PathBuf::from("src/board").join(folder);
     for script in [board.join("memory.x"), board.join("device.x"), "src/stack.x".into()] {
         println!("cargo:rerun-if-changed={}", script.display());
         let name = script.file_name().expect("a script has a name");
         fs::copy(&script, out.join(name)).expect("copy a linker script");
+    }
+    // memory.x includes slot.x, of which there is one for each binary.
+    for (slot, binary) in slots.into_iter().zip(["tendon-firmware", "tendon-firmware-b"]) {
+        let place = out.join(binary);
+        fs::create_dir_all(&place).expect("make a folder");
+        let script = format!("MEMORY {{ FLASH : ORIGIN = {slot:#x}, LENGTH = {SLOT_LEN:#x} }}\n");
+        fs::write(place.join("slot.x"), script).expect("write slot.x");
+        println!("cargo:rustc-link-arg-bin={binary}=-L{}", place.display());
     }
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg=-Tstack.x");
@@ -28,11 +44,11 @@ fn main() {
 }
 
 /// The board whose feature is on.
-fn board() -> (&'static str, &'static str) {
+fn board() -> (&'static str, &'static str, [u32; 2]) {
     let is_on = |name: &str| {
         env::var_os(format!("CARGO_FEATURE_{}", name.replace('-', "_").to_uppercase())).is_some()
     };
-    let mut chosen = BOARDS.into_iter().filter(|(name, _)| is_on(name));
+    let mut chosen = BOARDS.into_iter().filter(|(name, ..)| is_on(name));
     match (chosen.next(), chosen.next()) {
         (Some(board), None) => board,
         _ => panic!("choose one board: `cargo xtask firmware build --board NAME`, `--list` names them"),

@@ -341,7 +341,7 @@ impl<F: NorFlash> Store for Boot<F> {
         let target = self.open_target(part)?;
         let header = image::header(&mut self.flash, part, self.layout.slot(part, target))?;
         if header.total_len > total_len {
-            return Err((Refusal::Image, header.total_len));
+            return Err((Refusal::Image, 0));
         }
         let checked = self.check(part, target)?;
         self.verified = Some((part, target, checked));

@@ -48,7 +48,7 @@ pub(crate) fn check<F: ReadNorFlash>(
     let covered = span.map_or(0, |span| span.offset);
     let (crc32c, hash) = read_through(flash, slot, header.total_len, covered, rules.keys.is_some())?;
     if crc32c != header.crc32c && !removed(Check::ImageCrc) {
-        return Err((Refusal::Image, crc32c));
+        return Err((Refusal::Image, 0));
     }
     if let Some(keys) = rules.keys
         && !removed(Check::Signature)
@@ -190,30 +190,13 @@ pub(crate) fn is_signed_by(
     key.verify_prehashed_strict(hash, Some(context), &signature).map_err(|_| wrong)
 }
 
-/// An image that can be signed: which kind it is, and whose.
-#[derive(Clone, Copy, Debug)]
-pub struct Signable {
-    /// Policy or firmware.
-    pub part: Part,
-    /// Context of the signature.
-    pub context: &'static [u8],
-}
-
-impl Signable {
-    /// By the first bytes of an image.
-    #[must_use]
-    pub fn of(image: &[u8]) -> Option<Self> {
-        let part = match image.get(..4)? {
-            bytes if bytes == MAGIC => Part::Policy,
-            bytes if bytes == FIRMWARE_MAGIC => Part::Firmware,
-            _ => return None,
-        };
-        Some(Self { part, context: context(part) })
-    }
-}
-
-/// Hash of what a signature covers: an image's bytes up to its signature.
-#[must_use]
-pub fn digest(covered: &[u8]) -> Sha512 {
-    Sha512::new_with_prefix(covered.get(CRC_FROM..).unwrap_or(&[]))
+/// Part and context of an image, by its first bytes.
+#[cfg(feature = "sign")]
+pub(crate) fn kind(image: &[u8]) -> Option<(Part, &'static [u8])> {
+    let part = match image.get(..4)? {
+        bytes if bytes == MAGIC => Part::Policy,
+        bytes if bytes == FIRMWARE_MAGIC => Part::Firmware,
+        _ => return None,
+    };
+    Some((part, context(part)))
 }

@@ -32,7 +32,7 @@ pub(crate) fn are_usable(set: &KeySet) -> bool {
 
 /// What a key signs to hand over to the keys of `set`.
 #[must_use]
-pub fn statement(set: &KeySet) -> Sha512 {
+pub(crate) fn statement(set: &KeySet) -> Sha512 {
     Sha512::new_with_prefix(bytemuck::bytes_of(set))
 }
 

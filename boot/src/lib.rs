@@ -10,7 +10,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "sim", feature = "sign"))]
 extern crate std;
 
 mod flow;
@@ -19,10 +19,11 @@ mod keys;
 mod layout;
 mod log;
 pub mod service;
+#[cfg(feature = "sign")]
+pub mod sign;
 #[cfg(feature = "sim")]
 pub mod sim;
 
 pub use flow::{Boot, FIRMWARE_BOOTS};
-pub use image::{Signable, digest};
-pub use keys::{is_usable, statement};
+pub use keys::is_usable;
 pub use layout::{Layout, LayoutProblem, Region};

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod demo;
 pub mod export;
 pub mod hil;
+pub mod keys;
 pub mod learner;
 pub mod link;
 pub mod preference;

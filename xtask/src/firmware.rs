@@ -40,6 +40,11 @@ pub(crate) const BOARDS: &[Board] = &[
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
+/// What a build makes, and how it is called behind the board's name: the application for each firmware slot, and the
+/// boot stage.
+const PROGRAMS: [(&str, &str); 3] =
+    [("tendon-firmware", ""), ("tendon-firmware-b", "-b"), ("tendon-boot-stage", "-boot")];
+
 /// The board of this name.
 pub(crate) fn board(name: &str) -> Result<&'static Board, String> {
     BOARDS.iter().find(|board| board.name == name).ok_or_else(|| {
@@ -102,24 +107,21 @@ impl Board {
             command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
             command
         };
-        command.args(["--target", target, "--no-default-features", "--features", self.name]);
+        let features = format!("tendon-firmware/{0},tendon-boot-stage/{0}", self.name);
+        command.args(["--workspace", "--target", target, "--no-default-features", "--features", &features]);
         run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))?;
         // The next board's build overwrites the one and leaves the other.
-        let built = folder().join(target).join("release/tendon-firmware");
-        let elf = folder().join(format!("{}.elf", self.name));
-        std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
-        println!("{}", elf.display());
-        Ok(elf)
+        for (built, suffix) in PROGRAMS {
+            let built = folder().join(target).join("release").join(built);
+            let elf = folder().join(format!("{}{suffix}.elf", self.name));
+            std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
+            println!("{}", elf.display());
+        }
+        Ok(folder().join(format!("{}.elf", self.name)))
     }
 
-    /// Runs the firmware in QEMU until it is interrupted.
-    pub(crate) fn run(&self) -> Result<(), String> {
-        let machine = self.machine.ok_or_else(|| {
-            format!("{}: QEMU does not have this board; docs/boards.md says how to flash it", self.name)
-        })?;
-        let elf = self.build()?;
-        let mut command = Command::new("qemu-system-arm");
-        command.args(["-M", machine, "-display", "none", "-monitor", "none", "-serial", "pty", "-kernel"]);
-        run(command.arg(elf))
+    /// Whether QEMU has the board.
+    pub(crate) fn is_emulated(&self) -> bool {
+        self.machine.is_some()
     }
 }

@@ -14,7 +14,7 @@ use tendon_sim::tasks::{TaskEnvironment, find};
 /// A controller behind a serial port; ends with the test.
 pub fn start(kind: ControllerKind) -> Option<Launched> {
     if kind == ControllerKind::StandIn {
-        return Some(launch_stand_in(Path::new(env!("CARGO_BIN_EXE_tendon"))).unwrap());
+        return Some(launch_stand_in(Path::new(env!("CARGO_BIN_EXE_tendon")), None).unwrap());
     }
     if !tendon::link::qemu_is_there() || tendon::link::firmware_path(kind).is_none() {
         println!("SKIPPED: QEMU or the firmware is missing; run `cargo xtask test`");

@@ -1,5 +1,7 @@
 use crate::world::{Parts, spec, state};
 use std::cell::Cell;
+use tendon_boot::sim::Flash;
+use tendon_boot::{Boot, Layout};
 use tendon_runtime::node::{BoardInfo, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write};
 use tendon_runtime::spec::ContractSpec;
 use tendon_runtime::{Cause, Memory, RawState, Refusal, State};
@@ -27,7 +29,7 @@ impl Clock for FakeClock {
 /// A controller's end of the link. Its memory is leaked, as a controller's is static.
 struct Node {
     control: Control<'static>,
-    loader: Loader<'static>,
+    loader: Loader<'static, Boot<Flash>>,
     clock: FakeClock,
     state: RawState,
     session: u32,
@@ -45,7 +47,9 @@ impl Node {
     fn new() -> Self {
         let memory = Memory { arena: floats(256), history: floats(64), observation: floats(64) };
         let control = Control::new(slot(), memory);
-        let loader = Loader::new(slot(), floats(256), &control);
+        let layout = Layout::policies(SLOT as u32, 4096);
+        let store = Boot::start(Flash::new(layout.capacity()), layout, BOARD.name);
+        let loader = Loader::new(slot(), floats(256), store, &control);
         Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state(), session: 0 }
     }
 
