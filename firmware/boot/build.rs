@@ -3,7 +3,8 @@
 use std::{env, fs, path::PathBuf};
 
 /// Boards, as features of Cargo.toml name them, and their memory maps.
-const BOARDS: [(&str, &str); 2] = [("qemu-an386", "mps2"), ("qemu-an500", "mps2")];
+const BOARDS: [(&str, &str); 3] =
+    [("qemu-an386", "mps2"), ("qemu-an500", "mps2"), ("qemu-an505", "mps2-an505")];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

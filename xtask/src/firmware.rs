@@ -21,6 +21,9 @@ pub(crate) struct Board {
 /// Cortex-M4F and M7.
 const V7EM: &str = "thumbv7em-none-eabihf";
 
+/// Cortex-M33 with FPU.
+const V8M: &str = "thumbv8m.main-none-eabihf";
+
 /// All boards. The first is the one that commands take where none is named.
 pub(crate) const BOARDS: &[Board] = &[
     Board {
@@ -34,6 +37,12 @@ pub(crate) const BOARDS: &[Board] = &[
         target: V7EM,
         machine: Some("mps2-an500"),
         about: "Arm MPS2 with AN500, Cortex-M7, in QEMU",
+    },
+    Board {
+        name: "qemu-an505",
+        target: V8M,
+        machine: Some("mps2-an505"),
+        about: "Arm MPS2 with AN505, Cortex-M33, in QEMU",
     },
 ];
 
@@ -90,8 +99,23 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 impl Board {
-    /// Builds the firmware and returns its ELF.
+    /// Builds boot stage and firmware and returns the ELF of the firmware for the first slot.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
+        // One after the other: features of dependencies that both need would add up otherwise.
+        for package in ["tendon-boot-stage", "tendon-firmware"] {
+            self.build_package(package)?;
+        }
+        // The next board's build overwrites the one and leaves the other.
+        for (built, suffix) in PROGRAMS {
+            let built = folder().join(self.target).join("release").join(built);
+            let elf = folder().join(format!("{}{suffix}.elf", self.name));
+            std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
+            println!("{}", elf.display());
+        }
+        Ok(folder().join(format!("{}.elf", self.name)))
+    }
+
+    fn build_package(&self, package: &str) -> Result<(), String> {
         let target = self.target;
         let mut command = if rustup_has(target) {
             let mut command = cargo();
@@ -107,17 +131,8 @@ impl Board {
             command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
             command
         };
-        let features = format!("tendon-firmware/{0},tendon-boot-stage/{0}", self.name);
-        command.args(["--workspace", "--target", target, "--no-default-features", "--features", &features]);
-        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))?;
-        // The next board's build overwrites the one and leaves the other.
-        for (built, suffix) in PROGRAMS {
-            let built = folder().join(target).join("release").join(built);
-            let elf = folder().join(format!("{}{suffix}.elf", self.name));
-            std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
-            println!("{}", elf.display());
-        }
-        Ok(folder().join(format!("{}.elf", self.name)))
+        command.args(["-p", package, "--target", target, "--no-default-features", "--features", self.name]);
+        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))
     }
 
     /// Whether QEMU has the board.

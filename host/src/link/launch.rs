@@ -21,6 +21,8 @@ pub enum ControllerKind {
     QemuCounting,
     /// The firmware on an emulated Cortex-M7.
     QemuAn500,
+    /// The firmware on an emulated Cortex-M33.
+    QemuAn505,
     /// The stand-in process.
     StandIn,
 }
@@ -38,13 +40,18 @@ impl ControllerKind {
             Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
             Self::QemuCounting => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
+            Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
             Self::StandIn => None,
         }
     }
 
-    /// Where flash lies in an emulated board.
+    /// Where flash lies in an emulated board, which is its PSRAM.
     fn layout(self) -> Layout {
-        let mapped_at = if self == Self::QemuAn500 { 0x6000_0000 } else { Layout::QEMU.mapped_at };
+        let mapped_at = match self {
+            Self::QemuAn500 => 0x6000_0000,
+            Self::QemuAn505 => 0x8000_0000,
+            _ => Layout::QEMU.mapped_at,
+        };
         Layout { mapped_at, ..Layout::QEMU }
     }
 
@@ -54,6 +61,7 @@ impl ControllerKind {
         match self {
             Self::Qemu | Self::QemuCounting => "QEMU mps2-an386 (Cortex-M4F firmware)",
             Self::QemuAn500 => "QEMU mps2-an500 (Cortex-M7 firmware)",
+            Self::QemuAn505 => "QEMU mps2-an505 (Cortex-M33 firmware)",
             Self::StandIn => "stand-in process (same runtime and bytes, this CPU)",
         }
     }
@@ -116,6 +124,7 @@ impl std::str::FromStr for Address {
         let kind = match name {
             "qemu" | "qemu-an386" => ControllerKind::Qemu,
             "qemu-an500" => ControllerKind::QemuAn500,
+            "qemu-an505" => ControllerKind::QemuAn505,
             "stand-in" => ControllerKind::StandIn,
             _ if text.is_empty() => return Err("give a serial port, qemu[:FLASH] or stand-in[:FLASH]".into()),
             _ => return Ok(Self::Port(text.into())),

@@ -7,8 +7,14 @@ use embedded_storage::nor_flash::{
 };
 use tendon_boot::Layout;
 
-/// Where PSRAM is seen (Arm DAI 0386, 0500).
-const PSRAM: u32 = if cfg!(feature = "qemu-an500") { 0x6000_0000 } else { 0x2100_0000 };
+/// Where PSRAM is seen (Arm DAI 0386, 0500, 0505).
+const PSRAM: u32 = if cfg!(feature = "qemu-an505") {
+    0x8000_0000
+} else if cfg!(feature = "qemu-an500") {
+    0x6000_0000
+} else {
+    0x2100_0000
+};
 const LEN: usize = 16 << 20;
 
 /// Where things lie.

@@ -7,7 +7,9 @@ pub(super) struct Fpga {
     pub(super) uart0: usize,
     pub(super) timer0: usize,
     pub(super) timer1: usize,
-    /// 16 MiB that memory.x does not name.
+    /// The boot stage, in ZBT SSRAM1.
+    pub(super) boot: usize,
+    /// 16 MiB that QEMU can back with a file: the flash.
     pub(super) psram: usize,
     pub(super) ticks_per_us: u32,
     pub(super) uart0_rx_irq: u16,
@@ -24,6 +26,7 @@ const AN386: Fpga = Fpga {
     uart0: 0x4000_4000,
     timer0: 0x4000_0000,
     timer1: 0x4000_1000,
+    boot: 0,
     psram: 0x2100_0000,
     ticks_per_us: 25,
     uart0_rx_irq: 0,
@@ -36,5 +39,28 @@ const AN386: Fpga = Fpga {
 /// Cortex-M7 (Arm DAI 0500).
 const AN500: Fpga = Fpga { name: "qemu-an500", psram: 0x6000_0000, ..AN386 };
 
+/// Cortex-M33 (Arm DAI 0505; timers of the IoT Kit, Arm ECM 0601256). All secure: the secure aliases, interrupts of the FPGA
+/// behind the IoT Kit's 32.
+const AN505: Fpga = Fpga {
+    name: "qemu-an505",
+    uart0: 0x5020_0000,
+    timer0: 0x5000_0000,
+    timer1: 0x5000_1000,
+    boot: 0x1000_0000,
+    psram: 0x8000_0000,
+    ticks_per_us: 20,
+    uart0_rx_irq: 32,
+    uart0_tx_irq: 33,
+    timer0_irq: 3,
+    timer1_irq: 4,
+    irqs: 124,
+};
+
 /// The one that is built.
-pub(super) const FPGA: Fpga = if cfg!(feature = "qemu-an500") { AN500 } else { AN386 };
+pub(super) const FPGA: Fpga = if cfg!(feature = "qemu-an505") {
+    AN505
+} else if cfg!(feature = "qemu-an500") {
+    AN500
+} else {
+    AN386
+};
