@@ -8,6 +8,8 @@ mod demo;
 mod flash;
 mod learn;
 mod policy;
+#[cfg(feature = "probe")]
+mod probe;
 mod run;
 
 use crate::link::{Address, ControllerKind, launch_from, stand_in};

@@ -96,63 +96,6 @@ impl Package {
     }
 }
 
-fn read(path: &Path) -> Result<Self, FirmwareError> {
-        let bytes = read(path)?;
-        let format = |problem: String| FirmwareError::Format { file: path.into(), problem };
-        if bytes.starts_with(&FIRMWARE_MAGIC) {
-            return Self::parse(&bytes).map_err(format);
-        }
-        if !bytes.starts_with(b"\x7fELF") {
-            return Err(format(
-                "is no firmware: give a package (.tfw) of `tendon sign`, or BOARD.elf of `cargo xtask firmware build`"
-                    .into(),
-            ));
-        }
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
-        let other = path.with_file_name(format!("{}-b.elf", stem.strip_suffix("-b").unwrap_or(stem)));
-        let first = path.with_file_name(format!("{}.elf", stem.strip_suffix("-b").unwrap_or(stem)));
-        let mut images = Vec::new();
-        for file in [first, other] {
-            let elf = read(&file)?;
-            images
-                .push(image_of_elf(&elf).map_err(|problem| FirmwareError::Format { file, problem })?);
-        }
-        Self::parse(&images.concat()).map_err(format)
-    }
-
-    /// Takes the images of a package apart.
-    fn parse(mut bytes: &[u8]) -> Result<Self, String> {
-        let mut package = Self { images: Vec::new(), board: String::new(), version: String::new() };
-        while !bytes.is_empty() {
-            let header = header(bytes).ok_or("the package is truncated or damaged: build it again")?;
-            let (image, rest) = bytes.split_at(header.total_len as usize);
-            let board = zero_padded(&header.robot_id);
-            let version = span(image, header.sections[Section::Manifest as usize]).unwrap_or(&[]);
-            let version = String::from_utf8_lossy(version).into_owned();
-            if !package.images.is_empty() && (&board, &version) != (&package.board, &package.version) {
-                return Err("its images are of different boards or versions: build it again".into());
-            }
-            (package.board, package.version) = (board, version);
-            package.images.push(image.to_vec());
-            bytes = rest;
-        }
-        if package.images.is_empty() { Err("the package is empty".into()) } else { Ok(package) }
-    }
-
-    /// The file: images one after the other.
-    #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
-        self.images.concat()
-    }
-
-    /// The image that runs at `address` (of its slot).
-    #[must_use]
-    pub fn image_for(&self, address: u32) -> Option<&[u8]> {
-        let runs_at = u64::from(address) + u64::from(CODE_OFFSET);
-        self.images.iter().find(|image| header(image).is_some_and(|h| h.schema_hash == runs_at)).map(|i| &i[..])
-    }
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, FirmwareError> {
     let error = |source| FirmwareError::Read { file: path.into(), source };
     if std::fs::metadata(path).map_err(error)?.len() > MAX_FILE {
