@@ -98,24 +98,37 @@ pub(crate) fn folder() -> PathBuf {
     target().join("firmware")
 }
 
+/// The folder of a firmware whose safety checks can be taken away, built for the board that campaigns emulate. In
+/// no folder that any other command looks into.
+pub(crate) fn mutants() -> Result<PathBuf, String> {
+    let folder = target().join("firmware-mutants");
+    crate::packages::setup()?;
+    BOARDS[0].build_with(&["mutate"], &folder)?;
+    Ok(folder)
+}
+
 impl Board {
     /// Builds boot stage and firmware and returns the ELF of the firmware for the first slot.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
+        self.build_with(&[], &folder())
+    }
+
+    fn build_with(&self, features: &[&str], folder: &Path) -> Result<PathBuf, String> {
         // One after the other: features of dependencies that both need would add up otherwise.
         for package in ["tendon-boot-stage", "tendon-firmware"] {
-            self.build_package(package)?;
+            self.build_package(package, features, folder)?;
         }
         // The next board's build overwrites the one and leaves the other.
         for (built, suffix) in PROGRAMS {
-            let built = folder().join(self.target).join("release").join(built);
-            let elf = folder().join(format!("{}{suffix}.elf", self.name));
+            let built = folder.join(self.target).join("release").join(built);
+            let elf = folder.join(format!("{}{suffix}.elf", self.name));
             std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
             println!("{}", elf.display());
         }
-        Ok(folder().join(format!("{}.elf", self.name)))
+        Ok(folder.join(format!("{}.elf", self.name)))
     }
 
-    fn build_package(&self, package: &str) -> Result<(), String> {
+    fn build_package(&self, package: &str, features: &[&str], folder: &Path) -> Result<(), String> {
         let target = self.target;
         let mut command = if rustup_has(target) {
             let mut command = cargo();
@@ -131,8 +144,12 @@ impl Board {
             command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
             command
         };
-        command.args(["-p", package, "--target", target, "--no-default-features", "--features", self.name]);
-        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))
+        let features = [&[self.name], features].concat().join(",");
+        command.args(["-p", package, "--target", target, "--no-default-features", "--features", &features]);
+        if features.contains("mutate") {
+            command.env("TENDON_CAMPAIGN", "1");
+        }
+        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder))
     }
 
     /// Whether QEMU has the board.

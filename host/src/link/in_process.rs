@@ -8,7 +8,8 @@ use tendon_boot::{Boot, Layout};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
 use tendon_runtime::store::{Store, places};
 use tendon_runtime::{Memory, Refusal};
-use tendon_wire::message::{Message, Reply};
+use tendon_wire::frame::{Decoder, MAX_FRAME};
+use tendon_wire::message::{Message, Reply, Telemetry};
 
 /// `f32` of activations; as in the firmware.
 pub(super) const ARENA: usize = 32 << 10;
@@ -21,6 +22,27 @@ pub struct InProcess<'m> {
     loader: Loader<'m, Boot<HostFlash>>,
     answers: VecDeque<(u16, Message)>,
     clock: HostClock,
+    decoder: Decoder,
+}
+
+impl InProcess<'_> {
+    /// Bytes of the link in, those of the answers out: the way a serial port would bring them.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = [0; MAX_FRAME];
+        let mut answers = Vec::new();
+        for &byte in bytes {
+            let (decoder, loader, control) = (&mut self.decoder, &mut self.loader, &mut self.control);
+            let answer = node::receive(byte, decoder, loader, control, &INFO, &self.clock, &mut out);
+            answers.extend_from_slice(answer.unwrap_or(&[]));
+        }
+        answers
+    }
+
+    /// Counters, without asking over the link.
+    #[must_use]
+    pub fn telemetry(&self) -> Telemetry {
+        self.control.telemetry()
+    }
 }
 
 /// Time since the process asked first.
@@ -53,7 +75,13 @@ pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -
     let (history, observation) = rest.split_at_mut(HISTORY);
     let control = Control::new(active, Memory { arena, history, observation });
     let loader = Loader::new(inactive, self_test, store, &control);
-    f(InProcess { control, loader, answers: VecDeque::new(), clock: HostClock(Instant::now()) })
+    f(InProcess {
+        control,
+        loader,
+        answers: VecDeque::new(),
+        clock: HostClock(Instant::now()),
+        decoder: Decoder::new(),
+    })
 }
 
 impl Transport for InProcess<'_> {
