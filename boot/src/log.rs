@@ -167,4 +167,3 @@ fn is_blank<F: NorFlash>(flash: &mut F, start: u32, len: u32) -> Result<bool, Fa
     }
     Ok(true)
 }
-

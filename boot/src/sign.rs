@@ -52,7 +52,10 @@ pub fn sign(image: &[u8], key: &SigningKey) -> Result<Vec<u8>, SignError> {
     let total = u32::try_from(offset + len).map_err(|_| SignError::Damaged)?;
     header.sections[Section::Signature as usize] = Span { offset: offset as u32, len: len as u32 };
     header.total_len = total;
-    signed.get_mut(..size_of::<Header>()).ok_or(SignError::Damaged)?.copy_from_slice(bytemuck::bytes_of(&header));
+    signed
+        .get_mut(..size_of::<Header>())
+        .ok_or(SignError::Damaged)?
+        .copy_from_slice(bytemuck::bytes_of(&header));
     let hash = Sha512::new_with_prefix(signed.get(CRC_FROM..).unwrap_or(&[]));
     signed.extend_from_slice(bytemuck::bytes_of(&signature(hash, context, key)));
     seal(&mut signed);
@@ -73,7 +76,10 @@ pub fn with_rollback_counter(image: &[u8], counter: u32) -> Result<Vec<u8>, Sign
     }
     header.rollback_counter = counter;
     let mut changed = image.get(..header.total_len as usize).ok_or(SignError::Damaged)?.to_vec();
-    changed.get_mut(..size_of::<Header>()).ok_or(SignError::Damaged)?.copy_from_slice(bytemuck::bytes_of(&header));
+    changed
+        .get_mut(..size_of::<Header>())
+        .ok_or(SignError::Damaged)?
+        .copy_from_slice(bytemuck::bytes_of(&header));
     seal(&mut changed);
     Ok(changed)
 }

@@ -103,12 +103,7 @@ impl<const WRITE: usize, const ERASE: usize> Flash<WRITE, ERASE> {
     }
 
     /// Counts an operation on `range` that would leave `after(index, before)` in each byte.
-    fn operate(
-        &mut self,
-        start: usize,
-        len: usize,
-        after: impl Fn(usize, u8) -> u8,
-    ) -> Result<(), Failure> {
+    fn operate(&mut self, start: usize, len: usize, after: impl Fn(usize, u8) -> u8) -> Result<(), Failure> {
         if self.is_off {
             return Err(Failure::Cut);
         }

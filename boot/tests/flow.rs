@@ -159,7 +159,11 @@ fn keys_are_given_once_and_then_only_signed_images_of_this_robot_run() {
     for _ in 0..2 {
         assert_eq!(boot.slots().generation, 1);
         assert_eq!(update(&mut boot, Part::Policy, &policy(2, 0)), Err((Refusal::Signature, 0)), "unsigned");
-        assert_eq!(update(&mut boot, Part::Policy, &signed(2, 3)), Err((Refusal::Signature, 1)), "unknown key");
+        assert_eq!(
+            update(&mut boot, Part::Policy, &signed(2, 3)),
+            Err((Refusal::Signature, 1)),
+            "unknown key"
+        );
         let mut other = policy(2, 0);
         other[32..36].copy_from_slice(b"leg\0");
         let other = sign(&other, &key(1)).unwrap();

@@ -105,14 +105,8 @@ fn operations(act: Act) -> u64 {
     count
 }
 
-const TEARS: [Tear; 6] = [
-    Tear::Nothing,
-    Tear::All,
-    Tear::Bytes(0, 1),
-    Tear::Bytes(5, 2),
-    Tear::Random(3),
-    Tear::Random(4),
-];
+const TEARS: [Tear; 6] =
+    [Tear::Nothing, Tear::All, Tear::Bytes(0, 1), Tear::Bytes(5, 2), Tear::Random(3), Tear::Random(4)];
 
 #[test]
 fn old_or_new_boots_after_a_cut_at_any_operation() {

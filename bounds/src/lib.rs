@@ -13,5 +13,6 @@ pub mod thumb;
 pub use elf::{Elf, ElfError, Section, Segment, Symbol};
 pub use flow::{Code, Depth, Flow, Frame, Function, Problem, Violation};
 pub use system::{
-    BootStage, EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, check_file, check_with, forbidden_symbols,
+    BootStage, EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, check_file, check_with,
+    forbidden_symbols,
 };

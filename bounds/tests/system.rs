@@ -193,8 +193,9 @@ fn every_firmware_has_a_bound_that_its_stack_holds() {
     let folder = std::env::var_os("TENDON_FIRMWARE").unwrap_or_else(|| built.into());
     let files = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_firmware = |name: &str| name.ends_with(".elf") && !name.ends_with("-boot.elf");
-    let elves: Vec<_> =
-        files.filter(|path| path.file_name().is_some_and(|name| is_firmware(&name.to_string_lossy()))).collect();
+    let elves: Vec<_> = files
+        .filter(|path| path.file_name().is_some_and(|name| is_firmware(&name.to_string_lossy())))
+        .collect();
     if elves.is_empty() {
         println!("SKIPPED: no firmware; run `cargo xtask test`");
     }

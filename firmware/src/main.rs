@@ -55,11 +55,11 @@ mod app {
     use crate::Locked;
     use crate::board::{Acknowledge, Board, ControlTimer, Selected};
     use crate::ring::{Reader, Ring, Writer};
+    use crate::store::BootStage;
     use cortex_m_rt as _;
     use embedded_io::{Read, ReadReady, Write, WriteReady};
     use tendon_runtime::Memory;
     use tendon_runtime::node::Exclusive;
-    use crate::store::BootStage;
     use tendon_runtime::node::{self, Clock, Control, Loader};
     use tendon_runtime::store::{Store, places};
     use tendon_wire::frame::{Decoder, MAX_FRAME};

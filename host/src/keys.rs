@@ -127,15 +127,14 @@ pub fn read_public(path: &Path) -> Result<PublicKey, KeyError> {
     }
     let error = |source| KeyError::Io { file: path.into(), source };
     let public = parse(path, std::fs::File::open(path).map_err(error)?, PUBLIC, "public")?;
-    if is_usable(&public) { Ok(public) } else { Err(KeyError::Format { file: path.into(), expected: "public" }) }
+    if is_usable(&public) {
+        Ok(public)
+    } else {
+        Err(KeyError::Format { file: path.into(), expected: "public" })
+    }
 }
 
-fn parse(
-    path: &Path,
-    file: std::fs::File,
-    head: &str,
-    expected: &'static str,
-) -> Result<[u8; 32], KeyError> {
+fn parse(path: &Path, file: std::fs::File, head: &str, expected: &'static str) -> Result<[u8; 32], KeyError> {
     let mut text = String::new();
     io::Read::read_to_string(&mut io::Read::take(file, MAX_FILE), &mut text)
         .map_err(|source| KeyError::Io { file: path.into(), source })?;

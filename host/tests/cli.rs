@@ -274,7 +274,8 @@ fn a_policy_is_flashed_confirmed_and_shown_over_a_stand_in_with_a_flash_file() {
         }
     };
     let flash = |image: &PathBuf, more: &'static str| {
-        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"flash", &"--port", &port, &"--policy", image];
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+            vec![&"flash", &"--port", &port, &"--policy", image];
         if !more.is_empty() {
             arguments.push(&more);
         }
@@ -290,7 +291,10 @@ fn a_policy_is_flashed_confirmed_and_shown_over_a_stand_in_with_a_flash_file() {
     says(flash(&two, "--confirm"), &[&format!("ran before: policy {}", crc(&one)), "already held"]);
     complains(&tendon(&[&"flash", &"--port", &port, &"--revert"]), &["nothing is on trial"]);
     complains(&tendon(&[&"flash", &"--policy", &one]), &["give --port"]);
-    complains(&tendon(&[&"flash", &"--policy", &one, &"--port", &"/dev/no-such-port"]), &["no-such-port", "ls /dev/tty"]);
+    complains(
+        &tendon(&[&"flash", &"--policy", &one, &"--port", &"/dev/no-such-port"]),
+        &["no-such-port", "ls /dev/tty"],
+    );
     complains(&tendon(&[&"flash", &"--firmware", &one, &"--port", &port]), &["is a policy", "--policy"]);
     complains(&tendon(&[&"flash", &"--port", &port]), &["--policy FILE"]);
 }

@@ -136,8 +136,16 @@ fn without_keys_it_says_so_and_with_keys_it_takes_signed_images_only() {
         assert_ne!(session.identity().unwrap().flags & DEVELOPMENT, 0, "{kind:?}");
         session.provision(&key_set(1, [&key(1), &key(2)])).unwrap();
         assert_eq!(session.identity().unwrap().flags & DEVELOPMENT, 0, "{kind:?}");
-        assert_eq!(refused(session.update(Part::Policy, &image, |_| ())), Some(Refusal::Signature), "unsigned");
-        assert_eq!(refused(session.update(Part::Policy, &signed(3), |_| ())), Some(Refusal::Signature), "unknown");
+        assert_eq!(
+            refused(session.update(Part::Policy, &image, |_| ())),
+            Some(Refusal::Signature),
+            "unsigned"
+        );
+        assert_eq!(
+            refused(session.update(Part::Policy, &signed(3), |_| ())),
+            Some(Refusal::Signature),
+            "unknown"
+        );
         assert_eq!(running(&mut session), 0);
         session.update(Part::Policy, &signed(2), |_| ()).unwrap();
         session.confirm(Part::Policy).unwrap();

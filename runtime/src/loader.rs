@@ -45,12 +45,8 @@ impl<'m, S: Store> Loader<'m, S> {
     #[must_use]
     pub fn new(slot: &'m mut [u8], arena: &'m mut [f32], store: S, control: &Control<'_>) -> Self {
         let [activations, history, observation] = control.capacity();
-        let limits = Limits {
-            arena: activations.min(arena.len()),
-            history,
-            observation,
-            profile: Profile::QEMU,
-        };
+        let limits =
+            Limits { arena: activations.min(arena.len()), history, observation, profile: Profile::QEMU };
         Self { slot, arena, store, update: None, limits, is_on_trial: false, wants_restart: false }
     }
 
@@ -174,12 +170,7 @@ impl<'m, S: Store> Loader<'m, S> {
         if self.store.slots().flags & STALLS != 0 { control.with(|control| control.quiet()) } else { Ok(()) }
     }
 
-    fn chunk(
-        &mut self,
-        offset: u32,
-        data: &[u8],
-        control: &mut impl Exclusive<'m>,
-    ) -> Result<(), Refused> {
+    fn chunk(&mut self, offset: u32, data: &[u8], control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
         self.may_write(control)?;
         let update = self.update.as_mut().ok_or((Refusal::Order, 0))?;
         let end = u64::from(offset).saturating_add(data.len() as u64);

@@ -179,8 +179,12 @@ mod tests {
     #[test]
     fn golden_bytes_of_the_records() {
         assert_eq!(size_of::<Signature>(), 80);
-        let signature =
-            Signature { key_id: [1, 2, 3, 4, 5, 6, 7, 8], scheme: ED25519PH, reserved: 0, signature: [9; 64] };
+        let signature = Signature {
+            key_id: [1, 2, 3, 4, 5, 6, 7, 8],
+            scheme: ED25519PH,
+            reserved: 0,
+            signature: [9; 64],
+        };
         let bytes = bytemuck::bytes_of(&signature);
         assert_eq!(bytes[..16], [1, 2, 3, 4, 5, 6, 7, 8, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[16..], [9; 64]);

@@ -691,7 +691,10 @@ mod tests {
                 hash = fnv1a(fnv1a(hash, field.as_bytes()), ty.as_bytes());
             }
         }
-        assert_eq!(hash, 0xc4e7_a1a8_1c8a_95ff, "a frozen message has changed: hosts could no longer update the controllers there are");
+        assert_eq!(
+            hash, 0xc4e7_a1a8_1c8a_95ff,
+            "a frozen message has changed: hosts could no longer update the controllers there are"
+        );
         let marked = TABLE.iter().filter(|row| row.doc.contains("Frozen")).count();
         assert_eq!(marked, FROZEN.len());
     }

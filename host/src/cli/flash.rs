@@ -65,7 +65,8 @@ fn ports() -> String {
     let found: Vec<String> =
         serialport::available_ports().unwrap_or_default().into_iter().map(|port| port.port_name).collect();
     if found.is_empty() {
-        "no serial port was found on this machine; connect the controller, or try `--port qemu:FLASH_FILE`".into()
+        "no serial port was found on this machine; connect the controller, or try `--port qemu:FLASH_FILE`"
+            .into()
     } else {
         format!("serial ports of this machine are {}", found.join(", "))
     }
@@ -244,7 +245,8 @@ enum Images {
 
 fn read_images(path: &Path) -> Result<Images> {
     let mut head = [0; 4];
-    let mut file = std::fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let _ = std::io::Read::read(&mut file, &mut head);
     if head == tendon_wire::image::MAGIC {
         return Ok(Images::Policy(read_file(path, MAX_IMAGE as u64)?));
@@ -303,11 +305,15 @@ impl Flash {
     }
 
     fn end_trial(&self) -> Result<()> {
-        ensure!(self.confirm || self.revert, "give --policy FILE or --firmware FILE, or --confirm or --revert alone");
+        ensure!(
+            self.confirm || self.revert,
+            "give --policy FILE or --firmware FILE, or --confirm or --revert alone"
+        );
         let (_launched, mut session, _) = self.port.open()?;
         let slots = session.slots()?;
         let trials = [(Part::Policy, slots.policy_trial), (Part::Firmware, slots.firmware_trial)];
-        let trials: Vec<Part> = trials.into_iter().filter(|(_, trial)| *trial != 0).map(|(part, _)| part).collect();
+        let trials: Vec<Part> =
+            trials.into_iter().filter(|(_, trial)| *trial != 0).map(|(part, _)| part).collect();
         ensure!(!trials.is_empty(), "nothing is on trial");
         for part in trials {
             if self.confirm {
@@ -353,22 +359,32 @@ impl Flash {
             identity.board
         );
         let before = session.slots()?;
-        ensure!(before.firmware_slot_len > 0, "{}: its firmware cannot be updated over the link", identity.board);
+        ensure!(
+            before.firmware_slot_len > 0,
+            "{}: its firmware cannot be updated over the link",
+            identity.board
+        );
         let target = if before.firmware_slot == 0 { 1 } else { 0 };
-        let image = package.images.get(target).with_context(|| {
-            format!("{}: has no image for slot {target}; build it again", file.display())
-        })?;
+        let image = package
+            .images
+            .get(target)
+            .with_context(|| format!("{}: has no image for slot {target}; build it again", file.display()))?;
         let image = signed_image(image, key, None).with_context(|| file.display().to_string())?;
         print_slots(&before);
         send(&mut session, Part::Firmware, &image)?;
         println!("restarts ...");
-        let identity = session.restart().context("the new firmware does not answer; a reset or two brings the one before back")?;
+        let identity = session
+            .restart()
+            .context("the new firmware does not answer; a reset or two brings the one before back")?;
         let after = session.slots()?;
         ensure!(
             usize::from(after.firmware_slot) == target,
             "the controller started the firmware before: the new one did not verify or did not start"
         );
-        println!("runs now: firmware {} in slot {target}; ran before: slot {}", identity.firmware, before.firmware_slot);
+        println!(
+            "runs now: firmware {} in slot {target}; ran before: slot {}",
+            identity.firmware, before.firmware_slot
+        );
         self.keep(&mut session, Part::Firmware)
     }
 

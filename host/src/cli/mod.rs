@@ -116,7 +116,7 @@ pub fn main() -> Result<ExitCode> {
 }
 
 fn controller(name: &str, flash: Option<PathBuf>) -> Result<()> {
-    match name.parse().map_err(anyhow::Error::msg)? {
+    match name.parse::<Address>().map_err(anyhow::Error::msg)? {
         Address::Launch(ControllerKind::StandIn, _) => {
             stand_in::serve(flash.as_deref()).context("stand-in controller")
         }

@@ -20,7 +20,6 @@ use tendon_compiler::{
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
 
-
 #[derive(Debug, Args)]
 pub(super) struct Compile {
     /// The ONNX file

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use probe_rs::flashing::DownloadOptions;
 use probe_rs::{Session, SessionConfig};
 use std::path::Path;
-use tendon_bounds::Elf;
 use tendon_boot::sign::SigningKey;
+use tendon_bounds::Elf;
 use tendon_wire::flash::CODE_OFFSET;
 use tendon_wire::image::Header;
 
@@ -26,8 +26,9 @@ pub(super) fn write(chip: &str, file: &Path, key: Option<&SigningKey>) -> Result
     let boot = Elf::parse(&boot).with_context(|| boot_file.display().to_string())?;
     ensure!(!boot.segments.is_empty(), "{}: nothing in it is loaded; build it again", boot_file.display());
 
-    let mut session = Session::auto_attach(chip, SessionConfig::default())
-        .with_context(|| format!("no debug probe with a {chip}: is it plugged in, powered, and not in use?"))?;
+    let mut session = Session::auto_attach(chip, SessionConfig::default()).with_context(|| {
+        format!("no debug probe with a {chip}: is it plugged in, powered, and not in use?")
+    })?;
     let mut loader = session.target().flash_loader();
     for segment in &boot.segments {
         loader.add_data(segment.address.into(), segment.bytes)?;

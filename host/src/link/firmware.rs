@@ -64,8 +64,7 @@ impl Package {
         let mut images = Vec::new();
         for file in [first, other] {
             let elf = read(&file)?;
-            images
-                .push(image_of_elf(&elf).map_err(|problem| FirmwareError::Format { file, problem })?);
+            images.push(image_of_elf(&elf).map_err(|problem| FirmwareError::Format { file, problem })?);
         }
         Self::parse(&images.concat()).map_err(format)
     }
@@ -131,9 +130,8 @@ pub fn image_of_elf(file: &[u8]) -> Result<Vec<u8>, String> {
     let elf = Elf::parse(file).map_err(|error| error.to_string())?;
     let section = elf.section(tendon_bounds::SECTION).ok_or("says nothing of its board (section .tendon)")?;
     let info = String::from_utf8_lossy(section.bytes).into_owned();
-    let word = |key: &str| {
-        info.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned())
-    };
+    let word =
+        |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned());
     let (board, version) = (word("board "), word("version "));
     let (Some(board), Some(version)) = (board, version) else {
         return Err("its section .tendon names no board and version".into());

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Hello, Identity, Infer, InferGolden, Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Hello, Identity, Infer, InferGolden, Message, Observe, Pace, Run, Stop, TABLE_HASH,
+    Telemetry,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.

@@ -90,7 +90,8 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         .into(),
         Inferred { counts: 77, output: floats(3) }.into(),
         Telemetry { state: 2, ticks: 1000, observation: floats(4), ..Telemetry::default() }.into(),
-        Slots { generation: 1, key_a: [1; 8], robot: text("arm"), policy_crc_1: 9, ..Slots::default() }.into(),
+        Slots { generation: 1, key_a: [1; 8], robot: text("arm"), policy_crc_1: 9, ..Slots::default() }
+            .into(),
     ];
     let kinds: Vec<u8> = messages.iter().map(Message::kind).collect();
     assert_eq!(kinds, TABLE.iter().map(|row| row.kind).collect::<Vec<_>>(), "a row is missing here");

@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use tendon_boot::Layout;
 use tendon_runtime::cost::Profile;
-use tendon_runtime::store::Part;
 use tendon_runtime::node::{BoardInfo, Clock};
+use tendon_runtime::store::Part;
 
 mod fpga;
 
