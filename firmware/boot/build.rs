@@ -20,6 +20,8 @@ fn main() {
         println!("cargo:rerun-if-changed={script}");
         fs::copy(&script, out.join(place)).expect("copy a linker script");
     }
+    // No interrupt is enabled here.
+    fs::write(out.join("device.x"), "").expect("write device.x");
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg=-Tentry.x");
 }

@@ -200,18 +200,18 @@ fn refuses_an_image_larger_than_the_slot() {
 #[test]
 fn refuses_chunks_out_of_order_and_names_the_next_one() {
     let mut node = Node::new();
-    let chunk = |offset| ImageChunk { offset, data: Bytes::from_slice(&[0; 10]).unwrap() };
+    let chunk = |offset| ImageChunk { offset, data: Bytes::from_slice(&[0; 12]).unwrap() };
     assert_eq!(node.command(chunk(0)), Err((Refusal::Order, 0)), "before begin");
-    node.command(ImageBegin { total_len: 25 }).unwrap();
+    node.command(ImageBegin { total_len: 29 }).unwrap();
     node.command(chunk(0)).unwrap();
-    for offset in [0, 5, 11, 20, u32::MAX] {
-        assert_eq!(node.command(chunk(offset)), Err((Refusal::Order, 10)), "{offset}");
+    for offset in [0, 5, 13, 24, u32::MAX] {
+        assert_eq!(node.command(chunk(offset)), Err((Refusal::Order, 12)), "{offset}");
     }
-    node.command(chunk(10)).unwrap();
-    assert_eq!(node.command(chunk(20)), Err((Refusal::Order, 20)), "past the announced end");
-    assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 20)), "before the end");
+    node.command(chunk(12)).unwrap();
+    assert_eq!(node.command(chunk(24)), Err((Refusal::Order, 24)), "past the announced end");
+    assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 24)), "before the end");
     node.command(ImageAbort {}).unwrap();
-    assert_eq!(node.command(chunk(20)), Err((Refusal::Order, 0)), "after abort");
+    assert_eq!(node.command(chunk(24)), Err((Refusal::Order, 0)), "after abort");
     assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 0)), "after abort");
 }
 
