@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod demo;
 pub mod export;
+pub mod faults;
 pub mod hil;
 pub mod keys;
 pub mod learner;

@@ -10,7 +10,7 @@
 //! | `schema_hash` | the address at which its vector table runs |
 //! | `sections[0]` | the program, from [`CODE_OFFSET`] on, vector table first |
 //! | `sections[5]` | the version, UTF-8 |
-//! | `sections[6]` | the signature |
+//! | `sections[7]` | the signature |
 
 use crate::CRC32C;
 use crate::image::{CRC_FROM, Header, Section, Span};
@@ -220,7 +220,7 @@ mod tests {
         header.total_len = 256;
         assert_eq!(signature_span(&header), Ok(None));
         let good = Span { offset: 176, len: 80 };
-        header.sections[6] = good;
+        header.sections[Section::Signature as usize] = good;
         assert_eq!(signature_span(&header), Ok(Some(good)));
         for bad in [
             Span { offset: 160, len: 80 },
@@ -228,7 +228,7 @@ mod tests {
             Span { offset: 64, len: 80 },
             Span { offset: u32::MAX, len: 80 },
         ] {
-            header.sections[6] = bad;
+            header.sections[Section::Signature as usize] = bad;
             assert_eq!(signature_span(&header), Err(bad));
         }
     }

@@ -160,6 +160,10 @@ fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
         Some(Refusal::Trial) => {
             "what runs is on trial: confirm it or go back first (`tendon flash --confirm`, `--revert`); or nothing is on trial".into()
         }
+        Some(Refusal::Profile) => format!("the contract has no such profile, only {detail}: `tendon inspect` lists them"),
+        Some(Refusal::Looser) => format!(
+            "torque is on and this profile would loosen a limit of profile {detail}: stop first, then choose it"
+        ),
         None => format!("code {code}, detail {detail}, unknown to this program; build both from one version"),
     }
 }

@@ -5,7 +5,7 @@ use tendon_wire::frame::{Frame, MAX_FRAME, MAX_PAYLOAD, encode};
 use tendon_wire::message::{
     Action, Arm, Bytes, Confirm, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk,
     ImageCommit, Infer, InferGolden, Inferred, Message, Observe, Pace, ProvisionKeys, QuerySlots, RawState,
-    Reply, Restart, Revert, RotateKeys, Run, Slots, Stop, TABLE, Telemetry, Text, UpdateBegin,
+    Reply, Restart, Revert, RotateKeys, Run, SetProfile, Slots, Stop, TABLE, Telemetry, Text, UpdateBegin,
 };
 
 fn floats<const N: usize>(n: usize) -> Floats<N> {
@@ -40,6 +40,7 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         Run { session: 8 }.into(),
         Stop {}.into(),
         Pace { lockstep: true }.into(),
+        SetProfile { profile: 2 }.into(),
         Heartbeat { count: 9 }.into(),
         RawState {
             sequence: 5,
@@ -67,6 +68,9 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             image_crc32c: 4,
             slot_len: 5,
             state: 6,
+            profile: 1,
+            profiles: 3,
+            profile_name: text("bench"),
             session: 7,
             flags: 1,
         }
@@ -77,6 +81,8 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             time_us: 6,
             state: 4,
             cause: 0,
+            profile: 1,
+            alarms: 0x21,
             limited: 3,
             tick_us: 40,
             proposed: floats(2),
