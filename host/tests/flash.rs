@@ -10,7 +10,9 @@ use tendon::link::{
 };
 use tendon_boot::Layout;
 use tendon_boot::sign::{SigningKey, hand_over, sign};
-use tendon_runtime::Refusal;
+use tendon_compiler::sample::{Hidden, mlp};
+use tendon_compiler::{ContractChoice, Options, compile};
+use tendon_runtime::{AlignedBytes, Refusal};
 use tendon_runtime::store::Part;
 use tendon_wire::flash::KeySet;
 use tendon_wire::message::{DEVELOPMENT, NO_SLOT};
@@ -88,6 +90,12 @@ fn a_confirmed_policy_boots_by_itself_and_one_on_trial_is_left() {
     });
 }
 
+/// Some erase units of policy.
+fn large() -> AlignedBytes {
+    let onnx = mlp(&[5, 64, 64, 2], Hidden::Relu, 3);
+    compile(&onnx, &Options { contract: ContractChoice::Bare, ..Options::default() }).unwrap().image
+}
+
 fn refused<T: std::fmt::Debug>(result: Result<T, LinkError>) -> Option<Refusal> {
     refusal(result.map(|_| ()))
 }
@@ -95,7 +103,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, LinkError>) -> Option<Refusal> 
 #[test]
 fn a_controller_killed_while_it_is_flashed_boots_the_old_policy_and_the_upload_goes_on() {
     on_each("killed", |kind, flash| {
-        let (old, new) = (bare(1), cart_pole(9).0);
+        let (old, new) = (bare(1), large());
         assert!(new.len() > 3 * 4096, "{} bytes", new.len());
         let (mut controller, mut session) = boot(kind, flash);
         session.update(Part::Policy, &old, |_| ()).unwrap();
