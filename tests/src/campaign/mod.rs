@@ -44,7 +44,7 @@ pub const CAMPAIGNS: &[Campaign] =
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.
 const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
-    ("controller", |_| tendon::link::stand_in::serve().map_err(|error| error.to_string())),
+    ("controller", |_| tendon::link::stand_in::serve(None).map_err(|error| error.to_string())),
     (silence::HOST, silence::host),
     (recorder::CHILD, recorder::record),
 ];

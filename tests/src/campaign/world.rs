@@ -34,7 +34,7 @@ pub(super) fn cart_pole_with(
 pub(super) fn start(kind: ControllerKind) -> Result<Launched, String> {
     let started = match kind {
         ControllerKind::StandIn => {
-            launch_stand_in(&std::env::current_exe().map_err(|error| error.to_string())?)
+            launch_stand_in(&std::env::current_exe().map_err(|error| error.to_string())?, None)
         }
         kind => launch(kind),
     };
