@@ -86,6 +86,7 @@ impl Bench {
     fn until(&mut self, what: &str, mut done: impl FnMut(&Action) -> bool) {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(120) {
+            self.state.time_us += u64::from(PERIOD_US);
             self.session.send_state(&self.state).unwrap();
             if let Some(Message::Action(action)) = self.session.receive(Duration::from_millis(50)).unwrap() {
                 self.actions.push(action);
@@ -248,9 +249,8 @@ fn a_release_firmware_takes_no_injection_and_its_histograms_count_every_tick() {
 /// The costs in the analysis that come from measurements: at most half of each is ever seen.
 #[test]
 fn what_the_analysis_assumes_is_twice_what_the_firmware_takes() {
-    for make in [|| policy(PERIOD_US, &[32]), || go1(PERIOD_US)] {
+    for world in [policy(PERIOD_US, &[32]), go1(PERIOD_US)] {
         let Some(controller) = start(ControllerKind::QemuInject) else { return };
-        let world = make();
         let parsed = Image::parse(&world.0).unwrap();
         let bytes = world.0.clone();
         let view = parsed.policy(&bytes).unwrap();
@@ -319,6 +319,26 @@ fn utilisation_just_over_the_limit_is_refused_on_the_controller() {
     session.upload(&image, |_| ()).unwrap();
     let timing = session.timing().unwrap();
     assert_eq!(u64::from(timing.response_us), response(high).unwrap() / 1000 + 1);
+}
+
+#[test]
+fn the_monitor_prints_a_line_per_second_where_there_is_no_terminal_and_the_black_box_as_a_table() {
+    let Some(controller) = start(ControllerKind::StandIn) else { return };
+    let tendon = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tendon"))
+            .args(["monitor", "--port", controller.port()])
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let lines = tendon(&["--seconds", "1.5"]);
+    assert!(lines.lines().count() >= 2 && lines.lines().all(|line| line.starts_with("Idle None")), "{lines}");
+    let table = tendon(&["--black-box"]);
+    assert!(table.starts_with("boot,tick,time_us"), "{table}");
+    assert_eq!(table.lines().count(), 1, "nothing was recorded without torque: {table}");
 }
 
 /// Actions to a channel.
