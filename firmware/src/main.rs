@@ -7,7 +7,7 @@
 //! | `link_rx`, `link_tx` | 4 | bytes between UART and queues |
 //! | `deadline` | 3 | the fallback, where a tick is late |
 //! | `control_tick` | 2 | one tick at the image's period |
-//! | `idle` | 0 | messages, image updates, verification, self-test |
+//! | `idle` | 0 | messages, image updates, self-test; calls the boot stage, which verifies and writes flash |
 //!
 //! A reachable panic does not link: the panic handler calls a symbol that nobody defines.
 #![no_std]
@@ -18,6 +18,7 @@ mod board;
 mod persist;
 mod ring;
 mod stack;
+mod store;
 
 use board::{Board, Selected};
 use tendon_runtime::node::{Clock, Control, Exclusive};
@@ -83,13 +84,15 @@ mod app {
     use crate::alarm::Alarm;
     use crate::board::{Acknowledge, Board, ControlTimer, Selected, Watchdog};
     use crate::ring::{Reader, Ring, Writer};
+    use crate::store::BootStage;
     use crate::{Below, Locked};
     use cortex_m_rt as _;
     use embedded_io::{Read, ReadReady, Write, WriteReady};
     use tendon_runtime::Memory;
     use tendon_runtime::deadline::{Guard, Outlet, deadline_us};
     use tendon_runtime::node::{self, Clock, Control, Exclusive, Loader};
-    use tendon_runtime::timing::QUIET_US;
+    use tendon_runtime::store::{Store, places};
+    use tendon_runtime::timing::{QUIET_US, ResetCause};
     use tendon_wire::frame::{Decoder, MAX_FRAME};
 
     /// `f32` of activations, for the control loop and for the self-test.
@@ -102,6 +105,8 @@ mod app {
     const OBSERVATION: usize = 4096;
     /// Control period while no image says one.
     const IDLE_PERIOD_US: u32 = 20_000;
+    /// From the answer to `Restart` to the reset: enough for the answer to leave.
+    const RESTART_US: u64 = 50_000;
 
     type Parts = crate::board::Parts<Selected>;
     type BoardClock = <Selected as Board>::Clock;
@@ -124,7 +129,7 @@ mod app {
         deadline_clock: BoardClock,
         watchdog: <Selected as Board>::Watchdog,
         wrap_clock: BoardClock,
-        loader: Loader<'static>,
+        loader: Loader<'static, BootStage>,
         received: Writer<QUEUE>,
         bytes: Reader<QUEUE>,
         replies: Outbox,
@@ -172,12 +177,15 @@ mod app {
     fn init(cx: init::Context) -> (Shared, Local) {
         crate::stack::paint();
         let (cause, boots, black_box) = crate::persist::take(Selected::reset_cause());
-        let Parts { rx, tx, mut timer, clock, mut watchdog, slots: [active, inactive] } = Selected::take();
+        let Parts { rx, tx, mut timer, clock, mut watchdog, slots } = Selected::take();
         watchdog.start(QUIET_US);
+        let mut store = BootStage::at(Selected::BOOT_STAGE);
+        let [active, inactive] = places(&store.slots(), slots);
         let memory =
             Memory { arena: cx.local.arena, history: cx.local.history, observation: cx.local.observation };
         let control = Control::new(active, memory).with_black_box(black_box).with_reset(cause, boots);
-        let loader = Loader::new(inactive, cx.local.self_test_arena, &control).with_timing(Selected::TIMING);
+        let loader =
+            Loader::new(inactive, cx.local.self_test_arena, store, &control).with_timing(Selected::TIMING);
         let (received, bytes) = cx.local.rx_queue.split();
         let (replies, reply_bytes) = cx.local.reply_queue.split();
         let (actions, action_bytes) = cx.local.action_queue.split();
@@ -209,8 +217,20 @@ mod app {
     fn idle(mut cx: idle::Context) -> ! {
         let mut out = [0; MAX_FRAME];
         let mut control = Below(&mut cx.shared.control, *cx.local.clock);
+        // Refused: there is no policy then, and `Slots` and `Identity` say so.
+        let _ = cx.local.loader.boot(&mut control);
+        let mut restart_us = None;
         loop {
             let Some(byte) = cx.local.bytes.read() else {
+                if cx.local.loader.wants_restart() {
+                    let now = cx.local.clock.now_us();
+                    let since = *restart_us.get_or_insert(now);
+                    if now.saturating_sub(since) > RESTART_US {
+                        crate::persist::mark(ResetCause::Software);
+                        cortex_m::peripheral::SCB::sys_reset();
+                    }
+                    continue;
+                }
                 // A byte between the question and the sleep wakes it: interrupts are off, but pending.
                 cortex_m::interrupt::free(|_| {
                     if cx.local.bytes.is_empty() {

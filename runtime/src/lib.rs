@@ -25,6 +25,7 @@ mod functions;
 mod image;
 mod kernels;
 mod limits;
+mod loader;
 pub mod math;
 pub mod monitor;
 mod network;
@@ -38,6 +39,7 @@ pub mod spec;
 #[cfg(feature = "spec")]
 mod spec_safety;
 mod start;
+pub mod store;
 pub mod timing;
 
 pub use abstention::Abstention;

@@ -21,6 +21,8 @@ pub trait Board: Sized {
     const TIMING: BoardTiming;
     /// Clock of SysTick (`CLKSOURCE` 1: the core's), Hz. It times the deadline.
     const SYSTICK_HZ: u32;
+    /// Address of the boot stage, which begins the flash.
+    const BOOT_STAGE: usize;
     /// Receiving half of the link; its interrupt is `LINK_RX`.
     type Rx: Read + ReadReady;
     /// Sending half; `LINK_TX` fires when it can take more.
@@ -59,7 +61,7 @@ pub struct Parts<B: Board> {
     pub clock: B::Clock,
     /// Not started yet.
     pub watchdog: B::Watchdog,
-    /// Two places for images, 16-byte aligned.
+    /// The two policy slots as flash is seen in memory, 16-byte aligned. Written by the boot stage alone.
     pub slots: [&'static mut [u8]; 2],
 }
 

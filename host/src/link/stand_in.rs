@@ -3,22 +3,27 @@
 //! tick counts as released when its thread gets to it, so that a busy machine is no missed deadline.
 
 use super::DeadlineThread;
+use super::flash::HostFlash;
 use super::in_process::{ARENA, HISTORY, HostClock, OBSERVATION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tendon_boot::{Boot, Layout};
 use tendon_runtime::Memory;
 use tendon_runtime::deadline::Outlet;
 use tendon_runtime::node::{self, BoardInfo, Control, Loader};
+use tendon_runtime::store::{Store, places};
 use tendon_runtime::timing::ResetCause;
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 
 const INFO: BoardInfo = BoardInfo { name: "stand-in", firmware: env!("CARGO_PKG_VERSION") };
-const SLOT_LEN: usize = 4 << 20;
+/// As the emulated boards, without firmware slots: this program is its own firmware.
+const SLOT_LEN: u32 = 4 << 20;
 const IDLE_PERIOD_US: u32 = 20_000;
 /// Bytes of the black box.
 const BLACK_BOX: usize = 256 << 10;
@@ -48,40 +53,66 @@ impl Outlet for Line {
     }
 }
 
-/// Serves one controller for ever. The first line of standard output is the path of its port.
+/// Serves one controller for ever, whose flash is in a file or, without one, forgotten at the end. The first line of
+/// standard output is the path of its port.
 ///
 /// # Errors
-/// When no pseudo-terminal is to be had, or it breaks.
-pub fn serve() -> std::io::Result<()> {
+/// When no pseudo-terminal is to be had, it breaks, or the file is no flash.
+pub fn serve(flash: Option<&Path>) -> std::io::Result<()> {
+    let layout = Layout::policies(SLOT_LEN, 4096);
+    let mut flash = match flash {
+        Some(path) => HostFlash::file(path, layout.capacity())?,
+        None => HostFlash::memory(layout.capacity()),
+    };
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&master)?;
     unlockpt(&master)?;
     let name = ptsname(&master, Vec::new())?.to_string_lossy().into_owned();
     // Held open so that the line stays up between two hosts, and raw before the first byte.
-    let line = std::fs::OpenOptions::new().read(true).write(true).open(&name)?;
-    let mut settings = tcgetattr(&line)?;
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(&name)?;
+    let mut settings = tcgetattr(&terminal)?;
     settings.make_raw();
-    tcsetattr(&line, OptionalActions::Now, &settings)?;
+    tcsetattr(&terminal, OptionalActions::Now, &settings)?;
     println!("{name}");
     std::io::stdout().flush()?;
 
-    let words = SLOT_LEN / 16;
-    let (mut active, mut inactive) = (vec![0u128; words], vec![0u128; words]);
+    let line = Line(Arc::new((master, Mutex::new(()))));
+    // What a restart leaves alone.
+    let mut black_box = vec![0; BLACK_BOX];
+    let mut boots = 0;
+    loop {
+        boots += 1;
+        flash = run(&line, flash, layout, &mut black_box, boots)?;
+    }
+}
+
+/// From a boot to the next, the `boots`th since the start of the process; gives the flash back.
+fn run(
+    line: &Line,
+    flash: HostFlash,
+    layout: Layout,
+    black_box: &mut [u8],
+    boots: u32,
+) -> std::io::Result<HostFlash> {
+    let master = &line.0.0;
+    let mut store = Boot::start(flash, layout, INFO.name);
+    let words = SLOT_LEN as usize / 16;
+    let (mut one, mut other) = (vec![0u128; words], vec![0u128; words]);
+    let views = [bytemuck::cast_slice_mut(&mut one), bytemuck::cast_slice_mut(&mut other)];
+    let [active, inactive] = places(&store.slots(), views);
     let (mut arena, mut self_test) = (vec![0.0; ARENA], vec![0.0; ARENA]);
     let (mut history, mut observation) = (vec![0.0; HISTORY], vec![0.0; OBSERVATION]);
-    let mut black_box = vec![0; BLACK_BOX];
     let memory = Memory { arena: &mut arena, history: &mut history, observation: &mut observation };
-    let mut control = Control::new(bytemuck::cast_slice_mut(&mut active), memory)
-        .with_black_box(&mut black_box)
-        .with_reset(ResetCause::PowerOn, 1);
-    let mut loader = Loader::new(bytemuck::cast_slice_mut(&mut inactive), &mut self_test, &control);
+    let cause = if boots == 1 { ResetCause::PowerOn } else { ResetCause::Software };
+    let mut control = Control::new(active, memory).with_black_box(black_box).with_reset(cause, boots);
+    let mut loader = Loader::new(inactive, &mut self_test, store, &control);
+    // Refused: there is no policy then, and `Slots` and `Identity` say so.
+    let _ = loader.boot(&mut control);
     let clock = HostClock(Instant::now());
     let mut decoder = Decoder::new();
     let mut out = [0; MAX_FRAME];
     let mut bytes = [0; 4096];
     let mut next = Instant::now();
-    let line = Line(Arc::new((master, Mutex::new(()))));
-    let master = &line.0.0;
     let mut deadline = DeadlineThread::start(line.clone(), clock)?;
     let mut period_us = IDLE_PERIOD_US;
     loop {
@@ -96,6 +127,9 @@ pub fn serve() -> std::io::Result<()> {
                         node::receive(byte, &mut decoder, &mut loader, &mut control, &INFO, &clock, &mut out);
                     if let Some(frame) = answer {
                         line.write(frame)?;
+                    }
+                    if loader.wants_restart() {
+                        return Ok(loader.into_store().into_flash());
                     }
                 }
             }
