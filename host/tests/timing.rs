@@ -207,8 +207,7 @@ fn a_tick_that_hangs_ends_in_a_watchdog_reset_without_torque_and_the_black_box_s
         assert!((0..20).any(|_| bench.session.identity().is_ok()), "no reset");
         let timing = bench.session.timing().unwrap();
         assert_eq!((timing.reset_cause, timing.boots), (ResetCause::Watchdog as u8, boots));
-        let telemetry = bench.session.observe().unwrap();
-        assert_eq!((telemetry.state, telemetry.ticks), (State::Idle as u8, 0));
+        assert_eq!(bench.session.observe().unwrap().state, State::Idle as u8, "no torque");
 
         let newest = bench.session.black_box(u32::MAX).unwrap();
         assert!(newest.count > 40, "{} records", newest.count);
