@@ -92,7 +92,7 @@ mod app {
     use tendon_runtime::deadline::{Guard, Outlet, deadline_us};
     use tendon_runtime::node::{self, Clock, Control, Exclusive, Loader};
     use tendon_runtime::store::{Store, places};
-    use tendon_runtime::timing::QUIET_US;
+    use tendon_runtime::timing::{QUIET_US, ResetCause};
     use tendon_wire::frame::{Decoder, MAX_FRAME};
 
     /// `f32` of activations, for the control loop and for the self-test.
@@ -226,6 +226,7 @@ mod app {
                     let now = cx.local.clock.now_us();
                     let since = *restart_us.get_or_insert(now);
                     if now.saturating_sub(since) > RESTART_US {
+                        crate::persist::mark(ResetCause::Software);
                         cortex_m::peripheral::SCB::sys_reset();
                     }
                     continue;

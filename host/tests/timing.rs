@@ -88,6 +88,7 @@ impl Bench {
     fn until(&mut self, what: &str, mut done: impl FnMut(&Action) -> bool) {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(120) {
+            self.state.time_us += u64::from(PERIOD_US);
             self.session.send_state(&self.state).unwrap();
             if let Some(Message::Action(action)) = self.session.receive(Duration::from_millis(50)).unwrap() {
                 self.actions.push(action);
@@ -206,8 +207,7 @@ fn a_tick_that_hangs_ends_in_a_watchdog_reset_without_torque_and_the_black_box_s
         assert!((0..20).any(|_| bench.session.identity().is_ok()), "no reset");
         let timing = bench.session.timing().unwrap();
         assert_eq!((timing.reset_cause, timing.boots), (ResetCause::Watchdog as u8, boots));
-        let telemetry = bench.session.observe().unwrap();
-        assert_eq!((telemetry.state, telemetry.ticks), (State::Idle as u8, 0));
+        assert_eq!(bench.session.observe().unwrap().state, State::Idle as u8, "no torque");
 
         let newest = bench.session.black_box(u32::MAX).unwrap();
         assert!(newest.count > 40, "{} records", newest.count);
@@ -250,9 +250,8 @@ fn a_release_firmware_takes_no_injection_and_its_histograms_count_every_tick() {
 /// The costs in the analysis that come from measurements: at most half of each is ever seen.
 #[test]
 fn what_the_analysis_assumes_is_twice_what_the_firmware_takes() {
-    for make in [|| policy(PERIOD_US, &[32]), || go1(PERIOD_US)] {
+    for world in [policy(PERIOD_US, &[32]), go1(PERIOD_US)] {
         let Some(controller) = start(ControllerKind::QemuInject) else { return };
-        let world = make();
         let parsed = Image::parse(&world.0).unwrap();
         let bytes = world.0.clone();
         let view = parsed.policy(&bytes).unwrap();
@@ -323,6 +322,26 @@ fn utilisation_just_over_the_limit_is_refused_on_the_controller() {
     assert_eq!(u64::from(timing.response_us), response(high).unwrap() / 1000 + 1);
 }
 
+#[test]
+fn the_monitor_prints_a_line_per_second_where_there_is_no_terminal_and_the_black_box_as_a_table() {
+    let Some(controller) = start(ControllerKind::StandIn) else { return };
+    let tendon = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tendon"))
+            .args(["monitor", "--port", controller.port()])
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let lines = tendon(&["--seconds", "1.5"]);
+    assert!(lines.lines().count() >= 2 && lines.lines().all(|line| line.starts_with("Idle None")), "{lines}");
+    let table = tendon(&["--black-box"]);
+    assert!(table.starts_with("boot,tick,time_us"), "{table}");
+    assert_eq!(table.lines().count(), 1, "nothing was recorded without torque: {table}");
+}
+
 /// Actions to a channel.
 struct Line(mpsc::Sender<Action>);
 
@@ -383,12 +402,12 @@ fn a_thread_sends_the_fallback_while_the_tick_is_still_at_work() {
     let words = |n: usize| -> &'static mut [u8] { bytemuck::cast_slice_mut(vec![0u128; n / 16].leak()) };
     let floats = |n: usize| -> &'static mut [f32] { vec![0.0; n].leak() };
     let memory = Memory { arena: floats(4096), history: floats(64), observation: floats(64) };
-    const SLOT: usize = 1 << 17;
-    let layout = Layout::policies(SLOT as u32, 4096);
+    let layout = Layout::policies(1 << 17, 4096);
     let mut store = Boot::start(HostFlash::memory(layout.capacity()), layout, "bench");
-    let [active, inactive] = places(&store.slots(), [words(SLOT), words(SLOT)]);
+    let [active, inactive] = places(&store.slots(), [words(1 << 17), words(1 << 17)]);
     let mut control = Control::new(active, memory);
     let mut loader = Loader::new(inactive, floats(4096), store, &control);
+    loader.boot(&mut control).unwrap();
     let (sender, sent) = mpsc::channel();
     let mut deadline = DeadlineThread::start(Line(sender), Elapsed(Instant::now())).unwrap();
     let mut clock = SlowClock {

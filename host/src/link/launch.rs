@@ -41,7 +41,7 @@ impl ControllerKind {
         match self {
             Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
             Self::QemuCounting => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
-            Self::QemuInject => Some(("qemu-an386-inject", "mps2-an386", &["-icount", "shift=0"])),
+            Self::QemuInject => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
             Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
             Self::StandIn => None,
@@ -87,7 +87,8 @@ pub fn qemu_is_there() -> bool {
 #[must_use]
 pub fn firmware_path(kind: ControllerKind) -> Option<PathBuf> {
     let (board, ..) = kind.qemu()?;
-    let name = format!("{board}.elf");
+    let folder = if kind == ControllerKind::QemuInject { "inject/" } else { "" };
+    let name = format!("{folder}{board}.elf");
     if let Some(path) = std::env::var_os("TENDON_FIRMWARE").map(PathBuf::from) {
         let elf = if path.is_dir() { path.join(name) } else { path };
         return elf.is_file().then_some(elf);
@@ -214,7 +215,7 @@ pub fn launch_from(kind: ControllerKind, flash: Option<&Path>) -> Result<Launche
     };
     if !flash.is_file() {
         let firmware = firmware_path(kind).ok_or_else(not_built)?;
-        prepare(&flash, kind, board.trim_end_matches("-inject"), &firmware).map_err(fail)?;
+        prepare(&flash, kind, board, &firmware).map_err(fail)?;
     }
     let mut command = Command::new(QEMU);
     command.args(["-M", &format!("{machine},memory-backend=flash"), "-display", "none", "-monitor", "none"]);

@@ -69,21 +69,32 @@ pub fn serve(flash: Option<&Path>) -> std::io::Result<()> {
     unlockpt(&master)?;
     let name = ptsname(&master, Vec::new())?.to_string_lossy().into_owned();
     // Held open so that the line stays up between two hosts, and raw before the first byte.
-    let line = std::fs::OpenOptions::new().read(true).write(true).open(&name)?;
-    let mut settings = tcgetattr(&line)?;
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(&name)?;
+    let mut settings = tcgetattr(&terminal)?;
     settings.make_raw();
-    tcsetattr(&line, OptionalActions::Now, &settings)?;
+    tcsetattr(&terminal, OptionalActions::Now, &settings)?;
     println!("{name}");
     std::io::stdout().flush()?;
 
     let line = Line(Arc::new((master, Mutex::new(()))));
+    // What a restart leaves alone.
+    let mut black_box = vec![0; BLACK_BOX];
+    let mut boots = 0;
     loop {
-        flash = run(&line, flash, layout)?;
+        boots += 1;
+        flash = run(&line, flash, layout, &mut black_box, boots)?;
     }
 }
 
-/// From a boot to the next; gives the flash back.
-fn run(line: &Line, flash: HostFlash, layout: Layout) -> std::io::Result<HostFlash> {
+/// From a boot to the next, the `boots`th since the start of the process; gives the flash back.
+fn run(
+    line: &Line,
+    flash: HostFlash,
+    layout: Layout,
+    black_box: &mut [u8],
+    boots: u32,
+) -> std::io::Result<HostFlash> {
+    let master = &line.0.0;
     let mut store = Boot::start(flash, layout, INFO.name);
     let words = SLOT_LEN as usize / 16;
     let (mut one, mut other) = (vec![0u128; words], vec![0u128; words]);
@@ -91,10 +102,9 @@ fn run(line: &Line, flash: HostFlash, layout: Layout) -> std::io::Result<HostFla
     let [active, inactive] = places(&store.slots(), views);
     let (mut arena, mut self_test) = (vec![0.0; ARENA], vec![0.0; ARENA]);
     let (mut history, mut observation) = (vec![0.0; HISTORY], vec![0.0; OBSERVATION]);
-    let mut black_box = vec![0; BLACK_BOX];
     let memory = Memory { arena: &mut arena, history: &mut history, observation: &mut observation };
-    let mut control =
-        Control::new(active, memory).with_black_box(&mut black_box).with_reset(ResetCause::PowerOn, 1);
+    let cause = if boots == 1 { ResetCause::PowerOn } else { ResetCause::Software };
+    let mut control = Control::new(active, memory).with_black_box(black_box).with_reset(cause, boots);
     let mut loader = Loader::new(inactive, &mut self_test, store, &control);
     // Refused: there is no policy then, and `Slots` and `Identity` say so.
     let _ = loader.boot(&mut control);
@@ -103,7 +113,6 @@ fn run(line: &Line, flash: HostFlash, layout: Layout) -> std::io::Result<HostFla
     let mut out = [0; MAX_FRAME];
     let mut bytes = [0; 4096];
     let mut next = Instant::now();
-    let master = &line.0.0;
     let mut deadline = DeadlineThread::start(line.clone(), clock)?;
     let mut period_us = IDLE_PERIOD_US;
     loop {

@@ -37,12 +37,15 @@ fn take(name: &str, ty: &str, rest: &mut &[u8]) -> Taken {
         "f32" => bytes(rest).map(|bytes| format!("{:.3}", f32::from_le_bytes(bytes))),
         "Text" => text(rest),
         _ => {
-            let each = if ty == "Bytes" { 1 } else { 4 };
-            let list = match ty.strip_prefix("[f32;").and_then(|count| count.strip_suffix(']')) {
-                Some(count) => count.parse().ok(),
-                None => count(rest),
+            let fixed = |prefix: &str| ty.strip_prefix(prefix)?.strip_suffix(']')?.parse::<usize>().ok();
+            let (each, list) = match (fixed("[f32;"), fixed("[u8;")) {
+                (Some(count), _) => (4, Some(count)),
+                (_, Some(count)) => (1, Some(count)),
+                _ if ty == "Bytes" => (1, count(rest)),
+                _ if ty == "Counts" || ty.starts_with("Floats<") => (4, count(rest)),
+                _ => return Taken::Unknown,
             };
-            let skipped = list.and_then(|n: usize| rest.get(n * each..));
+            let skipped = list.and_then(|n| rest.get(n * each..));
             return match skipped {
                 Some(after) => {
                     *rest = after;
