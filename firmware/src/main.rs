@@ -176,6 +176,8 @@ mod app {
     ])]
     fn init(cx: init::Context) -> (Shared, Local) {
         crate::stack::paint();
+        #[cfg(feature = "mutate")]
+        tendon_wire::mutation::remove_number(crate::board::removed_check());
         let (cause, boots, black_box) = crate::persist::take(Selected::reset_cause());
         let Parts { rx, tx, mut timer, clock, mut watchdog, slots } = Selected::take();
         watchdog.start(QUIET_US);

@@ -23,6 +23,14 @@ held! {
     replay_is_held "replay"
     silence_is_held "silence"
     recorder_is_held "recorder"
+    envelope_is_held "envelope"
+    faults_are_held "faults"
+    power_is_held "power"
+    admission_is_held "admission"
+    kill_is_held "kill"
+    overrun_is_held "overrun"
+    hang_is_held "hang"
+    garbage_is_held "garbage"
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub const fn removed(_: Check) -> bool {
 }
 
 #[cfg(feature = "mutate")]
-pub use switch::{remove, removed};
+pub use switch::{number, remove, remove_number, removed};
 
 #[cfg(feature = "mutate")]
 mod switch {
@@ -108,6 +108,17 @@ mod switch {
     /// Takes `check` away from now on, and puts back what was taken away before.
     pub fn remove(check: Option<Check>) {
         REMOVED.store(check.map_or(0, |check| check as u8 + 1), Ordering::Relaxed);
+    }
+
+    /// The number by which another program takes the same check away; 0: none is.
+    #[must_use]
+    pub fn number() -> u8 {
+        REMOVED.load(Ordering::Relaxed)
+    }
+
+    /// As [`remove`], by the number.
+    pub fn remove_number(number: u8) {
+        REMOVED.store(number, Ordering::Relaxed);
     }
 
     /// Whether `check` was taken away.

@@ -49,7 +49,8 @@ fn tests(words: &[&str]) -> Result<(), String> {
     let firmware = if mutate {
         firmware::mutants()?
     } else {
-        on_board(BOARDS[0].name, |board| board.build().map(|_| ())).map(|()| firmware::folder())?
+        let build = |board: &firmware::Board| board.build_to_inject().and_then(|_| board.build()).map(|_| ());
+        on_board(BOARDS[0].name, build).map(|()| firmware::folder())?
     };
     // Relative names are the caller's.
     command.current_dir(std::env::current_dir().map_err(|error| error.to_string())?);

@@ -104,6 +104,7 @@ pub(crate) fn mutants() -> Result<PathBuf, String> {
     let folder = target().join("firmware-mutants");
     crate::packages::setup()?;
     BOARDS[0].build_with(&["mutate"], &folder, &folder)?;
+    BOARDS[0].build_with(&["mutate", "inject"], &folder, &folder.join("inject"))?;
     Ok(folder)
 }
 

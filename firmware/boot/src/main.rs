@@ -73,6 +73,8 @@ fn tendon_boot_start() -> u32 {
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
+    #[cfg(feature = "mutate")]
+    tendon_wire::mutation::remove_number(board::removed_check());
     let vectors = tendon_boot_start();
     if vectors == 0 {
         // Nothing that may run. Outputs are as the reset left them.

@@ -7,6 +7,8 @@ use tendon_runtime::timing::ResetCause;
 
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
+#[cfg(feature = "mutate")]
+pub use mps2::removed_check;
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 pub use mps2::{Mps2 as Selected, device};
 

@@ -222,6 +222,12 @@ pub fn launch_from(kind: ControllerKind, flash: Option<&Path>) -> Result<Launche
     let path = flash.display().to_string().replace(',', ",,");
     command.args(["-object", &format!("memory-backend-file,id=flash,size=16M,mem-path={path},share=on")]);
     command.args(["-serial", "pty"]).args(extra).arg("-kernel").arg(&boot);
+    // A firmware for campaigns looks there for the check that is taken away.
+    #[cfg(feature = "mutate")]
+    command.args([
+        "-device",
+        &format!("loader,addr=0x3ffff0,data={},data-len=4", tendon_wire::mutation::number()),
+    ]);
     let port_of = |line: &str| {
         let path = line.split("redirected to ").nth(1)?;
         Some(path.split_whitespace().next()?.to_owned())

@@ -4,6 +4,9 @@
 //! `--mutate` the safety check that the promise rests on is taken away ([`tendon_wire::mutation`]), and the campaign
 //! must find the hole that this leaves. The gates are those of the acceptance list that `docs/campaigns.md` repeats.
 
+mod controller;
+mod envelope;
+mod flash;
 mod frames;
 mod names;
 mod process;
@@ -39,8 +42,22 @@ pub struct Campaign {
 }
 
 /// Every campaign, in the order of `names.rs`.
-pub const CAMPAIGNS: &[Campaign] =
-    &[frames::FLIPS, frames::DECODER, frames::RESYNC, replay::REPLAY, silence::SILENCE, recorder::RECORDER];
+pub const CAMPAIGNS: &[Campaign] = &[
+    frames::FLIPS,
+    frames::DECODER,
+    frames::RESYNC,
+    replay::REPLAY,
+    silence::SILENCE,
+    recorder::RECORDER,
+    envelope::ENVELOPE,
+    envelope::FAULTS,
+    flash::POWER,
+    flash::ADMISSION,
+    controller::KILL,
+    controller::OVERRUN,
+    controller::HANG,
+    controller::GARBAGE,
+];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.
 const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
@@ -114,13 +131,12 @@ impl Run {
         }
     }
 
-    /// A figure that has to be at most `limit`.
-    pub fn at_most(&mut self, metric: impl Display, unit: &'static str, value: f64, limit: f64) {
+    /// A figure that has to be at least `limit`.
+    pub fn at_least(&mut self, metric: impl Display, unit: &'static str, value: f64, limit: f64) {
         let metric = metric.to_string();
-        self.row(&metric, unit, value, Some(format!("<= {limit}")));
-        // NaN is a hole.
-        if value.partial_cmp(&limit).is_none_or(Ordering::is_gt) {
-            self.hole(1, format!("{metric}: {value} {unit}, at most {limit}"));
+        self.row(&metric, unit, value, Some(format!(">= {limit}")));
+        if value.partial_cmp(&limit).is_none_or(Ordering::is_lt) {
+            self.hole(1, format!("{metric}: {value} {unit}, at least {limit}"));
         }
     }
 

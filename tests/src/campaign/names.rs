@@ -9,4 +9,18 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
         "a host that is killed or stopped, or has no more states, ends Running within the timeout and one tick",
     ),
     ("recorder", "a recorder that is killed loses no tick that it said was written"),
+    ("envelope", "no output of the envelope is not finite or outside a limit, whatever goes in"),
+    (
+        "faults",
+        "with any sensor or motor broken, in closed loop, every limit holds; what is noticed, and when",
+    ),
+    (
+        "power",
+        "after a power cut at any operation of the flash, torn at any byte, the old or the new image boots",
+    ),
+    ("admission", "no changed, truncated, older, foreign or unsigned image is taken, and rot does not boot"),
+    ("kill", "QEMU killed at any instant of flashing boots what was confirmed"),
+    ("overrun", "a late tick is replaced by the fallback in the same tick, and counted"),
+    ("hang", "a tick that hangs ends in a watchdog reset without torque"),
+    ("garbage", "garbage at the line's full rate makes no tick late and stops no policy"),
 ];

@@ -4,3 +4,5 @@
 mod mps2;
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 pub use mps2::{LAYOUT, Psram as Flash, STALLS};
+#[cfg(feature = "mutate")]
+pub use mps2::removed_check;

@@ -79,3 +79,11 @@ impl NorFlash for Psram {
         Ok(())
     }
 }
+
+/// The check that a campaign takes away: QEMU's loader puts its number there.
+#[cfg(feature = "mutate")]
+#[allow(unsafe_code, reason = "a word at a fixed address")]
+pub fn removed_check() -> u8 {
+    // SAFETY: the end of SSRAM1, which neither program names; aligned.
+    unsafe { core::ptr::read_volatile(0x003f_fff0 as *const u32) as u8 }
+}

@@ -315,3 +315,9 @@ impl Clock for BoardClock {
         self.total() * u64::from(1000 / TICKS_PER_US)
     }
 }
+
+/// The check that a campaign takes away: QEMU's loader puts its number there.
+#[cfg(feature = "mutate")]
+pub fn removed_check() -> u8 {
+    read(0x003f_fff0) as u8
+}
