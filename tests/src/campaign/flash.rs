@@ -64,7 +64,7 @@ struct Act {
 const ACTS: [Act; 5] = [
     Act {
         name: "update",
-        run: |boot| drop(update(boot, Part::Policy, signed(1))),
+        run: |boot| _ = update(boot, Part::Policy, signed(1)),
         // Not confirmed: a reset ends the trial.
         policies: &[0],
         torn: 512,
@@ -89,7 +89,7 @@ const ACTS: [Act; 5] = [
     },
     Act {
         name: "firmware",
-        run: |boot| drop(update(boot, Part::Firmware, signed(3))),
+        run: |boot| _ = update(boot, Part::Firmware, signed(3)),
         policies: &[0],
         torn: 512,
     },
