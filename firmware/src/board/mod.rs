@@ -4,6 +4,24 @@ use embedded_io::{Read, ReadReady, Write, WriteReady};
 use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
 
+#[cfg_attr(
+    feature = "pico2",
+    allow(unused_imports, unused_macros, reason = "its vectors come from the peripheral crate")
+)]
+mod interrupts;
+#[cfg(not(feature = "pico2"))]
+mod wraps;
+
+#[cfg(feature = "nucleo-h743zi")]
+mod nucleo_h743zi;
+#[cfg(feature = "nucleo-h743zi")]
+pub use nucleo_h743zi::{NucleoH743zi as Selected, device};
+
+#[cfg(feature = "pico2")]
+mod pico2;
+#[cfg(feature = "pico2")]
+pub use pico2::{Pico2 as Selected, device};
+
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
@@ -20,8 +38,9 @@ pub trait Board: Sized {
     const BOOT_STAGE: usize;
     /// Its processor, by which inferences are judged.
     const PROFILE: Profile;
-    /// Receiving half of the link; its interrupt is `LINK_RX`.
-    type Rx: Read + ReadReady;
+    /// Receiving half of the link; its interrupt is `LINK_RX`. Where the hardware has one interrupt for both halves,
+    /// this half acknowledges the other's and pends `LINK_TX`.
+    type Rx: Read + ReadReady + Acknowledge;
     /// Sending half; `LINK_TX` fires when it can take more.
     type Tx: Write + WriteReady + Acknowledge;
     /// Drives the control tick through `CONTROL_TIMER`.
