@@ -7,20 +7,25 @@
 
 use super::interrupts::{device, vectors};
 use super::wraps::Wraps;
-use super::{Acknowledge, Board, ControlTimer, Parts};
+use super::{Acknowledge, Board, ControlTimer, Parts, Watchdog};
 use core::convert::Infallible;
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use stm32_metapac as pac;
 use tendon_boot::Layout;
 use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
+use tendon_runtime::response::BoardTiming;
 use tendon_runtime::store::Part;
+use tendon_runtime::timing::ResetCause;
 
 /// Clock of the timers: twice APB1 (RM0433, table 56), which the boot stage sets to 100 MHz.
 const TICKS_PER_US: u32 = 200;
 /// Kernel clock of USART3: APB1.
 const USART_HZ: u32 = 100_000_000;
 const BAUD: u32 = 1_000_000;
+/// Low-speed oscillator of the watchdog, kHz: 32 nominally.
+const LSI_KHZ: u32 = 32;
+
 device! {
     LINK_RX = 39, // USART3
     LINK_TX = 94, // HDMI-CEC, which is not used: only software raises it
@@ -51,13 +56,38 @@ static WRAPS: Wraps = Wraps::new();
 impl Board for NucleoH743zi {
     const INFO: BoardInfo = BoardInfo { name: "nucleo-h743zi", firmware: env!("CARGO_PKG_VERSION") };
     const BOOT_STAGE: usize = Layout::NUCLEO_H743ZI.mapped_at as usize;
-    // No data cache: weights come from flash over AXI at half the core's clock with two wait states, 32 bytes at
-    // a time, activations from AXI SRAM. An estimate.
-    const PROFILE: Profile = Profile { name: "stm32h743", centicycles: 240, flash_wait: 4, mhz: 400 };
+    const TIMING: BoardTiming = BoardTiming {
+        // No data cache: weights come from flash over AXI at half the core's clock with two wait states, 32 bytes at
+        // a time, activations from AXI SRAM. An estimate.
+        profile: Profile { name: "stm32h743", centicycles: 240, flash_wait: 4, mhz: 400 },
+        byte_ns: 10_000_000 / (BAUD / 1000),
+        receiver_bytes: 16,
+        wrap_ns: (1 << 32) * 1000 / TICKS_PER_US as u64,
+    };
+    const SYSTICK_HZ: u32 = 400_000_000;
     type Rx = Rx;
     type Tx = Tx;
     type Timer = Timer;
     type Clock = BoardClock;
+    type Watchdog = BoardWatchdog;
+
+    fn reset_cause() -> Option<ResetCause> {
+        let flags = pac::RCC.rsr().read();
+        // Power on raises the pin's flag too.
+        let cause = if flags.iwdg1rstf() {
+            ResetCause::Watchdog
+        } else if flags.sftrstf() {
+            ResetCause::Software
+        } else if flags.porrstf() || flags.borrstf() {
+            ResetCause::PowerOn
+        } else if flags.pinrstf() {
+            ResetCause::External
+        } else {
+            return None;
+        };
+        pac::RCC.rsr().modify(|w| w.set_rmvf(true));
+        Some(cause)
+    }
 
     fn take() -> Parts<Self> {
         pac::RCC.ahb4enr().modify(|w| w.set_gpioden(true));
@@ -77,7 +107,14 @@ impl Board for NucleoH743zi {
             // calls `init` once. Nothing writes through the reference: flash takes no writes without its keys.
             unsafe { core::slice::from_raw_parts_mut(start, len) }
         };
-        Parts { rx: Rx(()), tx: Tx(()), timer: Timer(()), clock: BoardClock(()), slots: [slot(0), slot(1)] }
+        Parts {
+            rx: Rx(()),
+            tx: Tx(()),
+            timer: Timer(()),
+            clock: BoardClock(()),
+            watchdog: BoardWatchdog(()),
+            slots: [slot(0), slot(1)],
+        }
     }
 }
 
@@ -196,6 +233,10 @@ impl ControlTimer for Timer {
         timer.dier().write(|w| w.set_uie(true));
         timer.cr1().modify(|w| w.set_cen(true));
     }
+
+    fn elapsed_ns(&self) -> u32 {
+        pac::TIM5.cnt().read().saturating_mul(1000 / TICKS_PER_US)
+    }
 }
 
 impl Acknowledge for Timer {
@@ -224,5 +265,30 @@ impl Clock for BoardClock {
 
     fn counts(&self) -> u32 {
         pac::TIM2.cnt().read()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.total() * u64::from(1000 / TICKS_PER_US)
+    }
+}
+
+/// IWDG1, which nothing but a reset stops.
+pub struct BoardWatchdog(());
+
+impl Watchdog for BoardWatchdog {
+    fn start(&mut self, timeout_us: u32) {
+        let watchdog = pac::IWDG1;
+        watchdog.kr().write_value(pac::iwdg::regs::Kr(0xcccc)); // start
+        watchdog.kr().write_value(pac::iwdg::regs::Kr(0x5555)); // open
+        // 1/256 of 32 kHz: steps of 8 ms, up to 32 s.
+        let steps = timeout_us / (256_000 / LSI_KHZ);
+        watchdog.pr().write(|w| w.set_pr(pac::iwdg::vals::Pr::DIVIDE_BY256));
+        watchdog.rlr().write(|w| w.set_rl(steps.clamp(1, 0xfff) as u16));
+        // Taken over within five cycles of the oscillator (RM0433, 45.4.4); the first feed then uses it.
+        watchdog.kr().write_value(pac::iwdg::regs::Kr(0xaaaa));
+    }
+
+    fn feed(&mut self) {
+        pac::IWDG1.kr().write_value(pac::iwdg::regs::Kr(0xaaaa));
     }
 }

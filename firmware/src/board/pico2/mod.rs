@@ -1,7 +1,7 @@
 //! Raspberry Pi Pico 2: RP2350A, core 0 as a Cortex-M33 at 150 MHz.
 //!
 //! UART0 on GPIO 0 and 1 (pins 1 and 2, as the Debug Probe is wired to). The boot stage has set the clocks. rp235x-hal
-//! sets pins and UART up, and none of it can panic with these arguments; what runs in a tick or for a byte are
+//! sets pins, UART and watchdog up, and none of it can panic with these arguments; what runs in a tick or for a byte are
 //! registers (RP2350 datasheet). Core 1 stays in the boot ROM.
 #![allow(
     unsafe_code,
@@ -9,16 +9,18 @@
 )]
 
 use super::interrupts::device;
-use super::{Acknowledge, Board, ControlTimer, Parts};
+use super::{Acknowledge, Board, ControlTimer, Parts, Watchdog};
 use core::convert::Infallible;
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
-use rp235x_hal::fugit::RateExtU32;
+use rp235x_hal::fugit::{MicrosDurationU32, RateExtU32};
 use rp235x_hal::uart::{DataBits, StopBits, UartConfig, UartPeripheral};
-use rp235x_hal::{Sio, gpio, pac};
+use rp235x_hal::{Sio, gpio, pac, watchdog};
 use tendon_boot::Layout;
 use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
+use tendon_runtime::response::BoardTiming;
 use tendon_runtime::store::Part;
+use tendon_runtime::timing::ResetCause;
 
 /// `clk_sys`, which the boot stage sets; TIMER0 and UART0 run from it.
 const CLOCK_HZ: u32 = 150_000_000;
@@ -66,13 +68,37 @@ fn timer() -> &'static pac::timer0::RegisterBlock {
 impl Board for Pico2 {
     const INFO: BoardInfo = BoardInfo { name: "pico2", firmware: env!("CARGO_PKG_VERSION") };
     const BOOT_STAGE: usize = Layout::PICO2.mapped_at as usize;
-    // Weights come over QSPI, four bits at a time at half the core's clock, where the 16 KiB cache has them not:
-    // 16 cycles for 4 bytes and the address of each line of 8. An estimate.
-    const PROFILE: Profile = Profile { name: "rp2350", centicycles: 200, flash_wait: 24, mhz: 150 };
+    const TIMING: BoardTiming = BoardTiming {
+        // Weights come over QSPI, four bits at a time at half the core's clock, where the 16 KiB cache has them not:
+        // 16 cycles for 4 bytes and the address of each line of 8. An estimate.
+        profile: Profile { name: "rp2350", centicycles: 200, flash_wait: 24, mhz: 150 },
+        byte_ns: 10_000_000 / (BAUD / 1000),
+        // The queue of 32 raises its interrupt when it is half full.
+        receiver_bytes: 16,
+        wrap_ns: u64::MAX >> 1,
+    };
+    const SYSTICK_HZ: u32 = CLOCK_HZ;
     type Rx = Rx;
     type Tx = Tx;
     type Timer = Timer;
     type Clock = BoardClock;
+    type Watchdog = BoardWatchdog;
+
+    fn reset_cause() -> Option<ResetCause> {
+        // SAFETY: reads two registers, at boot.
+        let (reason, chip) =
+            unsafe { ((*pac::WATCHDOG::ptr()).reason().read(), (*pac::POWMAN::ptr()).chip_reset().read()) };
+        if reason.timer().bit_is_set() {
+            Some(ResetCause::Watchdog)
+        } else if chip.had_por().bit_is_set() || chip.had_bor().bit_is_set() {
+            // Stays set until the next reset of the chip: what the firmware left in memory knows better.
+            None
+        } else if chip.had_run_low().bit_is_set() {
+            Some(ResetCause::External)
+        } else {
+            None
+        }
+    }
 
     fn take() -> Parts<Self> {
         // SAFETY: RTIC calls `init` once, and nothing else takes peripherals.
@@ -108,6 +134,7 @@ impl Board for Pico2 {
             tx: Tx(()),
             timer: Timer { fired: 0, period: TICKS_PER_US },
             clock: BoardClock(()),
+            watchdog: BoardWatchdog(watchdog::Watchdog::new(p.WATCHDOG)),
             slots: [slot(0), slot(1)],
         }
     }
@@ -198,6 +225,10 @@ impl ControlTimer for Timer {
         self.fired = Self::now();
         self.next();
     }
+
+    fn elapsed_ns(&self) -> u32 {
+        ticks_ns(Self::now().wrapping_sub(self.fired).into()).min(u32::MAX.into()) as u32
+    }
 }
 
 impl Acknowledge for Timer {
@@ -209,6 +240,10 @@ impl Acknowledge for Timer {
         self.fired = self.fired.wrapping_add(periods.wrapping_mul(self.period));
         self.next();
     }
+}
+
+fn ticks_ns(ticks: u64) -> u64 {
+    ticks.wrapping_mul(20) / 3
 }
 
 impl BoardClock {
@@ -233,5 +268,23 @@ impl Clock for BoardClock {
 
     fn counts(&self) -> u32 {
         timer().timerawl().read().bits()
+    }
+
+    fn now_ns(&self) -> u64 {
+        ticks_ns(self.total())
+    }
+}
+
+/// The chip's watchdog, at most 8.3 s.
+pub struct BoardWatchdog(watchdog::Watchdog);
+
+impl Watchdog for BoardWatchdog {
+    fn start(&mut self, timeout_us: u32) {
+        // The most that rp235x-hal takes.
+        self.0.start(MicrosDurationU32::from_ticks(timeout_us.min(0xff_ffff / 2)));
+    }
+
+    fn feed(&mut self) {
+        self.0.feed();
     }
 }
