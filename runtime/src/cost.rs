@@ -143,13 +143,13 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
         opcode::REDUCE | opcode::ARG => {
             all(&[n_in, 18]).saturating_add(all(&[n_out, 60])).saturating_add(160)
         }
-        opcode::TOP => all(&[n_out, all(&[d1, 34]).saturating_add(60)]),
+        opcode::TOP => all(&[n_out, all(&[d1, 38]).saturating_add(60)]),
         opcode::CUMULATE => all(&[n_out, 26]).saturating_add(all(&[d0, d2, 60])).saturating_add(copied),
         opcode::SOFTMAX => all(&[n_out, 100]).saturating_add(all(&[d0, d2, 220])).saturating_add(copied),
-        opcode::MATMUL => all(&[d0, d1, d2, d3, 20])
+        opcode::MATMUL => all(&[d0, d1, d2, d3, 22])
             .saturating_add(all(&[n_out, 40]))
             .saturating_add(all(&[d0, d1, d2, 30]))
-            .saturating_add(all(&[d0, 200])),
+            .saturating_add(all(&[d0, 230])),
         opcode::CONV => match network.record::<Window>(op.input_b) {
             Some(w) => {
                 let groups = u64::from(w.groups.max(1));
