@@ -227,8 +227,14 @@ pub fn campaign(size: &Size) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Hashes the outputs as `tendon-count` does.
-fn compare(name: &str, network: &Network<'_>, pool: &[f32], inputs: usize, counted: &Counted) -> Result<()> {
+/// Whether this computer's outputs have the hash that `tendon-count` gave.
+pub(crate) fn compare(
+    name: &str,
+    network: &Network<'_>,
+    pool: &[f32],
+    inputs: usize,
+    counted: &Counted,
+) -> Result<()> {
     let n_inputs = network.plan().n_inputs.max(1) as usize;
     let mut arena = vec![0.0; network.plan().arena_len as usize];
     network.reset(&mut arena);
