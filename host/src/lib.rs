@@ -11,6 +11,7 @@ pub mod hil;
 pub mod keys;
 pub mod learner;
 pub mod link;
+pub mod monitor;
 pub mod preference;
 pub mod recording;
 pub mod report;

@@ -6,7 +6,7 @@
 //! and `cargo xtask bench cost` prints count and bound side by side. Cycles per instruction and wait states of a
 //! processor are a [`Profile`]'s.
 
-use crate::Network;
+use crate::{Contract, Network};
 use tendon_wire::image::{Operator, View, Window, binary, opcode, unary};
 
 /// A processor.
@@ -42,11 +42,60 @@ impl Profile {
     /// Time of an inference at most, us, rounded up.
     #[must_use]
     pub fn inference_us(&self, network: &Network<'_>) -> u32 {
-        let fetched = (network.weights().len() as u64).saturating_mul(self.flash_wait.into());
-        let cycles = instructions(network).saturating_mul(self.centicycles.into()) / 100;
-        let us = cycles.saturating_add(fetched) / u64::from(self.mhz.max(1));
-        us.saturating_add(1).min(u32::MAX.into()) as u32
+        (self.inference_ns(network) / 1000).saturating_add(1).min(u32::MAX.into()) as u32
     }
+
+    /// Time of an inference at most, ns.
+    #[must_use]
+    pub fn inference_ns(&self, network: &Network<'_>) -> u64 {
+        let fetched = (network.weights().len() as u64).saturating_mul(self.flash_wait.into());
+        self.ns(instructions(network)).saturating_add(self.cycles_ns(fetched))
+    }
+
+    /// Time of so many instructions at most, ns.
+    #[must_use]
+    pub fn ns(&self, instructions: u64) -> u64 {
+        self.cycles_ns(instructions.saturating_mul(self.centicycles.into()).div_ceil(100))
+    }
+
+    fn cycles_ns(&self, cycles: u64) -> u64 {
+        cycles.saturating_mul(1000).div_ceil(self.mhz.max(1).into())
+    }
+}
+
+// What the firmware's tasks take beside the inference, in instructions. docs/timing.md says how each was found:
+// the handlers of interrupts are bounded from the linked firmware, the others were measured under
+// `-icount shift=0` and doubled.
+
+/// Entry and exit of an interrupt.
+pub const ENTRY: u64 = 60;
+/// `CLOCK_WRAP`.
+pub const CLOCK_WRAP: u64 = 60;
+/// `LINK_RX`, per byte.
+pub const LINK_RX: u64 = 200;
+/// `LINK_TX`, per byte.
+pub const LINK_TX: u64 = 300;
+/// Interrupts off while `idle` looks whether it may sleep.
+pub const SLEEP: u64 = 30;
+
+/// A control tick without its inference: fallback, observation, mapping, envelope, frame, black box.
+#[must_use]
+pub fn tick(contract: &Contract<'_>) -> u64 {
+    let joints = contract.joints.len() as u64;
+    let observed = u64::from(contract.header.n_observation).saturating_add(contract.values.len() as u64);
+    joints.saturating_mul(9000).saturating_add(observed.saturating_mul(150)).saturating_add(50_000)
+}
+
+/// The fallback at a deadline: a frame made and queued.
+#[must_use]
+pub fn deadline(contract: &Contract<'_>) -> u64 {
+    (contract.joints.len() as u64).saturating_mul(3500).saturating_add(12_000)
+}
+
+/// What keeps the tick waiting: a message of the host at work on the control loop.
+#[must_use]
+pub fn messages(contract: &Contract<'_>) -> u64 {
+    u64::from(contract.header.n_observation).saturating_mul(100).saturating_add(80_000)
 }
 
 /// Instructions of one inference at most.

@@ -231,10 +231,10 @@ pub(crate) fn damaged(case: &Case, picks: &mut Picks, worst: &mut Worst) -> Resu
             text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
         ))
     });
-    let (seconds, resident) = (processor_s() - started, peak_bytes());
-    *worst = Worst { seconds: worst.seconds.max(seconds), bytes: worst.bytes.max(resident) };
+    let (seconds, peak) = (processor_s() - started, peak_bytes());
+    *worst = Worst { seconds: worst.seconds.max(seconds), bytes: worst.bytes.max(peak) };
     let result = if seconds > MOST_S { Err(format!("took {seconds:.1} s")) } else { result };
-    let result = if resident > MOST_BYTES { Err(format!("took {} MiB", resident >> 20)) } else { result };
+    let result = if peak > MOST_BYTES { Err(format!("took {} MiB", peak >> 20)) } else { result };
     result.inspect_err(|_| {
         if let Some(folder) = std::env::var_os("TENDON_DAMAGED") {
             let name = format!("{}-{}.onnx", case.name, bytes.len());
