@@ -15,6 +15,12 @@ const MAX_CALLS: usize = 200;
 /// Entries of one jump table.
 const MAX_TABLE: u32 = 4096;
 
+/// How functions are called that call what lies in the ROM of a chip, at addresses that they look up. What is there
+/// belongs to no file.
+const ROM_CALLER: &str = "tendon_rom_";
+/// Stack that a ROM function is taken to need, bytes: an assumption (docs/boards.md), not derived.
+pub const ROM_STACK: u32 = 1024;
+
 /// Instructions and functions of a program.
 #[derive(Debug, Default)]
 pub struct Code<'a> {
@@ -274,6 +280,8 @@ pub struct Depth {
     pub worst: u32,
     /// Callee on the deepest path and the bytes below entry at its call.
     pub deepest: Option<(u32, u32)>,
+    /// Instructions, each counted once, those of callees once per call: what runs at most when no loop repeats.
+    pub instructions: u32,
     /// Whether it can come back.
     pub returns: bool,
 }
@@ -396,6 +404,8 @@ struct Walk {
     end: u32,
     states: BTreeMap<u32, State>,
     open: Vec<u32>,
+    /// Instructions behind each call.
+    calls: BTreeMap<u32, u32>,
     depth: Depth,
 }
 
@@ -449,8 +459,14 @@ impl<'c, 'a> Flow<'c, 'a> {
             return *depth;
         }
         let end = self.code.function(entry).map_or(entry, |function| function.end);
-        let mut walk =
-            Walk { entry, end, states: BTreeMap::new(), open: Vec::new(), depth: Depth::default() };
+        let mut walk = Walk {
+            entry,
+            end,
+            states: BTreeMap::new(),
+            open: Vec::new(),
+            calls: BTreeMap::new(),
+            depth: Depth::default(),
+        };
         walk.states.insert(entry, State::at_entry());
         walk.open.push(entry);
         self.path.push(entry);
@@ -460,6 +476,8 @@ impl<'c, 'a> Flow<'c, 'a> {
             }
         }
         self.path.pop();
+        let own = u32::try_from(walk.states.len()).unwrap_or(u32::MAX);
+        walk.depth.instructions = walk.calls.values().fold(own, |sum, callee| sum.saturating_add(*callee));
         self.known.insert(entry, walk.depth);
         walk.depth
     }
@@ -535,6 +553,14 @@ impl<'c, 'a> Flow<'c, 'a> {
                         }
                         self.arrive(walk, address, following, after);
                     }
+                }
+                _ if self.calls_rom(walk.entry) => {
+                    let here = u32::try_from(below).unwrap_or(u32::MAX);
+                    walk.depth.worst = walk.depth.worst.max(here.saturating_add(ROM_STACK));
+                    for register in [0, 1, 2, 3, 12, LR] {
+                        after.set(register, Held::Unknown);
+                    }
+                    self.arrive(walk, address, following, after);
                 }
                 _ => self.violation(walk.entry, address, Problem::Indirect(register)),
             },
@@ -620,6 +646,12 @@ impl<'c, 'a> Flow<'c, 'a> {
     }
 
     /// Counts a call; whether it can come back.
+    /// Whether a function may call what is in the ROM of the chip and in no file: its name says so.
+    fn calls_rom(&self, entry: u32) -> bool {
+        let names = self.code.function(entry).map_or(&[][..], |function| &function.names);
+        names.iter().any(|name| name.starts_with(ROM_CALLER))
+    }
+
     fn call(&mut self, walk: &mut Walk, address: u32, target: u32, below: i64) -> bool {
         if self.code.function(target).is_none() {
             self.violation(walk.entry, address, Problem::NoFunction(target));
@@ -636,6 +668,9 @@ impl<'c, 'a> Flow<'c, 'a> {
             return true;
         }
         let callee = self.depth(target);
+        // Several targets of one jump: one of them runs.
+        let behind = walk.calls.entry(address).or_default();
+        *behind = (*behind).max(callee.instructions);
         let here = u32::try_from(below).unwrap_or(u32::MAX);
         let worst = here.saturating_add(callee.worst);
         if worst > walk.depth.worst {

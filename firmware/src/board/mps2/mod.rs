@@ -4,14 +4,15 @@
 //! file. What differs between them is in `fpga.rs`.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
-use super::{Acknowledge, Board, ControlTimer, Parts};
+use super::interrupts::{device, vectors};
+use super::wraps::Wraps;
+use super::{Acknowledge, Board, ControlTimer, Parts, Watchdog};
 use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
-use core::sync::atomic::{AtomicU32, Ordering};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use tendon_boot::Layout;
-use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
+use tendon_runtime::response::BoardTiming;
 use tendon_runtime::store::Part;
 
 mod fpga;
@@ -21,6 +22,7 @@ use fpga::FPGA;
 const UART0: usize = FPGA.uart0;
 const TIMER0: usize = FPGA.timer0;
 const TIMER1: usize = FPGA.timer1;
+const WATCHDOG: usize = FPGA.watchdog;
 const TICKS_PER_US: u32 = FPGA.ticks_per_us;
 
 /// Registers of a CMSDK UART, from its base.
@@ -46,6 +48,16 @@ mod timer {
     pub(super) const CTRL_ENABLE_AND_INTERRUPT: u32 = 0b1001;
 }
 
+/// Registers of the CMSDK watchdog, from its base.
+mod watchdog {
+    pub(super) const LOAD: usize = 0x0;
+    pub(super) const CTRL: usize = 0x8;
+    pub(super) const CLEAR: usize = 0xc;
+    pub(super) const LOCK: usize = 0xc00;
+    pub(super) const CTRL_INTERRUPT_AND_RESET: u32 = 0b11;
+    pub(super) const UNLOCK: u32 = 0x1acc_e551;
+}
+
 fn read(address: usize) -> u32 {
     // SAFETY: only called with the register addresses above, which the board has, word-aligned.
     unsafe { read_volatile(address as *const u32) }
@@ -56,66 +68,14 @@ fn write(address: usize, value: u32) {
     unsafe { write_volatile(address as *mut u32, value) }
 }
 
-/// The interrupts of the board by their use, and the vectors that RTIC and cortex-m-rt need.
-#[allow(non_camel_case_types, missing_docs)]
-pub mod device {
-    use super::FPGA;
-    pub use Interrupt as interrupt;
-
-    /// Bits of priority that the NVIC has.
-    pub const NVIC_PRIO_BITS: u8 = 3;
-
-    /// Interrupt numbers by their use.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[repr(u16)]
-    pub enum Interrupt {
-        LINK_RX = FPGA.uart0_rx_irq,
-        LINK_TX = FPGA.uart0_tx_irq,
-        CONTROL_TIMER = FPGA.timer0_irq,
-        CLOCK_WRAP = FPGA.timer1_irq,
-    }
-
-    // SAFETY: the numbers are those of the board's NVIC.
-    unsafe impl cortex_m::interrupt::InterruptNumber for Interrupt {
-        fn number(self) -> u16 {
-            self as u16
-        }
-    }
-
-    unsafe extern "C" {
-        fn LINK_RX();
-        fn LINK_TX();
-        fn CONTROL_TIMER();
-        fn CLOCK_WRAP();
-        fn DefaultHandler();
-    }
-
-    /// Peripherals, as RTIC takes them: none but the core's.
-    #[derive(Debug)]
-    pub struct Peripherals;
-
-    impl Peripherals {
-        /// RTIC calls it; nothing is handed out here.
-        ///
-        /// # Safety
-        /// None needed.
-        #[must_use]
-        pub unsafe fn steal() -> Self {
-            Self
-        }
-    }
-
-    #[unsafe(link_section = ".vector_table.interrupts")]
-    #[unsafe(no_mangle)]
-    static __INTERRUPTS: [unsafe extern "C" fn(); FPGA.irqs] = {
-        let mut vectors: [unsafe extern "C" fn(); FPGA.irqs] = [DefaultHandler; FPGA.irqs];
-        vectors[Interrupt::LINK_RX as usize] = LINK_RX;
-        vectors[Interrupt::LINK_TX as usize] = LINK_TX;
-        vectors[Interrupt::CONTROL_TIMER as usize] = CONTROL_TIMER;
-        vectors[Interrupt::CLOCK_WRAP as usize] = CLOCK_WRAP;
-        vectors
-    };
+device! {
+    LINK_RX = FPGA.uart0_rx_irq,
+    LINK_TX = FPGA.uart0_tx_irq,
+    CONTROL_TIMER = FPGA.timer0_irq,
+    CLOCK_WRAP = FPGA.timer1_irq;
+    priority_bits = 3
 }
+vectors!(FPGA.irqs);
 
 /// The board.
 pub struct Mps2;
@@ -133,16 +93,21 @@ pub struct Timer(());
 #[derive(Clone, Copy)]
 pub struct BoardClock(());
 
-static WRAPS: AtomicU32 = AtomicU32::new(0);
+static WRAPS: Wraps = Wraps::new();
 
 impl Board for Mps2 {
     const INFO: BoardInfo = BoardInfo { name: FPGA.name, firmware: env!("CARGO_PKG_VERSION") };
+    const TIMING: BoardTiming = BoardTiming::QEMU;
+    const SYSTICK_HZ: u32 = TICKS_PER_US * 1_000_000;
     const BOOT_STAGE: usize = FPGA.boot;
-    const PROFILE: Profile = Profile::QEMU;
     type Rx = Rx;
     type Tx = Tx;
     type Timer = Timer;
     type Clock = BoardClock;
+    type Watchdog = BoardWatchdog;
+
+    /// Does not sleep: while QEMU's processor sleeps, its clock is the host's, also where it counts instructions.
+    fn sleep() {}
 
     fn take() -> Parts<Self> {
         write(UART0 + uart::BAUDDIV, 25);
@@ -158,7 +123,14 @@ impl Board for Mps2 {
             // which then has the one reference to it.
             unsafe { core::slice::from_raw_parts_mut(start, slot.len as usize) }
         };
-        Parts { rx: Rx(()), tx: Tx(()), timer: Timer(()), clock: BoardClock(()), slots: [slot(0), slot(1)] }
+        Parts {
+            rx: Rx(()),
+            tx: Tx(()),
+            timer: Timer(()),
+            clock: BoardClock(()),
+            watchdog: BoardWatchdog(()),
+            slots: [slot(0), slot(1)],
+        }
     }
 }
 
@@ -181,6 +153,11 @@ impl Read for Rx {
         *place = read(UART0 + uart::DATA) as u8;
         Ok(1)
     }
+}
+
+impl Acknowledge for Rx {
+    /// Reading does.
+    fn acknowledge(&mut self) {}
 }
 
 impl ErrorType for Tx {
@@ -221,6 +198,29 @@ impl ControlTimer for Timer {
         write(TIMER0 + timer::VALUE, ticks - 1);
         write(TIMER0 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
     }
+
+    fn elapsed_ns(&self) -> u32 {
+        let ticks = read(TIMER0 + timer::RELOAD).wrapping_sub(read(TIMER0 + timer::VALUE));
+        ticks.saturating_mul(1000 / TICKS_PER_US)
+    }
+}
+
+/// The CMSDK watchdog: at its first timeout the NMI, at the second the reset.
+pub struct BoardWatchdog(());
+
+impl Watchdog for BoardWatchdog {
+    fn start(&mut self, timeout_us: u32) {
+        write(WATCHDOG + watchdog::LOCK, watchdog::UNLOCK);
+        write(WATCHDOG + watchdog::LOAD, (timeout_us / 2).saturating_mul(TICKS_PER_US).max(1));
+        write(WATCHDOG + watchdog::CTRL, watchdog::CTRL_INTERRUPT_AND_RESET);
+        write(WATCHDOG + watchdog::LOCK, 0);
+    }
+
+    fn feed(&mut self) {
+        write(WATCHDOG + watchdog::LOCK, watchdog::UNLOCK);
+        write(WATCHDOG + watchdog::CLEAR, 1);
+        write(WATCHDOG + watchdog::LOCK, 0);
+    }
 }
 
 impl Acknowledge for Timer {
@@ -233,28 +233,27 @@ impl BoardClock {
     /// The `CLOCK_WRAP` interrupt.
     pub fn wrapped(self) {
         write(TIMER1 + timer::INT, 1);
-        WRAPS.store(WRAPS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        WRAPS.count();
+    }
+}
+
+impl BoardClock {
+    /// Counts since boot.
+    fn total(self) -> u64 {
+        WRAPS.total(|| self.counts(), || read(TIMER1 + timer::INT) & 1 != 0)
     }
 }
 
 impl Clock for BoardClock {
     fn now_us(&self) -> u64 {
-        let wraps = WRAPS.load(Ordering::Relaxed);
-        let low = self.counts();
-        // A wrap that nobody counted yet: the task is pending, or ran between the two reads.
-        let pending = read(TIMER1 + timer::INT) & 1 != 0 && low < u32::MAX / 2;
-        let now = WRAPS.load(Ordering::Relaxed);
-        let high = if pending {
-            wraps.wrapping_add(1)
-        } else if low < u32::MAX / 2 {
-            now
-        } else {
-            wraps
-        };
-        ((u64::from(high) << 32) | u64::from(low)) / u64::from(TICKS_PER_US)
+        self.total() / u64::from(TICKS_PER_US)
     }
 
     fn counts(&self) -> u32 {
         !read(TIMER1 + timer::VALUE)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.total() * u64::from(1000 / TICKS_PER_US)
     }
 }
