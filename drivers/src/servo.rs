@@ -29,7 +29,8 @@ pub fn servo_torque(command: &JointCommand, state: &JointState) -> f32 {
 ///
 /// With a position gain: the setpoint, and the command's torque limit. The servo's own gains act, so the
 /// contract's `kp` and `kd` have to describe them. Without (damping, velocity, torque): the torque of the law at
-/// the measured state as limit, and a goal a little ahead in its direction.
+/// the measured state as limit, and as goal a place a little ahead in its direction, or the place measured where
+/// the torque brakes.
 #[must_use]
 pub fn goal(command: &JointCommand, state: &JointState) -> Option<Goal> {
     state.at_us?;
@@ -38,12 +39,12 @@ pub fn goal(command: &JointCommand, state: &JointState) -> Option<Goal> {
         Goal { position: command.position, limit }
     } else {
         let torque = servo_torque(command, state);
-        let ahead = if torque > 0.0 {
-            LEAD
-        } else if torque < 0.0 {
-            -LEAD
-        } else {
-            0.0
+        let ahead = match torque {
+            // Braking: towards where the joint was, or the servo would drive it backwards until the next tick.
+            _ if torque * state.velocity <= 0.0 && state.velocity != 0.0 => 0.0,
+            _ if torque > 0.0 => LEAD,
+            _ if torque < 0.0 => -LEAD,
+            _ => 0.0,
         };
         Goal { position: state.position + ahead, limit: torque.abs() }
     };

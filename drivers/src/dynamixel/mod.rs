@@ -267,13 +267,13 @@ impl<P: Read + ReadReady + Write> DynamixelBus<P> {
         let sync = request(BROADCAST, instruction::SYNC_READ, range(PRESENT).into_iter().chain(ids));
         let mut left = servos.len();
         let mut retries = line.timing.retries;
-        loop {
+        for again in [true, false] {
             line.ask(&sync, until_us, clock, |packet, counters| {
                 take_present(packet, servos, states, clock(), counters, &mut left);
                 left == 0
             })?;
-            // Nobody at all: the request was damaged, so it is sent again.
-            if left < servos.len() || retries == 0 || clock() >= until_us {
+            // Nobody at all: the request was damaged, or the first servo is missing. Once more.
+            if !again || left < servos.len() || retries == 0 || clock() >= until_us {
                 break;
             }
             retries -= 1;

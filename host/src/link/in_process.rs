@@ -3,9 +3,9 @@
 use super::{LinkError, Transport};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tendon_runtime::Memory;
+use tendon_runtime::{Memory, State};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
-use tendon_wire::message::Message;
+use tendon_wire::message::{Action, Message};
 
 /// `f32` of activations; as in the firmware.
 pub(super) const ARENA: usize = 32 << 10;
@@ -47,6 +47,28 @@ pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -
     let control = Control::new(bytemuck::cast_slice_mut(&mut active), Memory { arena, history, observation });
     let loader = Loader::new(bytemuck::cast_slice_mut(&mut inactive), self_test, &control);
     f(InProcess { control, loader, answers: VecDeque::new(), clock: HostClock(Instant::now()) })
+}
+
+impl InProcess<'_> {
+    /// The control timer fired: one tick outside lockstep.
+    pub fn timer(&mut self) -> Option<Action> {
+        let before = self.clock.now_us();
+        let mut action = self.control.timer(before)?;
+        action.tick_us = self.clock.now_us().saturating_sub(before).min(u32::MAX.into()) as u32;
+        Some(action)
+    }
+
+    /// Too many ticks were late: the controller falls back.
+    pub fn overran(&mut self) {
+        let now_us = self.clock.now_us();
+        self.control.tick_took(u32::MAX, now_us);
+    }
+
+    /// Controller state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.control.state()
+    }
 }
 
 impl Transport for InProcess<'_> {
