@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod doctor;
 pub mod export;
 pub mod hil;
 pub mod learner;
@@ -10,6 +11,7 @@ pub mod link;
 pub mod preference;
 pub mod recording;
 pub mod report;
+pub mod robot;
 pub mod run_folder;
 #[cfg(feature = "viewer")]
 pub mod viewer;

@@ -87,6 +87,12 @@ impl Servo {
         self.registers[address] != 0
     }
 
+    /// Whether its bus watchdog ran out and it holds its place.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped_at.is_some()
+    }
+
     fn number(&self, address: usize, length: usize) -> i64 {
         let raw =
             self.registers[address..address + length].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));

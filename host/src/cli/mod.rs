@@ -4,9 +4,12 @@ mod bench;
 mod bench_cost;
 mod bench_host;
 mod bench_mcu;
+mod bench_realtime;
 mod demo;
+mod doctor;
 mod learn;
 mod policy;
+mod robot;
 mod run;
 
 use crate::link::{ControllerKind, stand_in};
@@ -42,11 +45,18 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
+    /// Run an image on this computer, on the servos of a serial bus, in real time
+    Run(robot::Run),
+    /// Look at ports, versions, joint order, signs, offsets and calibration before any torque
+    Doctor(doctor::Doctor),
     /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
     /// A controller in a process of its own over a pseudo-terminal, for machines without QEMU
     #[command(hide = true)]
     Controller,
+    /// A simulated robot in a process of its own: a servo bus behind a pseudo-terminal
+    #[command(hide = true)]
+    Bus(robot::SimulatedBus),
 }
 
 /// Which controller a command talks to.
@@ -88,6 +98,9 @@ pub fn main() -> Result<ExitCode> {
         Command::Parity(parity) => parity.run(),
         Command::Sim(sim) => done(sim.run()),
         Command::Hil(hil) => done(hil.run()),
+        Command::Run(run) => run.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Bus(bus) => done(bus.run()),
         Command::Bench(bench) => done(bench.run()),
         Command::Controller => done(stand_in::serve().context("stand-in controller")),
     }

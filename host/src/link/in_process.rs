@@ -3,8 +3,8 @@
 use super::{LinkError, Transport};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tendon_runtime::{Memory, State};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
+use tendon_runtime::{Memory, State};
 use tendon_wire::message::{Action, Message};
 
 /// `f32` of activations; as in the firmware.

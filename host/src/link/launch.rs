@@ -136,8 +136,16 @@ pub fn launch(kind: ControllerKind) -> Result<Launched, LinkError> {
 pub fn launch_stand_in(program: &Path) -> Result<Launched, LinkError> {
     let mut command = Command::new(program);
     command.arg("controller");
+    launch_program(command, STAND_IN)
+}
+
+/// Starts a program whose first line of output is the path of its port. `name`: for messages.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_program(command: Command, name: &str) -> Result<Launched, LinkError> {
     let port_of = |line: &str| line.starts_with("/dev/").then(|| line.trim().to_owned());
-    start(command, STAND_IN, "run it by hand to see why", port_of)
+    start(command, name, "run it by hand to see why", port_of)
 }
 
 fn start(

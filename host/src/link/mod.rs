@@ -10,6 +10,8 @@ pub mod stand_in;
 
 pub use error::LinkError;
 pub use in_process::{InProcess, with_in_process};
-pub use launch::{ControllerKind, Launched, firmware_path, launch, launch_stand_in, qemu_is_there};
+pub use launch::{
+    ControllerKind, Launched, firmware_path, launch, launch_program, launch_stand_in, qemu_is_there,
+};
 pub use serial::Serial;
-pub use session::{Session, Transport, joint_commands};
+pub use session::{Session, Transport, commands_of, joint_commands};

@@ -71,7 +71,9 @@ pub enum CalibrationFileError {
         source: std::io::Error,
     },
     /// It is no calibration.
-    #[error("{file}: {problem}; see docs/drivers.md for the format, or write a new one with `tendon doctor --write-calibration`")]
+    #[error(
+        "{file}: {problem}; see docs/drivers.md for the format, or write a new one with `tendon doctor --write-calibration`"
+    )]
     Toml {
         /// The file.
         file: String,
@@ -87,7 +89,9 @@ pub enum CalibrationFileError {
         problem: String,
     },
     /// Another robot's, or other joints.
-    #[error("the calibration is for {found}, the policy for {expected}; write one for this robot with `tendon doctor --write-calibration`")]
+    #[error(
+        "the calibration is for {found}, the policy for {expected}; write one for this robot with `tendon doctor --write-calibration`"
+    )]
     Robot {
         /// Robot and joints of the file.
         found: String,
@@ -130,8 +134,9 @@ impl CalibrationFile {
     ///
     /// # Errors
     /// The first joint that does not hold.
-    pub fn joints(&self) -> Result<Vec<(u8, Calibration, Option<&str>)>, CalibrationFileError> {
-        let fail = |joint: &str, problem: String| CalibrationFileError::Joint { joint: joint.into(), problem };
+    pub fn joints<'a>(&'a self) -> Result<Vec<(u8, Calibration, Option<&'a str>)>, CalibrationFileError> {
+        let fail =
+            |joint: &str, problem: String| CalibrationFileError::Joint { joint: joint.into(), problem };
         if !(1..=MAX_JOINTS).contains(&self.joints.len()) {
             return Err(fail("(all)", format!("{} joints: expected 1 to {MAX_JOINTS}", self.joints.len())));
         }
@@ -141,10 +146,14 @@ impl CalibrationFile {
         if !(100..=100_000).contains(&self.silence_us) {
             return Err(fail("(all)", format!("silence_us is {}: expected 100 to 100000", self.silence_us)));
         }
-        let one = |(index, joint): (usize, &JointCalibration)| {
-            let twice = self.joints.iter().take(index).any(|other| other.id == joint.id || other.name == joint.name);
+        let one = |index: usize, joint: &'a JointCalibration| {
+            let twice =
+                self.joints.iter().take(index).any(|other| other.id == joint.id || other.name == joint.name);
             if !(1..=252).contains(&joint.id) || twice {
-                return Err(fail(&joint.name, format!("id is {}: expected 1 to 252, names and ids once each", joint.id)));
+                return Err(fail(
+                    &joint.name,
+                    format!("id is {}: expected 1 to 252, names and ids once each", joint.id),
+                ));
             }
             if let (BusKind::Feetech, Some(model)) = (self.bus, &joint.model)
                 && tendon_drivers::feetech::Model::named(model).is_none()
@@ -156,7 +165,7 @@ impl CalibrationFile {
                 .map_err(|error: CalibrationError| fail(&joint.name, error.to_string()))?;
             Ok((joint.id, calibration, joint.model.as_deref()))
         };
-        self.joints.iter().enumerate().map(one).collect()
+        self.joints.iter().enumerate().map(|(index, joint)| one(index, joint)).collect()
     }
 
     /// Checks that the file is for a robot with these joints, in the robot's order.
@@ -169,6 +178,9 @@ impl CalibrationFile {
             return Ok(());
         }
         let describe = |robot: &str, joints: &[&str]| format!("{robot} with joints {}", joints.join(", "));
-        Err(CalibrationFileError::Robot { found: describe(&self.robot, &names), expected: describe(robot, joints) })
+        Err(CalibrationFileError::Robot {
+            found: describe(&self.robot, &names),
+            expected: describe(robot, joints),
+        })
     }
 }

@@ -152,7 +152,9 @@ pub enum RunError {
         expected: usize,
     },
     /// The kernel does not give what was asked for.
-    #[error("{granted}; without it the loop is late whenever something else runs. --allow-no-realtime goes on all the same")]
+    #[error(
+        "{granted}; without it the loop is late whenever something else runs. --allow-no-realtime goes on all the same"
+    )]
     NoRealTime {
         /// What it gave.
         granted: Box<Granted>,
@@ -317,7 +319,8 @@ impl<'a, 'm> Cycle<'a, 'm> {
         every: u64,
     ) -> Self {
         let inputs = contract.commands.iter().enumerate();
-        let command = inputs.map(|(index, input)| settings.command.get(index).copied().unwrap_or(input.default));
+        let command =
+            inputs.map(|(index, input)| settings.command.get(index).copied().unwrap_or(input.default));
         let raw = RawState {
             // Nobody measures it, and no term that is admitted observes it.
             base_orientation: [1.0, 0.0, 0.0, 0.0],
@@ -379,7 +382,9 @@ impl<'a, 'm> Cycle<'a, 'm> {
                 return ended.clone();
             }
             if self.ticks == 0 && self.ended.is_none() && end_ns > give_up_ns {
-                self.stop(Ended::Refused(format!("not ready within {READY_S} s; is a joint blocked or not heard?")));
+                self.stop(Ended::Refused(format!(
+                    "not ready within {READY_S} s; is a joint blocked or not heard?"
+                )));
             }
         }
     }
@@ -434,17 +439,19 @@ impl<'a, 'm> Cycle<'a, 'm> {
         // Every joint heard since the last tick: a raw state. Else none, and the controller watches its age.
         let whole = states.iter().all(|state| state.at_us.is_some_and(|at| at >= self.tick_at_us));
         self.tick_at_us = now_us;
+        let faulty = states.iter().enumerate().find(|(_, state)| !state.faults.is_empty());
+        let faulty = faulty.map(|(joint, state)| (joint, state.faults));
         if whole {
             self.raw.time_us = now_us;
-            self.raw.joint_position = states.iter().map(|state| state.position).collect::<Floats<MAX_JOINTS>>();
-            self.raw.joint_velocity = states.iter().map(|state| state.velocity).collect::<Floats<MAX_JOINTS>>();
+            self.raw.joint_position =
+                states.iter().map(|state| state.position).collect::<Floats<MAX_JOINTS>>();
+            self.raw.joint_velocity =
+                states.iter().map(|state| state.velocity).collect::<Floats<MAX_JOINTS>>();
             if let Err(error) = self.session.send_state(&self.raw) {
                 self.stop(Ended::Refused(error.to_string()));
             }
         }
-        let faulty = states.iter().position(|state| !state.faults.is_empty());
-        let faults = faulty.and_then(|joint| states.get(joint)).map(|state| state.faults);
-        self.supervise(faulty.zip(faults));
+        self.supervise(faulty);
 
         let state = self.session.transport().state();
         match state {

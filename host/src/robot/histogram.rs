@@ -54,7 +54,11 @@ impl Histogram {
 
     /// Used bins: least time, ns, and count.
     pub fn bins(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(bin, &count)| (start_ns(bin), count))
+        self.counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+            .map(|(bin, &count)| (start_ns(bin), count))
     }
 }
 
@@ -66,7 +70,11 @@ fn bin(ns: u64) -> usize {
 
 fn start_ns(bin: usize) -> u64 {
     let (octave, quarter) = (bin / PER_OCTAVE, bin % PER_OCTAVE);
-    if octave < 2 { 0 } else { (PER_OCTAVE + quarter).checked_shl(octave as u32 - 2).unwrap_or(usize::MAX) as u64 }
+    if octave < 2 {
+        0
+    } else {
+        (PER_OCTAVE + quarter).checked_shl(octave as u32 - 2).unwrap_or(usize::MAX) as u64
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +89,10 @@ mod tests {
             let found = histogram.quantile_ns(share) as f64;
             assert!(found >= exact && found <= exact * 1.25, "{share}: {found}");
         }
-        assert_eq!((histogram.max_ns(), histogram.quantile_ns(1.0), histogram.count()), (10_000_000, 10_000_000, 10_000));
+        assert_eq!(
+            (histogram.max_ns(), histogram.quantile_ns(1.0), histogram.count()),
+            (10_000_000, 10_000_000, 10_000)
+        );
         assert_eq!(histogram.bins().map(|(_, count)| u64::from(count)).sum::<u64>(), 10_000);
     }
 

@@ -8,11 +8,14 @@ mod priority;
 mod simulated;
 
 pub use calibration::{BusKind, CalibrationFile, CalibrationFileError, JointCalibration};
-pub use controller::{Ended, Live, RunError, Settings, Summary, run};
+pub use controller::{Ended, LATCH_MISSES, Live, RunError, Settings, Summary, run};
 pub use histogram::Histogram;
 pub use port::{BusPort, MonotonicClock, PortError};
 pub use priority::{Granted, Priority, kernel, lock_memory, prefault_stack, real_time_priority};
-pub use simulated::{Simulated, SimulatedRobot, calibration_for, launch_simulated, serve_simulated};
+pub(crate) use simulated::robot_order;
+pub use simulated::{
+    Simulated, SimulatedRobot, calibration_for, launch_simulated, serve_simulated, simulated_bus,
+};
 
 use tendon_drivers::dynamixel::{self, DynamixelBus, Follow};
 use tendon_drivers::feetech::{self, FeetechBus};
@@ -48,7 +51,7 @@ pub fn open_bus(
     port: &str,
     calibration: &CalibrationFile,
     clock: MonotonicClock,
-) -> Result<Box<dyn JointBus>, OpenError> {
+) -> Result<Box<dyn JointBus + Send>, OpenError> {
     let line = BusPort::open(port, calibration.baud)?;
     let timing = timing(calibration);
     let now = || clock.now_us();

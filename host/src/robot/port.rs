@@ -67,10 +67,7 @@ impl MonotonicClock {
 
     /// Sleeps until a time of this clock, ns. Signals do not shorten it.
     pub fn sleep_until_ns(self, at_ns: u64) {
-        let at = Timespec {
-            tv_sec: (at_ns / 1_000_000_000) as i64,
-            tv_nsec: (at_ns % 1_000_000_000) as i64,
-        };
+        let at = Timespec { tv_sec: (at_ns / 1_000_000_000) as i64, tv_nsec: (at_ns % 1_000_000_000) as i64 };
         while rustix::thread::clock_nanosleep_absolute(ClockId::Monotonic, &at) == Err(Errno::INTR) {}
     }
 }
@@ -96,12 +93,15 @@ impl BusPort {
         let rate = |source| PortError::Rate { port: name.into(), baud, source };
         let mut settings = tcgetattr(&port).map_err(rate)?;
         settings.make_raw();
-        // A pseudo-terminal has no rate; any does.
-        if !name.starts_with("/dev/pts/") {
+        // A pseudo-terminal has no rate, and keeps the flag for one program alone when that was killed.
+        let is_pty = name.starts_with("/dev/pts/");
+        if !is_pty {
             settings.set_speed(baud).map_err(rate)?;
         }
         tcsetattr(&port, OptionalActions::Now, &settings).map_err(rate)?;
-        rustix::termios::ioctl_tiocexcl(&port).map_err(open)?;
+        if !is_pty {
+            rustix::termios::ioctl_tiocexcl(&port).map_err(open)?;
+        }
         tcflush(&port, QueueSelector::IOFlush).map_err(open)?;
         Ok(Self { port, buffer: [0; 256], from: 0, to: 0 })
     }

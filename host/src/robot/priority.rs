@@ -76,7 +76,8 @@ pub fn kernel() -> (bool, String) {
 /// # Errors
 /// Why the kernel refused and what to do.
 pub fn real_time_priority(priority: Priority) -> Result<u8, String> {
-    let value = ThreadPriorityValue::try_from(priority.0).map_err(|error| format!("priority {}: {error}", priority.0))?;
+    let value = ThreadPriorityValue::try_from(priority.0)
+        .map_err(|error| format!("priority {}: {error}", priority.0))?;
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     match set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(value), policy) {
         Ok(()) => Ok(priority.0),
@@ -93,9 +94,8 @@ pub fn real_time_priority(priority: Priority) -> Result<u8, String> {
 /// # Errors
 /// Why the kernel refused and what to do.
 pub fn lock_memory() -> Result<(), String> {
-    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).map_err(|error| {
-        format!("{error}: RLIMIT_MEMLOCK too low; give CAP_IPC_LOCK or `memlock unlimited`")
-    })
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+        .map_err(|error| format!("{error}: RLIMIT_MEMLOCK too low; give CAP_IPC_LOCK or `memlock unlimited`"))
 }
 
 /// Touches the stack that the loop will use, so that no tick waits for a page.

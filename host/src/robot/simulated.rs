@@ -4,7 +4,7 @@
 use super::calibration::{BusKind, CalibrationFile, JointCalibration};
 use super::port::MonotonicClock;
 use super::priority::{Priority, real_time_priority};
-use crate::link::{LinkError, Launched, launch_program};
+use crate::link::{Launched, LinkError, launch_program};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -92,8 +92,10 @@ pub fn simulated_bus(contract: &ContractSpec, bus: BusKind, how: &Simulated) -> 
         })
         .collect();
     let start: Vec<f32> = order.iter().map(|joint| joint.default_position + 0.05).collect();
-    let stops: Vec<[f32; 2]> =
-        order.iter().map(|joint| [joint.position_limits[0] - STOPS, joint.position_limits[1] + STOPS]).collect();
+    let stops: Vec<[f32; 2]> = order
+        .iter()
+        .map(|joint| [joint.position_limits[0] - STOPS, joint.position_limits[1] + STOPS])
+        .collect();
     let mut bus = Bus::new(protocol, &mounts, Box::new(Bench::new(&start, &stops)), BAUD, how.seed);
     bus.noise = Noise { drop: how.noise, flip: how.noise, insert: 0.0 };
     bus.echo = how.echo;
