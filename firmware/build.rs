@@ -3,16 +3,20 @@
 
 use std::{env, fs, path::PathBuf};
 
-/// Boards, as features of Cargo.toml name them, and their folders.
-const BOARDS: [(&str, &str); 2] = [("qemu-an386", "mps2"), ("qemu-an500", "mps2")];
+/// Boards, as features of Cargo.toml name them, their folders, and their memory maps in these.
+const BOARDS: [(&str, &str, &str); 3] = [
+    ("qemu-an386", "mps2", "memory.x"),
+    ("qemu-an500", "mps2", "memory.x"),
+    ("qemu-an505", "mps2", "memory-an505.x"),
+];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let (name, folder) = board();
+    let (name, folder, memory) = board();
     let board = PathBuf::from("src/board").join(folder);
-    for script in [board.join("memory.x"), board.join("device.x"), "src/stack.x".into()] {
+    let scripts = [(board.join(memory), "memory.x"), (board.join("device.x"), "device.x")];
+    for (script, name) in scripts.into_iter().chain([("src/stack.x".into(), "stack.x")]) {
         println!("cargo:rerun-if-changed={}", script.display());
-        let name = script.file_name().expect("a script has a name");
         fs::copy(&script, out.join(name)).expect("copy a linker script");
     }
     println!("cargo:rustc-link-search={}", out.display());
@@ -28,11 +32,11 @@ fn main() {
 }
 
 /// The board whose feature is on.
-fn board() -> (&'static str, &'static str) {
+fn board() -> (&'static str, &'static str, &'static str) {
     let is_on = |name: &str| {
         env::var_os(format!("CARGO_FEATURE_{}", name.replace('-', "_").to_uppercase())).is_some()
     };
-    let mut chosen = BOARDS.into_iter().filter(|(name, _)| is_on(name));
+    let mut chosen = BOARDS.into_iter().filter(|(name, ..)| is_on(name));
     match (chosen.next(), chosen.next()) {
         (Some(board), None) => board,
         _ => panic!("choose one board: `cargo xtask firmware build --board NAME`, `--list` names them"),

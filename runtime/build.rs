@@ -1,12 +1,20 @@
-//! Names the targets that the kernels of `src/kernels/arm.rs` and `x86.rs` are written for: `armv7em_fpu`, since stable
-//! Rust does not show the DSP and FPU features of Arm to `cfg`, and `vectors`, x86-64 that can be asked what it has.
+//! Names the targets that the kernels of `src/kernels/arm.rs` and `x86.rs` are written for: `arm_fpu_dsp`, Cortex-M4F,
+//! M7, and M33 with the DSP extension (stable Rust does not show the features of Arm to `cfg`); `vectors`, x86-64 that
+//! can be asked what it has.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(armv7em_fpu)");
+    println!("cargo::rustc-check-cfg=cfg(arm_fpu_dsp)");
     println!("cargo::rustc-check-cfg=cfg(vectors)");
-    if std::env::var("TARGET").is_ok_and(|target| target == "thumbv7em-none-eabihf") {
-        println!("cargo::rustc-cfg=armv7em_fpu");
+    // Every M4F and M7 has the DSP extension. An M33 may lack it: docs/boards.md.
+    let cpu = match std::env::var("TARGET").unwrap_or_default().as_str() {
+        "thumbv7em-none-eabihf" => Some("cortex-m4"),
+        "thumbv8m.main-none-eabihf" => Some("cortex-m33"),
+        _ => None,
+    };
+    if let Some(cpu) = cpu {
+        println!("cargo::rustc-cfg=arm_fpu_dsp");
+        println!("cargo::rustc-env=TENDON_ARM_CPU={cpu}");
     }
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     if x86 && std::env::var_os("CARGO_FEATURE_STD").is_some() {

@@ -1,5 +1,5 @@
-//! Thumb-2 of ARMv7-M (DDI 0403E, chapter A5) as the stack analysis sees it: which core registers an
-//! instruction writes, what it does to the stack pointer, and where it goes on.
+//! Thumb-2 of ARMv7-M (DDI 0403E, chapter A5) and ARMv8-M (DDI 0553, chapter C2) as the stack analysis sees it:
+//! which core registers an instruction writes, what it does to the stack pointer, and where it goes on.
 //!
 //! Values are not computed beyond what compilers need to move the stack pointer. An encoding that is not in
 //! this file is [`Next::Unknown`], and the analysis refuses it.
@@ -325,6 +325,10 @@ fn load_store_double(first: u16, second: u16) -> Instruction {
         (true, true, 0) => goes(4, Next::Table { base: rn, entry: 1 }),
         (true, true, 1) => goes(4, Next::Table { base: rn, entry: 2 }),
         (true, true, 4 | 5) => plain(4, mask(rt)),
+        // v8-M: STLB, STLH, STL; STLEX and its narrow forms, the flag; loads with acquire (DDI 0553, C2.4).
+        (true, false, 8..=10) => plain(4, 0),
+        (true, false, 12..=14) => plain(4, mask(register(second, 0))),
+        (true, true, 8..=10 | 12..=14) => plain(4, mask(rt)),
         _ => goes(4, Next::Unknown),
     }
 }

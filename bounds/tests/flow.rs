@@ -180,6 +180,36 @@ fn refuses_recursion() {
     assert_eq!(problems(&["b510 f000 f87d bd10", "b510 f7ff ff7d bd10"]), [circle(&["f0", "f1", "f0"])]);
 }
 
+/// Loads with acquire and stores with release: what Rust's atomics are on a Cortex-M33.
+#[test]
+fn knows_what_armv8_m_writes() {
+    // movw r4,#8; the instruction; sub.w sp,sp,r4
+    let after = |code: &str| problems(&[&format!("f240 0408 {code} ebad 0d04 44a5 4770")]);
+    for (source, code) in [
+        ("lda r4,[r0]", "e8d0 4faf"),
+        ("ldab r4,[r0]", "e8d0 4f8f"),
+        ("ldah r4,[r0]", "e8d0 4f9f"),
+        ("ldaex r4,[r0]", "e8d0 4fef"),
+        ("ldaexb r4,[r0]", "e8d0 4fcf"),
+        ("ldaexh r4,[r0]", "e8d0 4fdf"),
+        ("stlex r4,r1,[r0]", "e8c0 1fe4"),
+        ("stlexb r4,r1,[r0]", "e8c0 1fc4"),
+        ("stlexh r4,r1,[r0]", "e8c0 1fd4"),
+        ("tt r4,r0", "e840 f400"),
+    ] {
+        assert_eq!(after(code), [Problem::UnknownStackPointer], "{source}");
+    }
+    for (source, code) in [
+        ("stl r4,[r0]", "e8c0 4faf"),
+        ("stlb r4,[r0]", "e8c0 4f8f"),
+        ("stlh r4,[r0]", "e8c0 4f9f"),
+        ("stlex r3,r4,[r0]", "e8c0 4fe3"),
+        ("msr msplim,r0", "f380 880a"),
+    ] {
+        assert_eq!(after(code), [], "{source}");
+    }
+}
+
 #[test]
 fn refuses_calls_and_jumps_to_unknown_places() {
     for (source, code, problem) in [

@@ -1,5 +1,7 @@
 //! Contracts that cross crates: what they share. The contracts themselves stand in `tests/`.
 
+pub mod campaign;
+
 use std::path::{Path, PathBuf};
 
 /// Set to 1, it makes tests write the committed files that they otherwise compare with.

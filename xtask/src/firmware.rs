@@ -21,6 +21,9 @@ pub(crate) struct Board {
 /// Cortex-M4F and M7.
 const V7EM: &str = "thumbv7em-none-eabihf";
 
+/// Cortex-M33 with FPU.
+const V8M: &str = "thumbv8m.main-none-eabihf";
+
 /// All boards. The first is the one that commands take where none is named.
 pub(crate) const BOARDS: &[Board] = &[
     Board {
@@ -34,6 +37,12 @@ pub(crate) const BOARDS: &[Board] = &[
         target: V7EM,
         machine: Some("mps2-an500"),
         about: "Arm MPS2 with AN500, Cortex-M7, in QEMU",
+    },
+    Board {
+        name: "qemu-an505",
+        target: V8M,
+        machine: Some("mps2-an505"),
+        about: "Arm MPS2 with AN505, Cortex-M33, in QEMU",
     },
 ];
 
@@ -84,9 +93,22 @@ pub(crate) fn folder() -> PathBuf {
     target().join("firmware")
 }
 
+/// The folder of a firmware whose safety checks can be taken away, built for the board that campaigns emulate. In
+/// no folder that any other command looks into.
+pub(crate) fn mutants() -> Result<PathBuf, String> {
+    let folder = target().join("firmware-mutants");
+    crate::packages::setup()?;
+    BOARDS[0].build_with(&["mutate"], &folder)?;
+    Ok(folder)
+}
+
 impl Board {
     /// Builds the firmware and returns its ELF.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
+        self.build_with(&[], &folder())
+    }
+
+    fn build_with(&self, features: &[&str], folder: &Path) -> Result<PathBuf, String> {
         let target = self.target;
         let mut command = if rustup_has(target) {
             let mut command = cargo();
@@ -102,11 +124,15 @@ impl Board {
             command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
             command
         };
-        command.args(["--target", target, "--no-default-features", "--features", self.name]);
-        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder()))?;
+        let features = [&[self.name], features].concat().join(",");
+        command.args(["--target", target, "--no-default-features", "--features", &features]);
+        if features.contains("mutate") {
+            command.env("TENDON_CAMPAIGN", "1");
+        }
+        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder))?;
         // The next board's build overwrites the one and leaves the other.
-        let built = folder().join(target).join("release/tendon-firmware");
-        let elf = folder().join(format!("{}.elf", self.name));
+        let built = folder.join(target).join("release/tendon-firmware");
+        let elf = folder.join(format!("{}.elf", self.name));
         std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
         println!("{}", elf.display());
         Ok(elf)

@@ -2,6 +2,7 @@
 //! campaign NAME | stack`. Needs nothing but the standard library and `tendon-bounds`, which needs nothing
 //! else, so that it starts at once.
 
+mod campaign;
 mod conformance;
 mod firmware;
 mod packages;
@@ -23,9 +24,10 @@ usage: cargo xtask COMMAND
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
-  campaign learning [--json FILE]   demo's learning for seeds 1-5 (about 15 minutes)
-  campaign conformance [--json FILE]   ONNX's node tests, emx-onnx-cgen beside (PyPI, about 40 minutes)
-  campaign --list           names of the campaigns";
+  campaign NAME [--short] [--mutate] [--json FILE] [--seed N]   tries to break a promise; --mutate: with the
+                            check taken away that it rests on, the campaign has to find the hole (and fail)
+  campaign mutants          every campaign with each of its checks taken away, short form
+  campaign --list           names of the campaigns and what each promises";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,12 +49,7 @@ fn main() -> ExitCode {
         ["stack", "--json", file] => built().and_then(|elves| stack::check(&elves, Some(file.as_ref()))),
         ["bench", "host", rest @ ..] => bench_host(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
-        ["campaign", "--list"] => {
-            println!("learning\nconformance");
-            Ok(())
-        }
-        ["campaign", "conformance", rest @ ..] => conformance::campaign(rest),
-        ["campaign", "learning", rest @ ..] => run(&mut tendon(&[&["bench", "learning"], rest].concat())),
+        ["campaign", rest @ ..] => campaign::campaign(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -128,7 +125,8 @@ fn test() -> Result<(), String> {
     } else {
         command.arg("test");
     }
-    run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", firmware::folder()))
+    run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", firmware::folder()))?;
+    campaign::mutants()
 }
 
 fn lint() -> Result<(), String> {

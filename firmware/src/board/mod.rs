@@ -4,9 +4,9 @@ use embedded_io::{Read, ReadReady, Write, WriteReady};
 use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
 
-#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
-#[cfg(any(feature = "qemu-an386", feature = "qemu-an500"))]
+#[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 pub use mps2::{Mps2 as Selected, device};
 
 /// A board: built once in `init`, then taken apart among the tasks.

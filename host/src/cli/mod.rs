@@ -68,6 +68,8 @@ enum Controller {
     Qemu,
     /// The firmware in QEMU (Cortex-M7)
     QemuAn500,
+    /// The firmware in QEMU (Cortex-M33)
+    QemuAn505,
     /// The same runtime in a process of its own over a pseudo-terminal
     StandIn,
 }
@@ -78,6 +80,7 @@ impl Controller {
             Self::Auto => ControllerKind::best(),
             Self::Qemu => ControllerKind::Qemu,
             Self::QemuAn500 => ControllerKind::QemuAn500,
+            Self::QemuAn505 => ControllerKind::QemuAn505,
             Self::StandIn => ControllerKind::StandIn,
         }
     }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
 use tendon_runtime::{Memory, State};
-use tendon_wire::message::{Action, Message};
+use tendon_wire::frame::{Decoder, MAX_FRAME};
+use tendon_wire::message::{Action, Message, Telemetry};
 
 /// `f32` of activations; as in the firmware.
 pub(super) const ARENA: usize = 32 << 10;
@@ -18,6 +19,27 @@ pub struct InProcess<'m> {
     loader: Loader<'m>,
     answers: VecDeque<(u16, Message)>,
     clock: HostClock,
+    decoder: Decoder,
+}
+
+impl InProcess<'_> {
+    /// Bytes of the link in, those of the answers out: the way a serial port would bring them.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = [0; MAX_FRAME];
+        let mut answers = Vec::new();
+        for &byte in bytes {
+            let (decoder, loader, control) = (&mut self.decoder, &mut self.loader, &mut self.control);
+            let answer = node::receive(byte, decoder, loader, control, &INFO, &self.clock, &mut out);
+            answers.extend_from_slice(answer.unwrap_or(&[]));
+        }
+        answers
+    }
+
+    /// Counters, without asking over the link.
+    #[must_use]
+    pub fn telemetry(&self) -> Telemetry {
+        self.control.telemetry()
+    }
 }
 
 /// Time since the process asked first.
@@ -46,7 +68,13 @@ pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -
     let (history, observation) = rest.split_at_mut(HISTORY);
     let control = Control::new(bytemuck::cast_slice_mut(&mut active), Memory { arena, history, observation });
     let loader = Loader::new(bytemuck::cast_slice_mut(&mut inactive), self_test, &control);
-    f(InProcess { control, loader, answers: VecDeque::new(), clock: HostClock(Instant::now()) })
+    f(InProcess {
+        control,
+        loader,
+        answers: VecDeque::new(),
+        clock: HostClock(Instant::now()),
+        decoder: Decoder::new(),
+    })
 }
 
 impl InProcess<'_> {
@@ -61,7 +89,8 @@ impl InProcess<'_> {
     /// Too many ticks were late: the controller falls back.
     pub fn overran(&mut self) {
         let now_us = self.clock.now_us();
-        self.control.tick_took(u32::MAX, now_us);
+        let late = self.control.period_us().unwrap_or(0).saturating_add(1);
+        self.control.tick_took(late, now_us);
     }
 
     /// Controller state.

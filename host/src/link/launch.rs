@@ -17,6 +17,8 @@ pub enum ControllerKind {
     QemuCounting,
     /// The firmware on an emulated Cortex-M7.
     QemuAn500,
+    /// The firmware on an emulated Cortex-M33.
+    QemuAn505,
     /// The stand-in process.
     StandIn,
 }
@@ -34,6 +36,7 @@ impl ControllerKind {
             Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
             Self::QemuCounting => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
+            Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
             Self::StandIn => None,
         }
     }
@@ -44,6 +47,7 @@ impl ControllerKind {
         match self {
             Self::Qemu | Self::QemuCounting => "QEMU mps2-an386 (Cortex-M4F firmware)",
             Self::QemuAn500 => "QEMU mps2-an500 (Cortex-M7 firmware)",
+            Self::QemuAn505 => "QEMU mps2-an505 (Cortex-M33 firmware)",
             Self::StandIn => "stand-in process (same runtime and bytes, this CPU)",
         }
     }

@@ -30,6 +30,16 @@ pub trait Transport {
     fn receive(&mut self, timeout: Duration) -> Result<Option<(u16, Message)>, LinkError>;
 }
 
+impl<T: Transport + ?Sized> Transport for &mut T {
+    fn send(&mut self, sequence: u16, message: &Message) -> Result<(), LinkError> {
+        (**self).send(sequence, message)
+    }
+
+    fn receive(&mut self, timeout: Duration) -> Result<Option<(u16, Message)>, LinkError> {
+        (**self).receive(timeout)
+    }
+}
+
 /// A conversation with one controller.
 #[derive(Debug)]
 pub struct Session<T> {

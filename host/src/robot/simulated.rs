@@ -10,6 +10,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::f32::consts::PI;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use tendon_drivers::sim::{Bench, Bus, Mount, Noise, Protocol};
@@ -208,5 +209,7 @@ pub fn launch_simulated(
     if how.real_time {
         command.arg("--realtime");
     }
+    // Ctrl-C in the terminal is for the controller; servos do not hear it.
+    command.process_group(0);
     launch_program(command, "tendon bus")
 }

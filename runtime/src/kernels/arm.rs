@@ -1,4 +1,4 @@
-//! Inner loops for Cortex-M4F and M7 in assembly: what LLVM does not write by itself are loads of many words,
+//! Inner loops for Cortex-M4F, M7 and M33 (with DSP extension) in assembly: what LLVM does not write by itself are loads of many words,
 //! and the DSP instructions have no stable intrinsics.
 //!
 //! Each gives the bits of the portable function beside its caller: the same operations in the same
@@ -10,6 +10,13 @@
 use crate::math;
 use core::arch::naked_asm;
 use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
+
+/// Tells the assembler of the FPU and the DSP extension, of which the target alone does not.
+macro_rules! cpu {
+    () => {
+        concat!(".cpu ", env!("TENDON_ARM_CPU"))
+    };
+}
 
 /// `s0..s3 += $w0..$w3 * $x`, four rows and one input. A product is used four instructions after it was made:
 /// used at once it would cost a cycle.
@@ -58,7 +65,7 @@ macro_rules! gemm {
             blocks: usize,
         ) {
             naked_asm!(
-                ".fpu fpv4-sp-d16",
+                cpu!(),
                 "push {{r4-r11, lr}}",
                 "vpush {{d8-d15}}",
                 "ldr r4, [sp, #100]",
@@ -185,7 +192,7 @@ macro_rules! four {
 #[unsafe(naked)]
 unsafe extern "C" fn tanh_fours(y: *mut f32, groups: usize, constants: *const f32) {
     naked_asm!(
-        ".fpu fpv4-sp-d16",
+        cpu!(),
         "vpush {{d8-d12}}",
         "vldmia r2, {{s16-s25}}",
         "0:",
@@ -268,7 +275,7 @@ macro_rules! quantized_gemm {
             y_end: *mut $out,
         ) {
             naked_asm!(
-                ".fpu fpv4-sp-d16",
+                cpu!(),
                 "push {{r4-r11, lr}}",
                 "ldr r12, [sp, #36]",
                 // The inner loop takes every core register: what it does not need waits in s0..s2.
@@ -376,7 +383,7 @@ pub(super) fn quantized_to_f32(w: &[u32], x: &[[u32; 4]], y: &mut [[f32; 4]]) {
 #[unsafe(naked)]
 unsafe extern "C" fn quantize_fours(x: *const f32, y: *mut u32, groups: usize, inverse_scale: f32) {
     naked_asm!(
-        ".fpu fpv4-sp-d16",
+        cpu!(),
         "push {{r4-r6, lr}}",
         "0:",
         "vldmia r0!, {{s4-s7}}",

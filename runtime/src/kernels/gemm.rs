@@ -4,11 +4,11 @@ use super::side_by_side;
 use crate::math;
 use tendon_wire::image::GEMM_ROWS;
 
-#[cfg(armv7em_fpu)]
+#[cfg(arm_fpu_dsp)]
 use super::arm::gemm as blocks;
 #[cfg(vectors)]
 use super::x86::gemm as blocks;
-#[cfg(not(any(armv7em_fpu, vectors)))]
+#[cfg(not(any(arm_fpu_dsp, vectors)))]
 use portable as blocks;
 
 /// `y = W x + b`. `w`: blocks of [`GEMM_ROWS`] rows, interleaved; `b`: one value per padded row.
@@ -65,7 +65,7 @@ fn last_rows<const RELU: bool>(w: &[f32], b: &[[f32; GEMM_ROWS]], x: &[f32], don
 
 /// The order of operations that every other version keeps: per row from the bias on, one input after the other,
 /// a rounded product and a rounded sum each.
-#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[cfg_attr(arm_fpu_dsp, allow(dead_code, reason = "the assembly stands in for it"))]
 pub(super) fn portable<const RELU: bool>(
     w: &[f32],
     b: &[[f32; GEMM_ROWS]],

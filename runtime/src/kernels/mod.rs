@@ -4,7 +4,7 @@
 use crate::math;
 use core::cell::Cell;
 
-#[cfg(armv7em_fpu)]
+#[cfg(arm_fpu_dsp)]
 mod arm;
 mod axis;
 mod gemm;
@@ -14,14 +14,14 @@ mod window;
 #[cfg(vectors)]
 pub(crate) mod x86;
 
-#[cfg(armv7em_fpu)]
+#[cfg(arm_fpu_dsp)]
 use arm::tanh as tanh_fours;
 pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
 pub(crate) use gemm::{gemm_batch, gemm_linear, gemm_relu};
 pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
 
-#[cfg(not(armv7em_fpu))]
+#[cfg(not(arm_fpu_dsp))]
 #[inline(always)]
 fn tanh_fours(y: &mut [[f32; 4]]) {
     map(y.as_flattened_mut(), math::tanh);

@@ -7,11 +7,11 @@
 use tendon_wire::image::GEMM_ROWS;
 use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
 
-#[cfg(armv7em_fpu)]
+#[cfg(arm_fpu_dsp)]
 use super::arm::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
 #[cfg(vectors)]
 use super::x86::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
-#[cfg(not(any(armv7em_fpu, vectors)))]
+#[cfg(not(any(arm_fpu_dsp, vectors)))]
 use portable::{fours, to_f32, to_i16};
 
 /// `y[i] = round(x[i] * inverse_scale)`, halves to even, saturated; NaN becomes 0. `y`: at least [`activation_words`] of
@@ -74,14 +74,14 @@ fn halves(word: u32) -> [i32; 2] {
     [i32::from(word as i16), i32::from((word >> 16) as i16)]
 }
 
-#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[cfg_attr(arm_fpu_dsp, allow(dead_code, reason = "the assembly stands in for it"))]
 #[inline(always)]
 fn pair(low: u32, high: u32) -> u32 {
     (low & 0xffff) | (high << 16)
 }
 
 /// Sums and multipliers of a block to activations.
-#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[cfg_attr(arm_fpu_dsp, allow(dead_code, reason = "the assembly stands in for it"))]
 #[inline(always)]
 pub(super) fn finish_i16<const RELU: bool>(
     sums: [i32; GEMM_ROWS],
@@ -98,7 +98,7 @@ pub(super) fn finish_i16<const RELU: bool>(
 }
 
 /// Sums and scales of a block to numbers.
-#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[cfg_attr(arm_fpu_dsp, allow(dead_code, reason = "the assembly stands in for it"))]
 #[inline(always)]
 pub(super) fn finish_f32(sums: [i32; GEMM_ROWS], scales: [u32; GEMM_ROWS]) -> [f32; GEMM_ROWS] {
     let mut out = [0.0; GEMM_ROWS];
@@ -109,7 +109,7 @@ pub(super) fn finish_f32(sums: [i32; GEMM_ROWS], scales: [u32; GEMM_ROWS]) -> [f
 }
 
 /// What `arm.rs` does, for every other processor.
-#[cfg_attr(armv7em_fpu, allow(dead_code, reason = "the assembly stands in for it"))]
+#[cfg_attr(arm_fpu_dsp, allow(dead_code, reason = "the assembly stands in for it"))]
 pub(super) mod portable {
     use super::{GEMM_ROWS, INPUT_STEP, block_words, finish_f32, finish_i16, halves, pair};
     use crate::math;

@@ -36,5 +36,27 @@ const AN386: Fpga = Fpga {
 /// Cortex-M7 (Arm DAI 0500).
 const AN500: Fpga = Fpga { name: "qemu-an500", psram: 0x6000_0000, ..AN386 };
 
+/// Cortex-M33 (Arm DAI 0505; timers of the IoT Kit, Arm ECM 0601256). All secure: the secure aliases, interrupts of the FPGA
+/// behind the IoT Kit's 32.
+const AN505: Fpga = Fpga {
+    name: "qemu-an505",
+    uart0: 0x5020_0000,
+    timer0: 0x5000_0000,
+    timer1: 0x5000_1000,
+    psram: 0x8000_0000,
+    ticks_per_us: 20,
+    uart0_rx_irq: 32,
+    uart0_tx_irq: 33,
+    timer0_irq: 3,
+    timer1_irq: 4,
+    irqs: 124,
+};
+
 /// The one that is built.
-pub(super) const FPGA: Fpga = if cfg!(feature = "qemu-an500") { AN500 } else { AN386 };
+pub(super) const FPGA: Fpga = if cfg!(feature = "qemu-an505") {
+    AN505
+} else if cfg!(feature = "qemu-an500") {
+    AN500
+} else {
+    AN386
+};

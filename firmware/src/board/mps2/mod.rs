@@ -1,7 +1,7 @@
-//! Arm MPS2 FPGA boards as QEMU has them: AN386 (Cortex-M4F) and AN500 (Cortex-M7).
+//! Arm MPS2 FPGA boards as QEMU has them: AN386 (Cortex-M4F), AN500 (Cortex-M7) and AN505 (Cortex-M33).
 //!
 //! CMSDK UART0 and timers (Arm DDI 0479). The image slots lie in PSRAM, which QEMU can back with a
-//! file. What differs between the two is in `fpga.rs`.
+//! file. What differs between them is in `fpga.rs`.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
 use super::{Acknowledge, Board, ControlTimer, Parts};

@@ -1,0 +1,7 @@
+/// Name and promise of every campaign of `tests/`; `xtask` includes this file for `campaign --list`.
+pub(crate) const NAMES: &[(&str, &str)] = &[
+    ("flips", "no frame with one or two flipped bits, and no payload of the wrong length, is believed"),
+    ("decoder", "random bytes are no message and never a panic"),
+    ("resync", "after any corruption the second good frame decodes"),
+    ("replay", "replayed, reordered and duplicated commands never act twice"),
+];
