@@ -5,7 +5,7 @@ mod common;
 use common::servo::*;
 use common::*;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use tendon::hil::run_task;
 use tendon::link::ControllerKind;
@@ -216,4 +216,43 @@ fn a_controller_is_examined_before_and_after_it_has_seen_a_robot() {
         assert!(!seen.good && seen.failed() == ["image"], "{kind:?}: {}", seen.text);
         std::fs::remove_dir_all(folder).unwrap();
     }
+}
+
+#[test]
+fn a_person_s_hands_find_the_joint_that_is_mounted_the_other_way() {
+    let robot =
+        Robot::start_with(BusKind::Dynamixel, &Simulated { reversed: Some(2), ..Simulated::default() });
+    let path = robot.folder().join("calibration.toml");
+    std::fs::write(&path, robot.calibration().to_toml()).unwrap();
+    let json = robot.folder().join("findings.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tendon"));
+    command.args(["doctor", "--interactive", "--port", robot.port(), "--policy"]).arg(robot.image());
+    command.arg("--calibration").arg(path).arg("--json").arg(&json);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    for joint in 0..6 {
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"stop): ") {
+            let mut byte = [0];
+            screen.read_exact(&mut byte).unwrap();
+            shown.push(byte[0]);
+        }
+        robot.change(move |bus| {
+            let [position, ..] = bus.robot.joint(joint);
+            bus.robot.place(joint, position + 0.35);
+        });
+        keys.write_all(b"\n").unwrap();
+    }
+    let mut rest = String::new();
+    screen.read_to_string(&mut rest).unwrap();
+    assert!(!child.wait().unwrap().success(), "{rest}");
+    let rows: Vec<Value> = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let by_hand: Vec<&str> = rows
+        .iter()
+        .filter(|row| row["check"].as_str().unwrap().ends_with("by hand"))
+        .map(|row| row["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(by_hand, ["OK", "OK", "FAIL", "OK", "OK", "OK"], "{rest}");
+    assert!(rest.contains("turn this joint's sign"), "{rest}");
+    assert!(!robot.had_torque());
 }

@@ -11,6 +11,7 @@ use tendon_drivers::feetech::{self, FeetechBus};
 use tendon_drivers::pwm::{Pulse, PwmJoint, PwmJoints};
 use tendon_drivers::{Calibration, JointBus, JointCommand, Timing};
 
+#[link(name = "c")]
 unsafe extern "C" {
     fn read(fd: c_int, buffer: *mut c_void, count: usize) -> isize;
     fn write(fd: c_int, buffer: *const c_void, count: usize) -> isize;

@@ -222,13 +222,7 @@ enum HandError {
     #[error("terminal: {0}")]
     Terminal(#[from] std::io::Error),
     #[error("bus: {0}")]
-    Bus(BusError),
-}
-
-impl From<BusError> for HandError {
-    fn from(error: BusError) -> Self {
-        Self::Bus(error)
-    }
+    Bus(#[from] BusError),
 }
 
 fn read_policy(path: &Path) -> Result<Policy> {

@@ -109,7 +109,11 @@ fn servos(found: &[Found], file: &CalibrationFile) -> Vec<Finding> {
     } else {
         Finding::fail(
             check,
-            format!("missing {}; heard {}", missing.join(", "), if all.is_empty() { "nobody" } else { &all }),
+            format!(
+                "missing {}; heard {}",
+                missing.join(", "),
+                if all.is_empty() { "nobody" } else { all.as_str() }
+            ),
             "power, cable behind the last one heard, id, baud rate; one id twice silences both",
         )
     }];

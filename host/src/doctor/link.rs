@@ -106,7 +106,7 @@ fn image(identity: &Identity, policy: Option<(&ContractSpec, u64, u32)>) -> Vec<
 fn health(telemetry: &Telemetry) -> Vec<Finding> {
     let state = State::from_code(telemetry.state);
     let cause = Cause::from_code(telemetry.cause).unwrap_or_default();
-    let now = format!("{state:?} ({cause:?})").replace("Some(", "").replace(") (", " (");
+    let now = state.map_or("unknown".to_owned(), |state| format!("{state:?}, cause {cause:?}"));
     let state = match state {
         Some(State::Idle) => Finding::ok("state", now),
         Some(State::Fault) => Finding::warn(

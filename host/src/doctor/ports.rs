@@ -45,7 +45,7 @@ pub fn examine_ports(dev: &Path, sys: &Path, wanted: Option<&str>) -> Vec<Findin
 fn permission(path: &str, is_wanted: bool) -> Finding {
     let check = format!("port {path}");
     // Only the port that is to be used can fail.
-    let bad = if is_wanted { Finding::fail } else { Finding::warn };
+    let bad: fn(String, String, String) -> Finding = if is_wanted { Finding::fail } else { Finding::warn };
     match access(path, Access::READ_OK | Access::WRITE_OK) {
         Ok(()) => Finding::ok(check, "may be read and written"),
         Err(rustix::io::Errno::ACCESS) => bad(

@@ -1,9 +1,10 @@
 //! A simulated robot of bus servos that the test holds, and `tendon run` or `tendon doctor` against it.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tendon::robot::{
     BusKind, CalibrationFile, Priority, Simulated, SimulatedRobot, calibration_for, real_time_priority,
@@ -61,8 +62,12 @@ struct Seen {
     stopped: bool,
 }
 
-/// One robot at a time: they share two cores.
-static ONE: Mutex<()> = Mutex::new(());
+/// One robot at a time, whatever runs the tests: they share few cores.
+fn alone() -> File {
+    let lock = File::create(std::env::temp_dir().join("tendon-servo-tests.lock")).unwrap();
+    lock.lock().unwrap();
+    lock
+}
 
 type Order = Box<dyn FnOnce(&mut Bus) + Send>;
 
@@ -73,7 +78,7 @@ pub struct Robot {
     seen: Arc<Mutex<Seen>>,
     orders: Sender<Option<Order>>,
     served: Receiver<()>,
-    _one: MutexGuard<'static, ()>,
+    _one: File,
 }
 
 impl Robot {
@@ -82,7 +87,7 @@ impl Robot {
     }
 
     pub fn start_with(kind: BusKind, how: &Simulated) -> Self {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = alone();
         let (image, contract, _) = arm();
         let mut robot = SimulatedRobot::new(simulated_bus(&contract, kind, how)).unwrap();
         let port = robot.port().to_owned();
