@@ -69,12 +69,12 @@ fn bin(ns: u64) -> usize {
 }
 
 fn start_ns(bin: usize) -> u64 {
-    let (octave, quarter) = (bin / PER_OCTAVE, bin % PER_OCTAVE);
-    if octave < 2 {
-        0
-    } else {
-        (PER_OCTAVE + quarter).checked_shl(octave as u32 - 2).unwrap_or(usize::MAX) as u64
+    // Below the second octave there is one bin, which begins at 0.
+    if bin <= 2 * PER_OCTAVE {
+        return 0;
     }
+    let (octave, quarter) = (bin / PER_OCTAVE, bin % PER_OCTAVE);
+    (PER_OCTAVE + quarter).checked_shl(octave as u32 - 2).unwrap_or(usize::MAX) as u64
 }
 
 #[cfg(test)]
