@@ -7,14 +7,12 @@ use crate::metadata::{self, ForeignMetadata};
 use serde::Deserialize;
 use tendon_runtime::Contract;
 use tendon_runtime::spec::{
-    ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, METADATA_KEY, Mode, QuaternionOrder,
-    TermSpec,
+    ActionSpec, ContractSpec, FallbackSpec, InputSpec, JointSpec, METADATA_KEY, Mode, MonitorsSpec,
+    ProfileSpec, QuaternionOrder, TermSpec, UNLIMITED,
 };
 
 /// Largest contract, as TOML or JSON.
 pub const MAX_CONTRACT: usize = 1 << 20;
-/// Stands for "no limit", as in the contract's own defaults.
-const UNLIMITED: f32 = 1e6;
 
 /// Which contract an image gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +117,10 @@ struct PartialContract {
     action_defaults: PartialAction,
     actions: Vec<PartialAction>,
     fallback: FallbackSpec,
+    power_budget: Option<f32>,
+    profiles: Vec<ProfileSpec>,
+    default_profile: Option<String>,
+    monitors: MonitorsSpec,
     error_budget: Option<f32>,
 }
 
@@ -131,6 +133,8 @@ struct PartialJoint {
     position_limits: Option<[f32; 2]>,
     velocity_limit: Option<f32>,
     acceleration_limit: Option<f32>,
+    jerk_limit: Option<f32>,
+    braking_deceleration: Option<f32>,
     torque_limit: Option<f32>,
     position_rate_limit: Option<f32>,
     torque_rate_limit: Option<f32>,
@@ -223,6 +227,10 @@ impl PartialContract {
             observations,
             actions,
             fallback: self.fallback,
+            power_budget: self.power_budget,
+            profiles: self.profiles,
+            default_profile: self.default_profile,
+            monitors: self.monitors,
             error_budget: self.error_budget,
         })
     }
@@ -267,6 +275,8 @@ impl PartialContract {
                     .acceleration_limit
                     .or(defaults.acceleration_limit)
                     .unwrap_or(UNLIMITED),
+                jerk_limit: joint.jerk_limit.or(defaults.jerk_limit),
+                braking_deceleration: joint.braking_deceleration.or(defaults.braking_deceleration),
                 torque_limit,
                 position_rate_limit: joint
                     .position_rate_limit

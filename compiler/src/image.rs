@@ -73,6 +73,7 @@ pub(crate) fn write(
     mut network: Emitted,
     contract: Option<&CompiledContract>,
     manifest: &Manifest,
+    abstention: &[u8],
     seal: &Seal,
 ) -> Result<AlignedBytes, CompileError> {
     network.plan.history_len = contract.map_or(0, |contract| contract.view().header.history_len);
@@ -85,13 +86,14 @@ pub(crate) fn write(
     let contract_bytes = contract.map_or(Vec::new(), CompiledContract::bytes);
     let manifest_bytes =
         serde_json::to_vec(manifest).map_err(|error| CompileError::Image(error.to_string()))?;
-    let sections: [(Section, &[u8]); 6] = [
+    let sections: [(Section, &[u8]); 7] = [
         (Section::Contract, &contract_bytes),
         (Section::Operators, bytemuck::cast_slice(&network.operators)),
         (Section::Weights, bytemuck::cast_slice(&network.weights)),
         (Section::Plan, bytemuck::bytes_of(&network.plan)),
         (Section::Golden, bytemuck::cast_slice(&golden)),
         (Section::Manifest, &manifest_bytes),
+        (Section::Abstention, abstention),
     ];
     let mut header = Header::zeroed();
     header.magic = MAGIC;

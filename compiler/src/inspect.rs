@@ -3,18 +3,19 @@
 use crate::image::Manifest;
 use std::fmt::Write as _;
 use tendon_runtime::cost::Profile;
-use tendon_runtime::spec::{ContractSpec, NO_CLIP, PerElement, TermSpec};
+use tendon_runtime::spec::{ContractSpec, NO_CLIP, PerElement, TermSpec, UNLIMITED};
 use tendon_runtime::{Image, ImageError, Policy};
-use tendon_wire::image::{Header, Operator, Plan, Section, binary, opcode, section_bytes, unary};
+use tendon_wire::image::{Header, Operator, Plan, Section, binary, monitor, opcode, section_bytes, unary};
 
 /// Names of the sections, in their order.
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("contract", Section::Contract),
     ("operators", Section::Operators),
     ("weights", Section::Weights),
     ("plan", Section::Plan),
     ("golden vectors", Section::Golden),
     ("manifest", Section::Manifest),
+    ("abstention", Section::Abstention),
     ("signature", Section::Signature),
 ];
 
@@ -112,6 +113,7 @@ fn contract(out: &mut String, spec: &ContractSpec, policy: &Policy<'_>) {
     });
     let names = ["joint", "robot", "default", "position", "velocity", "torque", "kp", "kd", "damp kd"];
     table(out, names, rows);
+    safety(out, spec);
     let rows = spec.actions.iter().map(|action| {
         [
             action.joint.clone(),
@@ -124,6 +126,50 @@ fn contract(out: &mut String, spec: &ContractSpec, policy: &Policy<'_>) {
         ]
     });
     table(out, ["action", "mode", "scale", "offset", "clip", "kp", "kd"], rows);
+}
+
+/// Rates, profiles and monitors.
+fn safety(out: &mut String, spec: &ContractSpec) {
+    let number = |value: f32| if value < UNLIMITED { value.to_string() } else { "-".into() };
+    let rows = spec.joints.iter().map(|joint| {
+        [
+            joint.name.clone(),
+            number(joint.position_rate_limit),
+            number(joint.acceleration_limit),
+            joint.jerk_limit.map_or("-".into(), number),
+            joint.braking_deceleration.map_or_else(|| number(joint.acceleration_limit), number),
+            number(joint.torque_rate_limit),
+        ]
+    });
+    table(out, ["joint", "position rate", "acceleration", "jerk", "braking", "torque rate"], rows);
+    line(out, "power budget", spec.power_budget.map_or("none".into(), |watts| format!("{watts} W")));
+    let chosen = spec.default_profile.as_deref().or(spec.profiles.first().map(|profile| &*profile.name));
+    line(out, "default profile", chosen.unwrap_or("full (the only one)"));
+    let rows = spec.profiles.iter().map(|profile| {
+        let of = |scale: Option<f32>, cap: Option<f32>| match (scale, cap) {
+            (None, None) => "-".into(),
+            (Some(scale), None) => format!("x {scale}"),
+            (None, Some(cap)) => format!("{cap}"),
+            (Some(scale), Some(cap)) => format!("x {scale}, {cap}"),
+        };
+        let (scale, cap) = (&profile.scale, &profile.cap);
+        [
+            profile.name.clone(),
+            of(scale.velocity, cap.velocity),
+            of(scale.acceleration, cap.acceleration),
+            of(scale.jerk, cap.jerk),
+            of(scale.torque, cap.torque),
+            of(scale.torque_rate, cap.torque_rate),
+            of(scale.power, cap.power),
+        ]
+    });
+    table(out, ["profile", "velocity", "acceleration", "jerk", "torque", "torque rate", "power"], rows);
+    let m = &spec.monitors;
+    let actions = [m.age, m.off, m.stuck, m.noise, m.jump, m.response].map(|spec| (spec.action, spec.needed));
+    let rows = monitor::NAMES.iter().zip(actions).map(|(name, (action, needed))| {
+        [(*name).into(), format!("{action:?}"), format!("{needed} of 16 ticks")]
+    });
+    table(out, ["monitor", "action", "after"], rows);
 }
 
 fn elements(values: &PerElement) -> String {
@@ -223,6 +269,26 @@ fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, s
         None => line(out, "stack", "not measured: run the image on a target"),
     }
     line(out, "golden vectors", plan.golden_count);
+    match policy.abstention {
+        None => line(out, "abstention", "never: compile with --abstain RUN"),
+        Some(abstention) => {
+            let h = abstention.header;
+            let kept = if h.residual > 0.0 { "of its principal directions" } else { "whole covariance" };
+            line(
+                out,
+                "abstention",
+                format_args!(
+                    "from scores above {:.3} in {} of {} ticks; false-alarm rate {} per tick, calibrated on {} windows",
+                    h.threshold, h.needed, h.window, h.false_alarm, h.calibrated
+                ),
+            );
+            line(
+                out,
+                "  statistics",
+                format_args!("{} observations of {} elements, {} {kept}", h.fitted, h.n, h.rank),
+            );
+        }
+    }
 }
 
 /// Columns as wide as their widest cell.

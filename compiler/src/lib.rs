@@ -7,6 +7,7 @@
 //! [`inspect`] prints what is in an image. No input makes this library panic.
 #![forbid(unsafe_code)]
 
+mod abstain;
 mod budget;
 mod contract_source;
 mod emit;
@@ -27,6 +28,7 @@ mod reference;
 pub mod sample;
 pub mod trace;
 
+pub use abstain::{Abstain, AbstentionReport};
 pub use contract_source::{ContractChoice, MAX_CONTRACT, contract_of};
 pub use error::{CompileError, ContractSourceError, ImportError};
 pub use image::{Manifest, ManifestError};
@@ -54,6 +56,8 @@ pub struct Options<'a> {
     /// Recorded observations `[n_inputs]`, in order: dense layers get 8-bit weights and 16-bit activations
     /// (8w16a) with the ranges seen there.
     pub quantize: Option<&'a [Vec<f32>]>,
+    /// Recorded runs: the controller abstains from observations unlike theirs.
+    pub abstain: Option<Abstain<'a>>,
 }
 
 impl Default for Options<'_> {
@@ -65,6 +69,7 @@ impl Default for Options<'_> {
             seed: 1,
             states: None,
             quantize: None,
+            abstain: None,
         }
     }
 }
@@ -80,6 +85,8 @@ pub struct Compiled {
     pub outputs: Vec<Port>,
     /// How far the quantized network is from the `f32` one.
     pub quantization: Option<Quantization>,
+    /// How the abstention threshold was found.
+    pub abstention: Option<AbstentionReport>,
     /// Elements of the arena that no plan could do without, and that this one needs.
     pub arena: ArenaUse,
 }
@@ -143,7 +150,11 @@ pub fn compile(onnx: &[u8], options: &Options<'_>) -> Result<Compiled, CompileEr
         golden_vectors: options.golden_vectors,
         seed: options.seed,
     };
-    let image = image::write(network, compiled_contract.as_ref(), &manifest, &seal)?;
+    let n_inputs = network.plan.n_inputs as usize;
+    let abstention = options.abstain.map(|abstain| abstain::calibrate(&abstain, n_inputs, contract.as_ref()));
+    let (section, abstention) = abstention.transpose()?.unzip();
+    let section = section.unwrap_or_default();
+    let image = image::write(network, compiled_contract.as_ref(), &manifest, &section, &seal)?;
     let arena = ArenaUse { lower_bound: memory.lower_bound, planned: memory.arena_len };
-    Ok(Compiled { image, contract, quantization, outputs, arena })
+    Ok(Compiled { image, contract, quantization, abstention, outputs, arena })
 }

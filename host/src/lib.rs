@@ -5,6 +5,7 @@ pub mod cli;
 pub mod demo;
 pub mod doctor;
 pub mod export;
+pub mod faults;
 pub mod hil;
 pub mod learner;
 pub mod link;

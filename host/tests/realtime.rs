@@ -134,8 +134,14 @@ fn the_run_ends_when_its_supervisor_is_silent() {
     let robot = Robot::start(BusKind::Dynamixel);
     let (image, contract, hash) = arm();
     let mut bus = open_bus(robot.port(), robot.calibration(), MonotonicClock).unwrap();
-    let settings =
-        Settings { rate_hz: None, seconds: None, command: vec![], priority: None, without_priority: true };
+    let settings = Settings {
+        rate_hz: None,
+        seconds: None,
+        command: vec![],
+        profile: None,
+        priority: None,
+        without_priority: true,
+    };
     let live = Live::default();
     live.alive_ns.store(MonotonicClock.now_ns(), Relaxed);
     let summary = run(&image, &contract, hash, &mut *bus, &settings, &live).unwrap();
@@ -156,6 +162,17 @@ fn the_bus_may_run_faster_than_the_policy_but_only_at_a_multiple_that_the_wire_c
     let out = robot.run_with(&slow, &["--rate", "100"]).wait();
     assert!(!out.good && out.text.contains("raise the baud rate or lower --rate to"), "{out:?}");
     assert!(!robot.had_torque() || !robot.any_torque());
+}
+
+#[test]
+fn a_profile_tightens_what_the_servos_are_told() {
+    let robot = Robot::start(BusKind::Dynamixel);
+    let out = robot.run(&["--seconds", "1", "--profile", "bench", "--command", "1.5,0,0,0,0,0.2"]).wait();
+    assert!(out.good, "{out:?}");
+    // 40% of 1.2 N m.
+    assert!(robot.most_torque() < 0.52, "{} N m", robot.most_torque());
+    let out = robot.run(&["--profile", "loose"]).wait();
+    assert!(!out.good && out.text.contains("the contract has bench, full"), "{out:?}");
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! The contract: what the policy observes, what its actions mean, and what limits hold.
 
-use tendon_wire::image::{ActionRecord, ContractHeader, JointRecord, TERM_VALUES, TermRecord, mode, signal};
+use tendon_wire::image::{
+    ActionRecord, ContractHeader, JointRecord, MonitorRecord, ProfileRecord, SensorRecord, TERM_VALUES,
+    TermRecord, mode, monitor, monitor_action, signal,
+};
 use tendon_wire::message::{MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS};
+
+/// Profiles of a contract.
+pub const MAX_PROFILES: usize = 16;
 
 /// A checked view of the contract section. Joints are in the policy's order.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +20,10 @@ pub struct Contract<'a> {
     pub terms: &'a [TermRecord],
     /// `[n_actions]`
     pub actions: &'a [ActionRecord],
+    /// In the contract's order; empty: the joints' limits alone.
+    pub profiles: &'a [ProfileRecord],
+    /// `[n_sensors]`
+    pub sensors: &'a [SensorRecord],
     /// Scales, offsets and clips of the terms.
     pub values: &'a [f32],
 }
@@ -49,13 +59,19 @@ impl<'a> Contract<'a> {
         let (joints, rest) =
             rest.split_at_checked(usize::from(header.n_joints) * size_of::<JointRecord>())?;
         let (terms, rest) = rest.split_at_checked(usize::from(header.n_terms) * size_of::<TermRecord>())?;
-        let (actions, values) =
+        let (actions, rest) =
             rest.split_at_checked(usize::from(header.n_actions) * size_of::<ActionRecord>())?;
+        let (profiles, rest) =
+            rest.split_at_checked(usize::from(header.n_profiles) * size_of::<ProfileRecord>())?;
+        let (sensors, values) =
+            rest.split_at_checked(usize::from(header.n_sensors) * size_of::<SensorRecord>())?;
         let contract = Self {
             header,
             joints: bytemuck::try_cast_slice(joints).ok()?,
             terms: bytemuck::try_cast_slice(terms).ok()?,
             actions: bytemuck::try_cast_slice(actions).ok()?,
+            profiles: bytemuck::try_cast_slice(profiles).ok()?,
+            sensors: bytemuck::try_cast_slice(sensors).ok()?,
             values: bytemuck::try_cast_slice(values).ok()?,
         };
         (contract.values.len() == header.n_values as usize).then_some(contract)
@@ -74,6 +90,20 @@ impl<'a> Contract<'a> {
         check_terms(self)?;
         for (row, action) in self.actions.iter().enumerate() {
             check_action(self, row, action)?;
+        }
+        for (row, profile) in self.profiles.iter().enumerate() {
+            check_profile(row, profile)?;
+        }
+        check_monitors(&self.header.monitors)?;
+        for (row, sensor) in self.sensors.iter().enumerate() {
+            for (field, value) in [("sensor jump", sensor.jump), ("sensor noise", sensor.noise)] {
+                if !(value.is_finite() && value > 0.0) {
+                    return fail(field, row, value, "finite and positive");
+                }
+            }
+            if !(sensor.low.is_finite() && sensor.high.is_finite() && sensor.low < sensor.high) {
+                return fail("sensor range", row, sensor.low, "finite and ordered");
+            }
         }
         Ok(())
     }
@@ -114,6 +144,8 @@ fn check_header(contract: &Contract<'_>) -> Result<(), ContractError> {
         ("n_joints", usize::from(h.n_joints), contract.joints.len()),
         ("n_terms", usize::from(h.n_terms), contract.terms.len()),
         ("n_actions", usize::from(h.n_actions), contract.actions.len()),
+        ("n_profiles", usize::from(h.n_profiles), contract.profiles.len()),
+        ("n_sensors", usize::from(h.n_sensors), contract.sensors.len()),
         ("n_values", h.n_values as usize, contract.values.len()),
     ];
     for (field, count, length) in lengths {
@@ -131,6 +163,8 @@ fn check_header(contract: &Contract<'_>) -> Result<(), ContractError> {
         ("n_commands", usize::from(h.n_commands), 0, MAX_COMMANDS),
         ("n_preferences", usize::from(h.n_preferences), 0, MAX_PREFERENCES),
         ("n_sensors", usize::from(h.n_sensors), 0, MAX_SENSORS),
+        ("n_profiles", usize::from(h.n_profiles), 0, MAX_PROFILES),
+        ("default_profile", usize::from(h.default_profile), 0, usize::from(h.n_profiles).saturating_sub(1)),
         ("n_observation", h.n_observation as usize, 1, MAX_OBSERVATION),
     ];
     for (field, count, low, high) in counts {
@@ -138,7 +172,12 @@ fn check_header(contract: &Contract<'_>) -> Result<(), ContractError> {
             return fail(field, 0, count as f32, "a count within the limits of docs/protocol.md");
         }
     }
-    for (field, value) in [("ready_tolerance", h.ready_tolerance), ("ready_velocity", h.ready_velocity)] {
+    let positive = [
+        ("ready_tolerance", h.ready_tolerance),
+        ("ready_velocity", h.ready_velocity),
+        ("power_budget", h.power_budget),
+    ];
+    for (field, value) in positive {
         if !(value.is_finite() && value > 0.0) {
             return fail(field, 0, value, "finite and positive");
         }
@@ -156,6 +195,8 @@ fn check_joint(contract: &Contract<'_>, row: usize, joint: &JointRecord) -> Resu
         ("acceleration_limit", joint.acceleration_limit),
         ("position_rate_limit", joint.position_rate_limit),
         ("torque_rate_limit", joint.torque_rate_limit),
+        ("jerk_limit", joint.jerk_limit),
+        ("braking_deceleration", joint.braking_deceleration),
     ];
     for (field, value) in positive {
         if !(value.is_finite() && value > 0.0) {
@@ -254,6 +295,64 @@ fn check_action(contract: &Contract<'_>, row: usize, action: &ActionRecord) -> R
     }
     if !(action.low.is_finite() && action.high.is_finite() && action.low < action.high) {
         return fail("action clip", row, action.low, "finite and ordered");
+    }
+    Ok(())
+}
+
+fn check_profile(row: usize, profile: &ProfileRecord) -> Result<(), ContractError> {
+    for value in profile.scale {
+        if !(value > 0.0 && value <= 1.0) {
+            return fail("profile scale", row, value, "above 0 and at most 1");
+        }
+    }
+    for value in profile.cap {
+        if !(value.is_finite() && value > 0.0) {
+            return fail("profile cap", row, value, "finite and positive");
+        }
+    }
+    if name_of(profile).is_empty() {
+        return fail("profile name", row, 0.0, "UTF-8 of 1 to 16 bytes");
+    }
+    Ok(())
+}
+
+/// Name of a profile; empty when it is no UTF-8.
+#[must_use]
+pub(crate) fn name_of(profile: &ProfileRecord) -> &str {
+    let name = profile.name.split(|&b| b == 0).next().unwrap_or(&[]);
+    core::str::from_utf8(name).unwrap_or("")
+}
+
+fn check_monitors(m: &MonitorRecord) -> Result<(), ContractError> {
+    for (row, (&action, &needed)) in m.actions.iter().zip(&m.needed).take(monitor::COUNT).enumerate() {
+        if action > monitor_action::FALL_BACK {
+            return fail("monitor action", row, action.into(), "off 0, count 1 or fall back 2");
+        }
+        if !(1..=16).contains(&needed) {
+            return fail("monitor needed", row, needed.into(), "1 to 16 ticks");
+        }
+    }
+    let thresholds = [
+        ("position_jump", m.position_jump),
+        ("velocity_jump", m.velocity_jump),
+        ("joint_noise", m.joint_noise),
+        ("stuck_path", m.stuck_path),
+        ("turn_limit", m.turn_limit),
+        ("gyro_jump", m.gyro_jump),
+        ("linear_jump", m.linear_jump),
+        ("turn_noise", m.turn_noise),
+        ("linear_noise", m.linear_noise),
+        ("stuck_turn", m.stuck_turn),
+        ("response_swing", m.response_swing),
+        ("response_path", m.response_path),
+        ("overspeed", m.overspeed),
+        ("age_ticks", m.age_ticks.into()),
+        ("stuck_ticks", m.stuck_ticks.into()),
+    ];
+    for (field, value) in thresholds {
+        if !(value.is_finite() && value > 0.0) {
+            return fail(field, 0, value, "finite and positive");
+        }
     }
     Ok(())
 }

@@ -7,10 +7,15 @@
 //!                      '--arm-- Fault <-'  (latched; arming again needs a healthy dwell)
 //! ```
 
+use crate::abstention::Window;
+use crate::monitor::Monitors;
+use crate::start::Start;
 use crate::{
-    Contract, Envelope, JointCommand, ObservationBuilder, Policy, check_state, envelope, map_action,
+    Contract, Envelope, JointCommand, ObservationBuilder, Policy, Profile, check_state, envelope, map_action,
 };
+use tendon_wire::image::{monitor, monitor_action};
 use tendon_wire::message::{Floats, MAX_JOINTS, RawState};
+use tendon_wire::mutation::{Check, removed};
 
 /// Controller states; the number is the `state` of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +36,14 @@ pub enum State {
     Damping = 5,
     /// No torque, latched.
     Fault = 6,
+}
+
+impl State {
+    /// The actuators are told something.
+    #[must_use]
+    pub fn has_torque(self) -> bool {
+        matches!(self, Self::Ready | Self::Running | Self::Damping)
+    }
 }
 
 /// Why the controller left Running or Ready; the number is the `cause` of messages.
@@ -54,6 +67,35 @@ pub enum Cause {
     Overrun = 6,
     /// The image and the memory do not fit together.
     Internal = 7,
+    /// The sensors' clock stands still.
+    SensorAge = 16,
+    /// A sensor channel is off.
+    SensorOff = 17,
+    /// A sensor channel is stuck.
+    SensorStuck = 18,
+    /// Sensors of one motion disagree.
+    SensorNoise = 19,
+    /// A sensor channel jumped.
+    SensorJump = 20,
+    /// A joint does not follow its commands.
+    Response = 21,
+    /// The observation is unlike the recorded ones.
+    Abstention = 22,
+}
+
+impl Cause {
+    /// For alarms of a monitor ([`monitor`]).
+    fn of_monitor(place: usize) -> Self {
+        match place {
+            monitor::AGE => Self::SensorAge,
+            monitor::OFF => Self::SensorOff,
+            monitor::STUCK => Self::SensorStuck,
+            monitor::NOISE => Self::SensorNoise,
+            monitor::JUMP => Self::SensorJump,
+            monitor::RESPONSE => Self::Response,
+            _ => Self::Abstention,
+        }
+    }
 }
 
 /// Why a command was refused; the number is the `code` of `Reply`.
@@ -88,6 +130,10 @@ pub enum Refusal {
     Slow = 13,
     /// The session is not the one of the last `Hello`: a replay, or another host took over.
     Session = 14,
+    /// The contract has no such profile; detail: how many it has.
+    Profile = 30,
+    /// Torque is on, and the profile would loosen a limit; detail: the profile in force.
+    Looser = 31,
 }
 
 /// Memory of one controller, sized by the caller.
@@ -123,8 +169,15 @@ pub struct Applied {
 pub struct Controller {
     state: State,
     cause: Cause,
+    last_fault: Cause,
     fallbacks: u32,
+    host_losses: u32,
     rejected_states: u32,
+    start: Start,
+    monitors: Monitors,
+    window: Window,
+    /// Windowed abstention score over its threshold.
+    abstention: f32,
     builder: ObservationBuilder,
     envelope: Envelope,
     last_action: Floats<MAX_JOINTS>,
@@ -166,13 +219,94 @@ impl Controller {
         self.rejected_states
     }
 
+    /// Cause of the last fault since boot; arming does not clear it.
+    #[must_use]
+    pub fn last_fault(&self) -> Cause {
+        self.last_fault
+    }
+
+    /// Times the host fell silent since boot.
+    #[must_use]
+    pub fn host_losses(&self) -> u32 {
+        self.host_losses
+    }
+
+    /// Alarms and their counters.
+    #[must_use]
+    pub fn monitors(&self) -> &Monitors {
+        &self.monitors
+    }
+
+    /// Windowed abstention score of the last observation over its threshold; 0 without an abstention section.
+    #[must_use]
+    pub fn abstention(&self) -> f32 {
+        self.abstention
+    }
+
+    /// Motoring power of the last commands at the measured velocities, W.
+    #[must_use]
+    pub fn power(&self) -> f32 {
+        if self.state.has_torque() { self.envelope.power() } else { 0.0 }
+    }
+
+    /// Profile that the limits come from.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        self.envelope.profile()
+    }
+
     /// Boot ended and the active image (if any) passed its golden vectors. Also called when another
-    /// image with the same contract takes over: then the state goes on.
-    pub fn image_changed(&mut self, same_contract: bool) {
+    /// image takes over. With the same contract the state goes on; with another it starts anew in Idle, except
+    /// that a latched fault stays.
+    pub fn image_changed(&mut self, same_contract: bool, contract: Option<&Contract<'_>>) {
         if !same_contract || matches!(self.state, State::Boot | State::SelfTest) {
-            let (fallbacks, rejected_states) = (self.fallbacks, self.rejected_states);
-            *self = Self { state: State::Idle, fallbacks, rejected_states, ..Self::default() };
+            self.start_anew();
+            let index = contract.map_or(0, |contract| contract.header.default_profile);
+            let profile = contract.and_then(|contract| Profile::of(contract, index as u8));
+            self.envelope.set_profile(profile.unwrap_or_default());
         }
+    }
+
+    /// Another clock drives the ticks from now on: what was measured on the old one is forgotten. A latched fault and
+    /// the profile stay.
+    pub fn clock_changed(&mut self) {
+        let profile = *self.profile();
+        self.start_anew();
+        self.envelope.set_profile(profile);
+    }
+
+    fn start_anew(&mut self) {
+        // The time of a fault means nothing on another clock; health has to begin after this anyway.
+        let (state, cause) = match self.state {
+            State::Fault => (State::Fault, self.cause),
+            _ => (State::Idle, Cause::None),
+        };
+        self.monitors.reset();
+        *self = Self {
+            state,
+            cause,
+            last_fault: self.last_fault,
+            fallbacks: self.fallbacks,
+            host_losses: self.host_losses,
+            rejected_states: self.rejected_states,
+            monitors: self.monitors.clone(),
+            ..Self::default()
+        };
+    }
+
+    /// Chooses profile `index`. With torque on it is taken only when it loosens no limit.
+    ///
+    /// # Errors
+    /// No contract, no such profile, or a looser one with torque on; with the detail for `Reply`.
+    pub fn set_profile(&mut self, contract: Option<&Contract<'_>>, index: u8) -> Result<(), (Refusal, u32)> {
+        let contract = contract.ok_or((Refusal::NoContract, 0))?;
+        let count = contract.profiles.len().max(1) as u32;
+        let profile = Profile::of(contract, index).ok_or((Refusal::Profile, count))?;
+        if self.state.has_torque() && profile.loosens(self.profile(), contract) {
+            return Err((Refusal::Looser, self.profile().index().into()));
+        }
+        self.envelope.set_profile(profile);
+        Ok(())
     }
 
     /// Golden vectors are about to run.
@@ -210,6 +344,7 @@ impl Controller {
         self.dwell(contract, self.healthy_since_us.map(|since| since.max(latched_us)), now_us)?;
         self.enter(State::Ready, Cause::None, now_us);
         self.envelope.reset(&self.position);
+        self.start = Start::plan(contract, self.envelope.profile(), &self.position);
         for (held, &q) in self.held.iter_mut().zip(&self.position) {
             *held = JointCommand { position: q, ..JointCommand::default() };
         }
@@ -226,6 +361,9 @@ impl Controller {
         }
         let contract = contract.ok_or((Refusal::NoContract, 0))?;
         self.dwell(contract, Some(self.entered_us), now_us)?;
+        if self.start.left_us() > 0 {
+            return Err((Refusal::Dwell, self.start.left_us()));
+        }
         for (index, (joint, q)) in contract.joints.iter().zip(&self.position).enumerate() {
             let off = q - joint.default_position;
             let active = joint.kp > 0.0;
@@ -236,6 +374,7 @@ impl Controller {
         }
         self.enter(State::Running, Cause::None, now_us);
         self.builder.reset();
+        self.window.reset();
         self.forget = true;
         self.last_action.clear();
         let _ = self.last_action.resize(contract.actions.len(), 0.0);
@@ -263,6 +402,7 @@ impl Controller {
         memory: &mut Memory<'_>,
     ) -> Applied {
         let Some(contract) = policy.contract.as_ref() else { return self.silent(0) };
+        self.monitors.begin();
         if let Some(state) = fresh {
             self.take(contract, state, now_us);
         }
@@ -270,7 +410,7 @@ impl Controller {
         let mut proposed = Floats::new();
         let mut commands = self.held;
         match self.state {
-            State::Ready => self.approach_default_pose(contract, &mut commands),
+            State::Ready => self.start.step(contract, &mut commands),
             // Between raw states the last setpoint stands, up to the age limit.
             State::Running => {
                 if let Some(state) = fresh {
@@ -309,12 +449,16 @@ impl Controller {
         self.healthy_since_us = None;
         if matches!(self.state, State::Ready | State::Running | State::Damping) {
             self.fallbacks = self.fallbacks.wrapping_add(1);
+            self.host_losses = self.host_losses.wrapping_add(1);
             self.enter(State::Fault, Cause::HostSilent, now_us);
         }
     }
 
     fn enter(&mut self, state: State, cause: Cause, now_us: u64) {
         (self.state, self.cause, self.entered_us) = (state, cause, now_us);
+        if state == State::Fault {
+            self.last_fault = cause;
+        }
     }
 
     fn fall_back(&mut self, cause: Cause, now_us: u64) {
@@ -339,6 +483,8 @@ impl Controller {
             self.healthy_since_us = None;
             return;
         }
+        let torque = if self.state.has_torque() { 1.0 } else { 0.0 };
+        self.monitors.observe(contract, state, self.envelope.torques().map(|t| t * torque));
         self.state_at_us = Some(now_us);
         self.healthy_since_us.get_or_insert(now_us);
         self.position.clear();
@@ -361,11 +507,14 @@ impl Controller {
             Cause::HostSilent
         } else if state_age > u64::from(contract.header.state_timeout_us) {
             Cause::StaleState
+        } else if let Some(place) = self.monitors.verdict(contract) {
+            Cause::of_monitor(place)
         } else {
             return;
         };
         self.healthy_since_us = None;
         if matches!(self.state, State::Ready | State::Running) {
+            self.host_losses = self.host_losses.wrapping_add(u32::from(cause == Cause::HostSilent));
             self.fall_back(cause, now_us);
         }
     }
@@ -382,6 +531,9 @@ impl Controller {
         self.builder
             .build(contract, state, &self.last_action, memory.history, observation)
             .map_err(|_| Cause::Internal)?;
+        if self.abstains(policy, contract, observation) {
+            return Err(Cause::Abstention);
+        }
         if core::mem::take(&mut self.forget) {
             policy.network.reset(memory.arena);
         }
@@ -392,18 +544,22 @@ impl Controller {
         Floats::from_slice(output).map_err(|_| Cause::Internal)
     }
 
-    fn approach_default_pose(&self, contract: &Contract<'_>, commands: &mut [JointCommand; MAX_JOINTS]) {
-        let step = contract.header.ready_velocity * contract.period_s();
-        for (command, joint) in commands.iter_mut().zip(contract.joints) {
-            let left = joint.default_position - command.position;
-            *command = JointCommand {
-                position: command.position + crate::math::clip(left, -step, step),
-                kp: joint.kp,
-                kd: joint.kd,
-                torque_limit: joint.torque_limit,
-                ..JointCommand::default()
-            };
+    /// Whether the observation is so unlike the recorded ones that the policy must not act on it.
+    fn abstains(&mut self, policy: &Policy<'_>, contract: &Contract<'_>, observation: &[f32]) -> bool {
+        let [.., action, _] = contract.header.monitors.actions;
+        let Some(abstention) = policy.abstention.filter(|_| action != monitor_action::OFF) else {
+            return false;
+        };
+        if removed(Check::Abstention) {
+            return false;
         }
+        let statistic = self.window.push(abstention.header, abstention.score(observation));
+        self.abstention = statistic / abstention.header.threshold;
+        if statistic > abstention.header.threshold {
+            self.monitors.abstained(contract);
+            return action == monitor_action::FALL_BACK;
+        }
+        false
     }
 
     /// Holds the last setpoint for `hold_us` where the measurements still carry it, then damps, then

@@ -1,6 +1,6 @@
 //! Policy images: bytes parsed once into a type that cannot be wrong.
 
-use crate::{Contract, ContractError, Network, NetworkError};
+use crate::{Abstention, Contract, ContractError, Network, NetworkError};
 use tendon_wire::image::{Header, Layout, LayoutError, Plan, Section, section_bytes};
 use tendon_wire::{FNV1A_START, fnv1a};
 
@@ -20,6 +20,8 @@ pub struct Policy<'a> {
     pub network: Network<'a>,
     /// Golden vectors: input then output, `plan.golden_count` times.
     pub golden: &'a [f32],
+    /// Which observations the network was trained for; `None`: it never abstains.
+    pub abstention: Option<Abstention<'a>>,
 }
 
 /// Why bytes are no policy image.
@@ -67,8 +69,9 @@ impl Image {
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let layout = Layout::parse(bytes).map_err(ImageError::Layout)?;
         let image = Self { header: *layout.header() };
-        let policy =
-            image.policy(bytes).ok_or(ImageError::Section("contract, operators, weights or plan"))?;
+        let policy = image
+            .policy(bytes)
+            .ok_or(ImageError::Section("contract, operators, weights, plan or abstention"))?;
         let plan = policy.network.plan();
         Network::new(policy.network.operators(), policy.network.weights(), plan)
             .map_err(ImageError::Network)?;
@@ -83,6 +86,9 @@ impl Image {
         let hash = if contract_bytes.is_empty() { 0 } else { fnv1a(FNV1A_START, contract_bytes) };
         if hash != image.header.schema_hash {
             return Err(ImageError::Mismatch("schema_hash"));
+        }
+        if let Some(abstention) = policy.abstention {
+            abstention.check(plan.n_inputs).map_err(ImageError::Section)?;
         }
         if let Some(contract) = policy.contract {
             contract.check().map_err(ImageError::Contract)?;
@@ -124,7 +130,12 @@ impl Image {
         let weights = bytemuck::try_cast_slice(section(Section::Weights)).ok()?;
         let plan: &Plan = bytemuck::try_from_bytes(section(Section::Plan)).ok()?;
         let golden = bytemuck::try_cast_slice(section(Section::Golden)).ok()?;
-        Some(Policy { contract, network: Network::assume_checked(operators, weights, plan), golden })
+        let abstention = match section(Section::Abstention) {
+            [] => None,
+            bytes => Some(Abstention::split(bytes)?),
+        };
+        let network = Network::assume_checked(operators, weights, plan);
+        Some(Policy { contract, network, golden, abstention })
     }
 }
 

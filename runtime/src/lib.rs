@@ -11,6 +11,7 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod abstention;
 mod action;
 #[cfg(feature = "spec")]
 mod aligned;
@@ -21,20 +22,29 @@ mod envelope;
 mod functions;
 mod image;
 mod kernels;
+mod limits;
 pub mod math;
+pub mod monitor;
 mod network;
 pub mod node;
 mod observation;
 #[cfg(feature = "spec")]
+pub mod oracle;
+#[cfg(feature = "spec")]
 pub mod spec;
+#[cfg(feature = "spec")]
+mod spec_safety;
+mod start;
 
+pub use abstention::Abstention;
 pub use action::{JointCommand, map_action};
 #[cfg(feature = "spec")]
 pub use aligned::AlignedBytes;
-pub use contract::{Contract, ContractError};
+pub use contract::{Contract, ContractError, MAX_PROFILES};
 pub use controller::{Applied, Cause, Controller, Memory, Refusal, State};
 pub use envelope::Envelope;
 pub use image::{Image, ImageError, Policy};
+pub use limits::{Limits, Profile};
 pub use network::{Network, NetworkError};
 pub use observation::{ObservationBuilder, StateFault, check_state};
 pub use tendon_wire::message::{MAX_JOINTS, RawState};

@@ -8,7 +8,7 @@ use crate::cost::Profile;
 use crate::{Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
 use tendon_wire::frame::{self, Decoder};
-use tendon_wire::image::MAX_IMAGE;
+use tendon_wire::image::{MAX_IMAGE, monitor};
 use tendon_wire::message::{
     Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
     TO_HOST, Telemetry, Text,
@@ -224,7 +224,7 @@ impl<'m> Control<'m> {
     pub fn new(slot: &'m mut [u8], memory: Memory<'m>) -> Self {
         let mut controller = Controller::default();
         controller.begin_self_test();
-        controller.image_changed(false);
+        controller.image_changed(false, None);
         Self {
             slot,
             image: None,
@@ -309,6 +309,8 @@ impl<'m> Control<'m> {
             time_us: now_us,
             state: applied.state as u8,
             cause: applied.cause as u8,
+            profile: self.controller.profile().index(),
+            alarms: self.controller.monitors().alarms(),
             limited: applied.limited,
             tick_us: 0,
             proposed: applied.proposed,
@@ -367,7 +369,7 @@ impl<'m> Control<'m> {
         self.lockstep = lockstep;
         self.last_sequence = None;
         self.fresh = None;
-        self.controller.image_changed(false);
+        self.controller.clock_changed();
         Ok(())
     }
 
@@ -379,9 +381,10 @@ impl<'m> Control<'m> {
         }
         core::mem::swap(&mut self.slot, &mut loader.slot);
         self.image = Some(image);
-        self.controller.image_changed(same);
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        self.controller.image_changed(same, policy.and_then(|policy| policy.contract).as_ref());
         // What the former network remembered means nothing to this one.
-        if let Some(policy) = self.image.as_ref().and_then(|image| image.policy(self.slot)) {
+        if let Some(policy) = policy {
             policy.network.reset(self.memory.arena);
         }
         loader.abort();
@@ -429,8 +432,21 @@ impl<'m> Control<'m> {
             image_crc32c: header.map_or(0, |header| header.crc32c),
             slot_len: self.slot.len().min(u32::MAX as usize) as u32,
             state: self.controller.state() as u8,
+            profile: self.controller.profile().index(),
+            profiles: self.profiles(),
+            profile_name: text(self.controller.profile().name()),
             session: self.session.nonce,
         }
+    }
+
+    fn profiles(&self) -> u8 {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        policy.and_then(|policy| policy.contract).map_or(1, |c| c.profiles.len().max(1) as u8)
+    }
+
+    fn set_profile(&mut self, index: u8) -> Result<(), Refused> {
+        let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
+        self.controller.set_profile(policy.and_then(|p| p.contract).as_ref(), index)
     }
 
     /// Counters and the last observation.
@@ -441,9 +457,25 @@ impl<'m> Control<'m> {
                 policy.contract.map_or(0, |contract| contract.header.n_observation as usize)
             });
         let c = &self.counters;
+        let monitors = self.controller.monitors();
         Telemetry {
             state: self.controller.state() as u8,
             cause: self.controller.cause() as u8,
+            last_fault: self.controller.last_fault() as u8,
+            profile: self.controller.profile().index(),
+            alarms: monitors.alarms(),
+            last_alarm: monitors.last().0,
+            last_channel: monitors.last().1,
+            alarms_age: monitors.count(monitor::AGE),
+            alarms_off: monitors.count(monitor::OFF),
+            alarms_stuck: monitors.count(monitor::STUCK),
+            alarms_noise: monitors.count(monitor::NOISE),
+            alarms_jump: monitors.count(monitor::JUMP),
+            alarms_response: monitors.count(monitor::RESPONSE),
+            alarms_abstention: monitors.count(monitor::ABSTENTION),
+            host_losses: self.controller.host_losses(),
+            abstention: self.controller.abstention(),
+            power_w: self.controller.power(),
             ticks: c.ticks,
             misses: c.misses,
             fallbacks: self.controller.fallbacks(),
@@ -550,6 +582,7 @@ fn dispatch<'m>(
             let now = control.now(now_us);
             control.controller.stop(now)
         }),
+        Message::SetProfile(m) => control.with(|control| control.set_profile(m.profile)),
         Message::Pace(pace) => control.with(|control| control.pace(pace.lockstep)),
         // Refused above.
         Message::Identity(_)
@@ -676,7 +709,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 14] = [
+        const ALL: [Refusal; 16] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -691,6 +724,8 @@ impl Refusal {
             Refusal::Rollback,
             Refusal::Slow,
             Refusal::Session,
+            Refusal::Profile,
+            Refusal::Looser,
         ];
         ALL.into_iter().find(|refusal| *refusal as u8 == code)
     }
@@ -717,7 +752,7 @@ impl Cause {
     /// The cause with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Cause; 8] = [
+        const ALL: [Cause; 15] = [
             Cause::None,
             Cause::Stop,
             Cause::StaleState,
@@ -726,6 +761,13 @@ impl Cause {
             Cause::InvalidAction,
             Cause::Overrun,
             Cause::Internal,
+            Cause::SensorAge,
+            Cause::SensorOff,
+            Cause::SensorStuck,
+            Cause::SensorNoise,
+            Cause::SensorJump,
+            Cause::Response,
+            Cause::Abstention,
         ];
         ALL.into_iter().find(|cause| *cause as u8 == code)
     }

@@ -1,12 +1,20 @@
 //! The contract as people read and write it: JSON in the ONNX metadata key `tendon.contract`, TOML
 //! beside a foreign file. [`ContractSpec::compile`] turns it into the records of an image.
 
+use crate::contract::MAX_PROFILES;
+use crate::spec_safety::UNLIMITED_JERK;
+pub use crate::spec_safety::{
+    LimitShares, MonitorAction, MonitorSpec, MonitorsSpec, ProfileSpec, SensorMonitorSpec, UNLIMITED,
+};
 use crate::{Contract, ContractError};
 use serde::{Deserialize, Serialize};
 use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{format, vec};
-use tendon_wire::image::{ActionRecord, ContractHeader, JointRecord, TERM_VALUES, TermRecord, mode, signal};
+use tendon_wire::image::{
+    ActionRecord, ContractHeader, JointRecord, ProfileRecord, SensorRecord, TERM_VALUES, TermRecord, mode,
+    signal,
+};
 use tendon_wire::message::{MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS};
 
 /// ONNX metadata key that holds the JSON.
@@ -47,6 +55,18 @@ pub struct ContractSpec {
     /// Staged start and fallback.
     #[serde(default)]
     pub fallback: FallbackSpec,
+    /// Most motoring power of all joints together, W; without it no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_budget: Option<f32>,
+    /// Ways of operating, each with tighter limits; without any the joints' limits hold alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<ProfileSpec>,
+    /// Profile after boot; without it the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_profile: Option<String>,
+    /// Plausibility of the sensors and response of the joints.
+    #[serde(default, skip_serializing_if = "MonitorsSpec::is_default")]
+    pub monitors: MonitorsSpec,
     /// Largest error that quantization may bring into the raw actions, root mean square over that of the
     /// actions; for the compiler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,15 +113,21 @@ pub struct JointSpec {
     pub position_limits: [f32; 2],
     /// Velocity limit.
     pub velocity_limit: f32,
-    /// Acceleration limit.
+    /// Acceleration limit of position and velocity setpoints.
     #[serde(default = "unlimited")]
     pub acceleration_limit: f32,
+    /// Largest change of the setpoints' acceleration per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jerk_limit: Option<f32>,
+    /// Deceleration that the joint can be sure of before its position limits; without it `acceleration_limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub braking_deceleration: Option<f32>,
     /// Torque or force limit; 0 for a passive joint.
     pub torque_limit: f32,
     /// Largest change of a position setpoint per second.
     #[serde(default = "unlimited")]
     pub position_rate_limit: f32,
-    /// Largest change of a torque setpoint per second.
+    /// Largest change of the torque per second.
     #[serde(default = "unlimited")]
     pub torque_rate_limit: f32,
     /// Gain that holds the default pose.
@@ -116,7 +142,7 @@ pub struct JointSpec {
 }
 
 fn unlimited() -> f32 {
-    1e6
+    UNLIMITED
 }
 
 /// What a term observes.
@@ -334,6 +360,8 @@ pub struct CompiledContract {
     joints: Vec<JointRecord>,
     terms: Vec<TermRecord>,
     actions: Vec<ActionRecord>,
+    profiles: Vec<ProfileRecord>,
+    sensors: Vec<SensorRecord>,
     values: Vec<f32>,
 }
 
@@ -346,6 +374,8 @@ impl CompiledContract {
             joints: &self.joints,
             terms: &self.terms,
             actions: &self.actions,
+            profiles: &self.profiles,
+            sensors: &self.sensors,
             values: &self.values,
         }
     }
@@ -357,6 +387,8 @@ impl CompiledContract {
         bytes.extend_from_slice(bytemuck::cast_slice(&self.joints));
         bytes.extend_from_slice(bytemuck::cast_slice(&self.terms));
         bytes.extend_from_slice(bytemuck::cast_slice(&self.actions));
+        bytes.extend_from_slice(bytemuck::cast_slice(&self.profiles));
+        bytes.extend_from_slice(bytemuck::cast_slice(&self.sensors));
         bytes.extend_from_slice(bytemuck::cast_slice(&self.values));
         bytes
     }
@@ -403,6 +435,7 @@ impl ContractSpec {
             ("commands", self.commands.len(), MAX_COMMANDS),
             ("preferences", self.preferences.len(), MAX_PREFERENCES),
             ("sensors", self.sensors.len(), MAX_SENSORS),
+            ("profiles", self.profiles.len(), MAX_PROFILES),
         ];
         for (field, count, most) in counts {
             if count > most {
@@ -422,6 +455,8 @@ impl ContractSpec {
             joints,
             terms: Vec::new(),
             actions,
+            profiles: self.profile_records()?,
+            sensors: self.monitors.sensor_records(&self.sensors, self.control_period_s)?,
             values: Vec::new(),
         };
         for (index, term) in self.observations.iter().enumerate() {
@@ -453,6 +488,10 @@ impl ContractSpec {
             dwell_us: micros("fallback.dwell_s", f.dwell_s)?,
             ready_tolerance: f.ready_tolerance,
             ready_velocity: f.ready_velocity,
+            power_budget: self.power_budget.unwrap_or(f32::MAX),
+            n_profiles: self.profiles.len() as u16,
+            default_profile: self.default_profile_index()?,
+            monitors: self.monitors.record(),
         })
     }
 
@@ -500,6 +539,8 @@ impl JointSpec {
             kp: self.kp,
             kd: self.kd,
             damping_kd: self.damping_kd.unwrap_or(self.kd),
+            jerk_limit: self.jerk_limit.unwrap_or(UNLIMITED_JERK),
+            braking_deceleration: self.braking_deceleration.unwrap_or(self.acceleration_limit),
         }
     }
 }

@@ -44,6 +44,8 @@ fn contract(robot: &Robot) -> ContractSpec {
             position_limits: joint.range.unwrap(),
             velocity_limit: 40.0,
             acceleration_limit: 1e6,
+            jerk_limit: None,
+            braking_deceleration: None,
             torque_limit: actuator.torque_limit,
             position_rate_limit: 1e6,
             torque_rate_limit: 1e6,
@@ -84,6 +86,10 @@ fn contract(robot: &Robot) -> ContractSpec {
             TermSpec::plain("command", Signal::Command),
         ],
         fallback: FallbackSpec::default(),
+        power_budget: None,
+        profiles: Vec::new(),
+        default_profile: None,
+        monitors: Default::default(),
         error_budget: None,
     }
 }

@@ -4,8 +4,9 @@ use std::fmt::Write;
 use tendon_runtime::{Cause, Refusal, State};
 use tendon_wire::frame::{self, Frame, MAX_CONTENT, MAX_FRAME, MAX_PAYLOAD};
 use tendon_wire::image::{
-    ALIGN, ActionRecord, CRC_FROM, ContractHeader, FORMAT_VERSION, GEMM_ROWS, Header, JointRecord, MAX_IMAGE,
-    Operator, Plan, TERM_VALUES, TermRecord, binary, mode, opcode, pool, reduce, signal, unary,
+    ALIGN, AbstentionHeader, ActionRecord, CRC_FROM, ContractHeader, FORMAT_VERSION, GEMM_ROWS, Header,
+    JointRecord, MAX_IMAGE, Operator, Plan, ProfileRecord, SensorRecord, TERM_VALUES, TermRecord, binary,
+    limit, mode, monitor, opcode, pool, reduce, signal, unary,
 };
 use tendon_wire::message::{
     Direction, Hello, MAX_CHUNK, MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS,
@@ -24,6 +25,7 @@ fn layout(ty: &str) -> (String, usize, usize) {
         "u16" => fixed("u16", 2),
         "u32" => fixed("u32", 4),
         "u64" => fixed("u64", 8),
+        "f32" => fixed("f32", 4),
         "[f32;3]" => fixed("f32 x 3", 12),
         "[f32;4]" => fixed("f32 x 4", 16),
         "Text" => {
@@ -100,6 +102,13 @@ fn causes() -> Vec<(u32, String)> {
         Cause::InvalidAction => "the network's output was not finite",
         Cause::Overrun => "the tick ended after its deadline",
         Cause::Internal => "image and memory do not fit together",
+        Cause::SensorAge => "the sensors' clock stands still",
+        Cause::SensorOff => "a sensor channel gives only zeros while the robot moves",
+        Cause::SensorStuck => "a sensor channel stands still while the robot moves",
+        Cause::SensorNoise => "sensors of one motion disagree, or one flickers",
+        Cause::SensorJump => "a sensor channel changed further than the robot can move, or left its range",
+        Cause::Response => "a joint does not follow its commands, or runs away",
+        Cause::Abstention => "the observation is unlike the recorded ones",
     })
 }
 
@@ -121,6 +130,8 @@ fn refusals() -> Vec<(u32, String)> {
             "one inference would take more than three quarters of the control period; detail: its bound, us"
         }
         Refusal::Session => "the session is not the one of the last `Hello`: say hello again",
+        Refusal::Profile => "the contract has no such profile; detail: how many it has",
+        Refusal::Looser => "torque is on, and the profile would loosen a limit; detail: the profile in force",
         Refusal::Rollback => "the image's rollback counter is below the stored one; detail: the stored one",
     }));
     rows
@@ -217,6 +228,9 @@ fn numbers() -> String {
     table(&mut text, ["`cause`", "why the controller fell back"], &borrowed(&causes()));
     text.push_str("### Refusals\n\n");
     table(&mut text, ["`code` of `Reply`", "meaning"], &borrowed(&refusals()));
+    text.push_str("### Monitors\n\n");
+    let monitors: Vec<(u32, &str)> = (0..).zip(monitor::NAMES).collect();
+    table(&mut text, ["bit of `alarms`, `last_alarm`", "monitor (docs/envelope.md)"], &monitors);
     text.push_str("### Limits\n\n");
     let limits = [
         (MAX_JOINTS as u32, "joints, and elements of the action"),
@@ -256,11 +270,13 @@ fn image() -> String {
         (
             0,
             format!(
-                "Contract: header of {} bytes, joints of {}, terms of {}, actions of {}, then f32 values ({TERM_VALUES} per element of a term)",
+                "Contract: header of {} bytes (thresholds of the monitors inside), joints of {}, terms of {}, actions of {}, profiles of {}, sensors of {}, then f32 values ({TERM_VALUES} per element of a term)",
                 size_of::<ContractHeader>(),
                 size_of::<JointRecord>(),
                 size_of::<TermRecord>(),
-                size_of::<ActionRecord>()
+                size_of::<ActionRecord>(),
+                size_of::<ProfileRecord>(),
+                size_of::<SensorRecord>()
             ),
         ),
         (1, format!("Operators of {} bytes, in order of execution", size_of::<Operator>())),
@@ -273,8 +289,14 @@ fn image() -> String {
         (3, format!("Plan, {} bytes: sizes and costs", size_of::<Plan>())),
         (4, "Golden vectors, f32: input, output, again and again".to_owned()),
         (5, "Manifest: the contract as JSON; controllers do not read it".to_owned()),
-        (6, "Signature, Ed25519; not yet written nor checked".to_owned()),
-        (7, "Reserved".to_owned()),
+        (
+            6,
+            format!(
+                "Abstention: header of {} bytes, then f32: low, high, mean, inverse scale of each input, gains, basis",
+                size_of::<AbstentionHeader>()
+            ),
+        ),
+        (7, "Signature, Ed25519; not yet written nor checked".to_owned()),
     ];
     table(&mut text, ["section", "content"], &borrowed(&sections));
     let named = |text: &mut String, title: &str, rows: &[(u8, &str)]| {
@@ -308,6 +330,7 @@ fn image() -> String {
     named(&mut text, "Signals of observation terms", &signals);
     let modes = [(mode::POSITION, "position"), (mode::VELOCITY, "velocity"), (mode::TORQUE, "torque")];
     named(&mut text, "Action modes", &modes);
+    numbered(&mut text, "Limits of a profile", 0, &limit::NAMES);
     text
 }
 

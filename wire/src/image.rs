@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 /// First bytes of every image.
 pub const MAGIC: [u8; 4] = *b"TNDP";
 /// Version of this layout. A reader refuses any other.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 /// Header and section starts lie at multiples of this; the image itself must as well.
 pub const ALIGN: usize = 16;
 /// Largest image: bounds every length before it is trusted.
@@ -72,10 +72,10 @@ pub enum Section {
     /// JSON for people and host tools: the contract, where the network came from, operator names. The
     /// controller does not read it.
     Manifest = 5,
-    /// Ed25519 signature over everything before it. Written and checked once signing lands.
-    Signature = 6,
-    /// Reserved.
-    Reserved = 7,
+    /// [`AbstentionHeader`], then `f32` values: which observations are like the recorded ones.
+    Abstention = 6,
+    /// Ed25519 signature over everything before it, so the last one. Written and checked once signing lands.
+    Signature = 7,
 }
 
 /// What is wrong with the bytes of an image: the field, and the value found.
@@ -125,7 +125,7 @@ impl<'a> Layout<'a> {
             return error("crc32c", header.crc32c, "the CRC-32C of the image: send it again");
         }
         if header.format_version != FORMAT_VERSION {
-            return error("format_version", header.format_version.into(), "2: compile the policy again");
+            return error("format_version", header.format_version.into(), "3: compile the policy again");
         }
         if header.flags != 0 || header.reserved != 0 {
             return error("flags", u32::from(header.flags) | header.reserved, "0: this version defines none");
@@ -195,8 +195,8 @@ pub fn section_bytes<'a>(bytes: &'a [u8], header: &Header, section: Section) -> 
         Section::Plan => d,
         Section::Golden => e,
         Section::Manifest => f,
-        Section::Signature => g,
-        Section::Reserved => h,
+        Section::Abstention => g,
+        Section::Signature => h,
     };
     let start = span.offset as usize;
     bytes.get(start..start.saturating_add(span.len as usize)).unwrap_or(&[])
@@ -702,7 +702,7 @@ pub struct Plan {
 }
 
 /// Start of the contract section. The counts say how many records of each kind follow, in the
-/// order joints, terms, actions, values (`f32`).
+/// order joints, terms, actions, profiles, sensors, values (`f32`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct ContractHeader {
@@ -740,6 +740,170 @@ pub struct ContractHeader {
     pub ready_tolerance: f32,
     /// Speed of the way to the default pose, rad/s or m/s.
     pub ready_velocity: f32,
+    /// Most motoring power of all joints together, W.
+    pub power_budget: f32,
+    /// [`ProfileRecord`]s; 0: one that leaves the limits as they are.
+    pub n_profiles: u16,
+    /// Profile after boot and with a new contract.
+    pub default_profile: u16,
+    /// Thresholds and actions of the monitors.
+    pub monitors: MonitorRecord,
+}
+
+/// Limits for a way of operating: of each kind `min(limit * scale, cap)`, in the order of [`limit`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct ProfileRecord {
+    /// Name, UTF-8, zero-padded.
+    pub name: [u8; 16],
+    /// Share of the joint's limit, above 0 and at most 1.
+    pub scale: [f32; limit::COUNT],
+    /// Absolute limit, in the joint's own unit; [`f32::MAX`]: none.
+    pub cap: [f32; limit::COUNT],
+}
+
+/// Places in [`ProfileRecord::scale`] and [`ProfileRecord::cap`].
+pub mod limit {
+    /// rad/s or m/s; also of position setpoints.
+    pub const VELOCITY: usize = 0;
+    /// rad/s2 or m/s2.
+    pub const ACCELERATION: usize = 1;
+    /// rad/s3 or m/s3.
+    pub const JERK: usize = 2;
+    /// N m or N.
+    pub const TORQUE: usize = 3;
+    /// N m/s or N/s.
+    pub const TORQUE_RATE: usize = 4;
+    /// W, of all joints together.
+    pub const POWER: usize = 5;
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// Names, in order.
+    pub const NAMES: [&str; COUNT] = ["velocity", "acceleration", "jerk", "torque", "torque_rate", "power"];
+}
+
+/// Monitors: what each does when it raises an alarm, and when it does. A threshold of [`f32::MAX`] is never reached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct MonitorRecord {
+    /// [`monitor_action`], by [`monitor`].
+    pub actions: [u8; 8],
+    /// Ticks with an alarm among the last 16 until the action is taken, 1 to 16, by [`monitor`].
+    pub needed: [u8; 8],
+    /// Raw states with an unchanged sensor clock until the age alarm.
+    pub age_ticks: u16,
+    /// Raw states with an unchanged, formerly changing linear velocity, while joints move, until it counts as stuck.
+    pub stuck_ticks: u16,
+    /// A position moves at most this share of `velocity_limit` times the time between two raw states.
+    pub position_jump: f32,
+    /// A velocity changes between two raw states by at most this share of `velocity_limit`.
+    pub velocity_jump: f32,
+    /// Mean difference between a step of the position and the integral of the velocity, as a share of `velocity_limit`
+    /// times the time between two raw states.
+    pub joint_noise: f32,
+    /// Way that a joint goes by one of its two sensors while the other stands still, until that one counts as stuck
+    /// or off, rad or m.
+    pub stuck_path: f32,
+    /// Fastest turn of the base, rad/s.
+    pub turn_limit: f32,
+    /// Largest change of the angular velocity between two raw states, rad/s.
+    pub gyro_jump: f32,
+    /// Largest change of the linear velocity between two raw states, m/s.
+    pub linear_jump: f32,
+    /// Mean difference between turn of the orientation and integral of the angular velocity, rad.
+    pub turn_noise: f32,
+    /// Mean size of the second difference of the linear velocity, m/s.
+    pub linear_noise: f32,
+    /// Way that the base turns by one of its two sensors while the other stands still, rad.
+    pub stuck_turn: f32,
+    /// Swing of the commanded torque, in shares of `torque_limit`, ...
+    pub response_swing: f32,
+    /// ... during which a healthy joint moves at least so far, rad or m.
+    pub response_path: f32,
+    /// Share of `velocity_limit` beyond which a joint runs away.
+    pub overspeed: f32,
+}
+
+/// Values of [`MonitorRecord::actions`].
+pub mod monitor_action {
+    /// Not watched.
+    pub const OFF: u8 = 0;
+    /// Alarms are counted.
+    pub const COUNT: u8 = 1;
+    /// The controller falls back.
+    pub const FALL_BACK: u8 = 2;
+}
+
+/// Monitors: places in [`MonitorRecord::actions`], bits of `alarms` in messages.
+pub mod monitor {
+    /// The sensors' clock stands still.
+    pub const AGE: usize = 0;
+    /// A channel that had values gives only zeros while the robot moves.
+    pub const OFF: usize = 1;
+    /// A channel gives the same value again and again while the robot moves.
+    pub const STUCK: usize = 2;
+    /// Two sensors of one motion do not agree, or one flickers.
+    pub const NOISE: usize = 3;
+    /// A channel changed further than the robot can move.
+    pub const JUMP: usize = 4;
+    /// A joint does not follow its commands, or runs away.
+    pub const RESPONSE: usize = 5;
+    /// The observation is unlike the recorded ones.
+    pub const ABSTENTION: usize = 6;
+    /// How many there are.
+    pub const COUNT: usize = 7;
+    /// Names, in order.
+    pub const NAMES: [&str; COUNT] = ["age", "off", "stuck", "noise", "jump", "response", "abstention"];
+}
+
+/// Plausibility of one of the task's own sensors.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct SensorRecord {
+    /// Lowest plausible value.
+    pub low: f32,
+    /// Highest plausible value.
+    pub high: f32,
+    /// Largest change between two raw states.
+    pub jump: f32,
+    /// Mean size of the second difference.
+    pub noise: f32,
+    /// Raw states with an unchanged, formerly changing value, while joints move, until it counts as stuck; 0: never.
+    pub stuck_ticks: u32,
+}
+
+/// Start of the abstention section. `f32` values follow: `low[n]`, `high[n]`, `mean[n]`, `inverse_scale[n]`, `gain[rank]`,
+/// `basis[rank, n]`.
+///
+/// With `z = (x - mean) * inverse_scale` and `c = basis z`, the density score of an observation `x` is
+/// `residual |z|^2 + sum gain c^2`, the range score the largest `|x - middle| / half` over its elements; the score is the
+/// larger of `density_scale * density` and `range_scale * range`. An observation counts as unlike the recorded ones
+/// when at least `needed` of the last `window` scores are above `threshold`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct AbstentionHeader {
+    /// Elements of an observation.
+    pub n: u32,
+    /// Rows of the basis.
+    pub rank: u32,
+    /// Ticks looked at, 1 to 16.
+    pub window: u16,
+    /// Scores above the threshold among them.
+    pub needed: u16,
+    /// The conformal quantile.
+    pub threshold: f32,
+    /// Weight of what the basis does not span.
+    pub residual: f32,
+    /// Unit of the density score.
+    pub density_scale: f32,
+    /// Unit of the range score.
+    pub range_scale: f32,
+    /// False-alarm rate per tick that the threshold was chosen for.
+    pub false_alarm: f32,
+    /// Windows that the threshold was calibrated on.
+    pub calibrated: u32,
+    /// Observations that the statistics come from.
+    pub fitted: u32,
 }
 
 /// One joint. Angles in rad, lengths in m.
@@ -756,7 +920,7 @@ pub struct JointRecord {
     pub position_max: f32,
     /// Velocity limit.
     pub velocity_limit: f32,
-    /// Acceleration limit (rate limit of velocity setpoints).
+    /// Acceleration limit of position and velocity setpoints.
     pub acceleration_limit: f32,
     /// Torque (or force) limit.
     pub torque_limit: f32,
@@ -770,6 +934,10 @@ pub struct JointRecord {
     pub kd: f32,
     /// Damping gain of the fallback.
     pub damping_kd: f32,
+    /// Largest change of the setpoints' acceleration per second.
+    pub jerk_limit: f32,
+    /// Deceleration that the joint can be sure of before its position limits.
+    pub braking_deceleration: f32,
 }
 
 /// One observation term: `clip(signal * scale + offset)`, per element.
@@ -891,7 +1059,7 @@ mod tests {
         let bytes = small();
         assert_eq!(bytes[..4], *b"TNDP");
         assert_eq!(bytes[8..12], 160u32.to_le_bytes(), "total_len");
-        assert_eq!(bytes[12..14], 2u16.to_le_bytes(), "format_version");
+        assert_eq!(bytes[12..14], 3u16.to_le_bytes(), "format_version");
         assert_eq!(bytes[16..20], 7u32.to_le_bytes(), "rollback_counter");
         assert_eq!(bytes[24..32], [0; 8], "schema_hash");
         assert_eq!(bytes[32..35], *b"r2\0", "robot_id");
@@ -901,8 +1069,12 @@ mod tests {
         assert_eq!(size_of::<View>(), 80);
         assert_eq!(size_of::<Window>(), 64);
         assert_eq!(size_of::<Plan>(), 48);
-        assert_eq!(size_of::<ContractHeader>(), 56);
-        assert_eq!(size_of::<JointRecord>(), 48);
+        assert_eq!(size_of::<MonitorRecord>(), 72);
+        assert_eq!(size_of::<ContractHeader>(), 136);
+        assert_eq!(size_of::<ProfileRecord>(), 64);
+        assert_eq!(size_of::<SensorRecord>(), 20);
+        assert_eq!(size_of::<AbstentionHeader>(), 40);
+        assert_eq!(size_of::<JointRecord>(), 56);
         assert_eq!(size_of::<TermRecord>(), 12);
         assert_eq!(size_of::<ActionRecord>(), 28);
     }

@@ -272,6 +272,12 @@ messages! {
         lockstep: bool,
     }
 
+    /// Chooses a profile of the contract. With torque on only one that loosens no limit is taken. Answer: `Reply`.
+    0x24 ToController SetProfile {
+        /// Which one, from 0.
+        profile: u8,
+    }
+
     /// Proof of life of the host. No answer.
     0x30 ToController Heartbeat {
         /// Counts.
@@ -346,6 +352,12 @@ messages! {
         slot_len: u32,
         /// Controller state.
         state: u8,
+        /// Profile that the limits come from.
+        profile: u8,
+        /// Profiles that there are, at least 1.
+        profiles: u8,
+        /// Name of the profile.
+        profile_name: Text,
         /// Names this session in `Arm` and `Run`; another one with every `Hello`.
         #[serde(with = "le")]
         session: u32,
@@ -374,6 +386,11 @@ messages! {
         state: u8,
         /// Why the controller fell back; 0: it did not.
         cause: u8,
+        /// Profile that the limits come from.
+        profile: u8,
+        /// Monitors (bits) that raised an alarm in this tick.
+        #[serde(with = "le")]
+        alarms: u16,
         /// Joints (bits) whose setpoint the envelope changed.
         #[serde(with = "le")]
         limited: u32,
@@ -409,8 +426,48 @@ messages! {
     0x85 ToHost Telemetry {
         /// Controller state.
         state: u8,
-        /// Why the controller last fell back.
+        /// Why the controller last fell back; 0 since it was armed again.
         cause: u8,
+        /// Cause of the last fault since boot; arming does not clear it.
+        last_fault: u8,
+        /// Profile that the limits come from.
+        profile: u8,
+        /// Monitors (bits) that raised an alarm in the last tick.
+        #[serde(with = "le")]
+        alarms: u16,
+        /// Monitor of the first alarm in the last tick that had one; 255: none since boot.
+        last_alarm: u8,
+        /// Its channel: see docs/envelope.md.
+        #[serde(with = "le")]
+        last_channel: u16,
+        /// Age alarms since boot.
+        #[serde(with = "le")]
+        alarms_age: u32,
+        /// Alarms of channels that are off.
+        #[serde(with = "le")]
+        alarms_off: u32,
+        /// Alarms of channels that are stuck.
+        #[serde(with = "le")]
+        alarms_stuck: u32,
+        /// Noise alarms.
+        #[serde(with = "le")]
+        alarms_noise: u32,
+        /// Jump alarms.
+        #[serde(with = "le")]
+        alarms_jump: u32,
+        /// Joints that did not follow their commands.
+        #[serde(with = "le")]
+        alarms_response: u32,
+        /// Observations unlike the recorded ones.
+        #[serde(with = "le")]
+        alarms_abstention: u32,
+        /// Times the host fell silent.
+        #[serde(with = "le")]
+        host_losses: u32,
+        /// Windowed abstention score over its threshold; 0 without an abstention section.
+        abstention: f32,
+        /// Motoring power of the last command at the measured velocities, W.
+        power_w: f32,
         /// Ticks since boot.
         #[serde(with = "le")]
         ticks: u32,

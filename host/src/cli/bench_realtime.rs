@@ -61,6 +61,7 @@ fn one(
         rate_hz: None,
         seconds: Some(seconds),
         command: Vec::new(),
+        profile: None,
         priority: Some(Priority::default()),
         without_priority: true,
     };

@@ -15,7 +15,8 @@ use tendon_compiler::parity::{
 };
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{
-    ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization, compile, range,
+    Abstain, AbstentionReport, ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization,
+    compile, range,
 };
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
@@ -56,6 +57,19 @@ pub(super) struct Compile {
     /// Compare it in closed loop on this walking robot (MJCF), one command each
     #[arg(long, requires = "quantize", conflicts_with = "task")]
     robot: Option<PathBuf>,
+    /// Recorded observations, as for --calibrate, one run each: the controller abstains from observations unlike them;
+    /// may be repeated, so that all commands are covered
+    #[arg(long, value_name = "RUN")]
+    abstain: Vec<PathBuf>,
+    /// Share of ticks at which it may abstain from observations like the recorded ones
+    #[arg(long, default_value_t = 1e-3, requires = "abstain")]
+    false_alarm: f64,
+    /// Ticks that it looks at, 1 to 16
+    #[arg(long, default_value_t = 5, requires = "abstain")]
+    abstain_window: u16,
+    /// Unlikely observations among them before it abstains
+    #[arg(long, default_value_t = 3, requires = "abstain")]
+    abstain_needed: u16,
 }
 
 /// How dense layers are stored and computed.
@@ -119,6 +133,20 @@ fn print_quantization(report: &Quantization) {
     );
 }
 
+fn print_abstention(report: &AbstentionReport) {
+    println!(
+        "abstention: statistics of {} observations, rank {}; threshold {:.3} from {} windows held out, the largest of them {:.3}",
+        report.fitted, report.rank, report.threshold, report.calibrated, report.largest
+    );
+    if !report.still.is_empty() {
+        let elements: Vec<String> = report.still.iter().map(ToString::to_string).collect();
+        println!(
+            "  observations {} did not vary in the recordings: of them only the range is watched",
+            elements.join(", ")
+        );
+    }
+}
+
 impl Compile {
     pub(super) fn run(self) -> Result<()> {
         let onnx = read_file(&self.onnx, MAX_FILE as u64)?;
@@ -131,14 +159,24 @@ impl Compile {
         };
         let options = Options { contract, rollback_counter: self.rollback_counter, ..Options::default() };
         let mut compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
-        if self.quantize.is_some() {
-            let plain = compiled.image;
-            let mut rows = Vec::new();
-            for run in &self.calibrate {
-                rows.extend(recorded(run, &plain)?);
-            }
-            compiled = compile(&onnx, &Options { quantize: Some(&rows), ..options })
+        let plain = compiled.image.clone();
+        let read =
+            |paths: &[PathBuf]| paths.iter().map(|run| recorded(run, &plain)).collect::<Result<Vec<_>>>();
+        let (rows, runs) = (read(&self.calibrate)?.concat(), read(&self.abstain)?);
+        let abstain = Abstain {
+            runs: &runs,
+            false_alarm: self.false_alarm,
+            window: self.abstain_window,
+            needed: self.abstain_needed,
+        };
+        if self.quantize.is_some() || !runs.is_empty() {
+            let quantize = self.quantize.map(|_| &*rows);
+            let abstain = (!runs.is_empty()).then_some(abstain);
+            compiled = compile(&onnx, &Options { quantize, abstain, ..options })
                 .with_context(|| self.onnx.display().to_string())?;
+            if let Some(report) = &compiled.abstention {
+                print_abstention(report);
+            }
             if let Some(report) = &compiled.quantization {
                 print_quantization(report);
                 let of_contract = compiled.contract.as_ref().and_then(|contract| contract.error_budget);

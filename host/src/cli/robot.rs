@@ -56,6 +56,9 @@ pub(super) struct Run {
     /// Command inputs, for example 0.2,0.1
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     command: Vec<f32>,
+    /// Profile of the contract, for example bench or near-people: tighter limits
+    #[arg(long)]
+    profile: Option<String>,
     /// Time in Running, s; without it until Ctrl-C
     #[arg(long)]
     seconds: Option<f64>,
@@ -113,6 +116,7 @@ impl Run {
             rate_hz: self.rate,
             seconds: self.seconds,
             command: self.command.clone(),
+            profile: self.profile.as_deref().map(|name| profile_of(&contract, name)).transpose()?,
             priority: self.realtime.then_some(Priority(self.priority)),
             without_priority: self.allow_no_realtime,
         };
@@ -126,6 +130,17 @@ impl Run {
             ExitCode::FAILURE
         })
     }
+}
+
+fn profile_of(contract: &ContractSpec, name: &str) -> Result<u8> {
+    let place = contract.profiles.iter().position(|profile| profile.name == name);
+    place.map(|place| place as u8).with_context(|| {
+        let known: Vec<&str> = contract.profiles.iter().map(|profile| profile.name.as_str()).collect();
+        format!(
+            "--profile {name}: the contract has {}",
+            if known.is_empty() { "none".into() } else { known.join(", ") }
+        )
+    })
 }
 
 /// Runs an image on the servos of a port, supervised by this thread.

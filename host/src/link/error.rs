@@ -111,6 +111,12 @@ fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
         ),
         Some(Refusal::Session) => "another host has begun a session since; open the link again".to_owned(),
         Some(Refusal::Rollback) => format!("the image is older than rollback counter {detail}"),
+        Some(Refusal::Profile) => {
+            format!("the contract has no such profile, only {detail}: `tendon inspect` lists them")
+        }
+        Some(Refusal::Looser) => format!(
+            "torque is on and this profile would loosen a limit of profile {detail}: stop first, then choose it"
+        ),
         None => format!("code {code}, detail {detail}, unknown to this program; build both from one version"),
     }
 }

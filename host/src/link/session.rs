@@ -6,7 +6,7 @@ use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
     Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden,
-    MAX_CHUNK, Message, Observe, Pace, Run, Stop, TABLE_HASH, Telemetry,
+    MAX_CHUNK, Message, Observe, Pace, Run, SetProfile, Stop, TABLE_HASH, Telemetry,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
@@ -153,6 +153,14 @@ impl<T: Transport> Session<T> {
     /// The refusal.
     pub fn stop(&mut self) -> Result<(), LinkError> {
         self.command(&Stop {}.into(), ANSWER)
+    }
+
+    /// Chooses a profile of the contract.
+    ///
+    /// # Errors
+    /// The refusal: no such profile, or a looser one while torque is on.
+    pub fn set_profile(&mut self, profile: u8) -> Result<(), LinkError> {
+        self.command(&SetProfile { profile }.into(), ANSWER)
     }
 
     /// Counters and the last observation.

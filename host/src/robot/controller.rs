@@ -34,6 +34,8 @@ pub struct Settings {
     pub seconds: Option<f64>,
     /// Command inputs; those missing have the contract's defaults.
     pub command: Vec<f32>,
+    /// Profile of the contract, by its place; `None`: the contract's own.
+    pub profile: Option<u8>,
     /// Real-time priority to ask for.
     pub priority: Option<Priority>,
     /// Go on where it is not granted.
@@ -217,6 +219,9 @@ pub fn run(
         let (mut session, _) = Session::open(transport)?;
         session.upload(image, |_| ())?;
         session.pace(false)?;
+        if let Some(profile) = settings.profile {
+            session.set_profile(profile)?;
+        }
         let granted = settings.priority.map_or_else(Granted::nothing, |priority| {
             let locked = lock_memory();
             prefault_stack();

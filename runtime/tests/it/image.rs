@@ -152,7 +152,7 @@ fn exercise(bytes: &[u8], image: &Image, room: &mut Room, rng: &mut Rng) {
         state.joint_position[joint.robot_index as usize] = joint.default_position;
     }
     let mut controller = Controller::default();
-    controller.image_changed(false);
+    controller.image_changed(false, None);
     let dwell = u64::from(contract.header.dwell_us);
     let mut now = 0;
     let mut tick = |controller: &mut Controller, now: u64| {

@@ -4,6 +4,7 @@ mod action;
 mod controller;
 mod envelope;
 mod image;
+mod monitor;
 mod node;
 mod observation;
 mod spec;

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use tendon_runtime::spec::{ActionSpec, CompiledContract, ContractSpec, FallbackSpec, InputSpec, JointSpec};
-use tendon_runtime::spec::{Mode, Signal, TermSpec};
+use tendon_runtime::spec::{Mode, MonitorAction, MonitorsSpec, Signal, TermSpec};
 use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
@@ -23,6 +23,8 @@ pub(crate) fn spec() -> ContractSpec {
         position_limits: [-1.5, 2.0],
         velocity_limit: 8.0,
         acceleration_limit: 400.0,
+        jerk_limit: None,
+        braking_deceleration: None,
         torque_limit: 6.0,
         position_rate_limit: 20.0,
         torque_rate_limit: 1000.0,
@@ -67,8 +69,21 @@ pub(crate) fn spec() -> ContractSpec {
             ready_tolerance: 0.2,
             ready_velocity: 0.5,
         },
+        power_budget: None,
+        profiles: Vec::new(),
+        default_profile: None,
+        monitors: counting(),
         error_budget: None,
     }
+}
+
+/// Monitors that take no torque away: the robots of most tests have no physics.
+pub(crate) fn counting() -> MonitorsSpec {
+    let mut monitors = MonitorsSpec::default();
+    for monitor in [&mut monitors.off, &mut monitors.stuck, &mut monitors.jump, &mut monitors.age] {
+        monitor.action = MonitorAction::Count;
+    }
+    monitors
 }
 
 /// Upright, at the default pose of [`spec`], at rest.

@@ -61,6 +61,8 @@ fn contract() -> ContractSpec {
         position_limits: [-limit, limit],
         velocity_limit,
         acceleration_limit: 1e6,
+        jerk_limit: None,
+        braking_deceleration: None,
         torque_limit,
         position_rate_limit: 1e6,
         torque_rate_limit: 1e6,
@@ -101,6 +103,10 @@ fn contract() -> ContractSpec {
         }],
         // The pole hangs anywhere when the policy starts.
         fallback: FallbackSpec { ready_tolerance: 1e3, ..FallbackSpec::default() },
+        power_budget: None,
+        profiles: Vec::new(),
+        default_profile: None,
+        monitors: Default::default(),
         error_budget: None,
     }
 }

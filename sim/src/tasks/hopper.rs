@@ -50,6 +50,8 @@ fn contract() -> ContractSpec {
         position_limits: [-limit, limit],
         velocity_limit: 100.0,
         acceleration_limit: 1e6,
+        jerk_limit: None,
+        braking_deceleration: None,
         torque_limit: 0.0,
         position_rate_limit: 1e6,
         torque_rate_limit: 1e6,
@@ -112,6 +114,10 @@ fn contract() -> ContractSpec {
         ],
         actions,
         fallback: FallbackSpec { ready_tolerance: 1e6, ..FallbackSpec::default() },
+        power_budget: None,
+        profiles: Vec::new(),
+        default_profile: None,
+        monitors: Default::default(),
         error_budget: None,
     }
 }

@@ -54,6 +54,8 @@ fn contract() -> ContractSpec {
         position_limits: [-limit, limit],
         velocity_limit: 8.0,
         acceleration_limit: 1e6,
+        jerk_limit: None,
+        braking_deceleration: None,
         torque_limit,
         position_rate_limit: 1e6,
         torque_rate_limit: 1e6,
@@ -95,6 +97,10 @@ fn contract() -> ContractSpec {
         ],
         actions: vec![action("shoulder", 0.6), action("elbow", 0.25)],
         fallback: FallbackSpec { ready_tolerance: 10.0, ..FallbackSpec::default() },
+        power_budget: None,
+        profiles: Vec::new(),
+        default_profile: None,
+        monitors: Default::default(),
         error_budget: None,
     }
 }

@@ -255,7 +255,8 @@ pub fn main(options: &Options) -> Result<bool, String> {
         if options.record {
             let file = crate::root().join("docs/campaigns.md");
             let fail = |error: std::io::Error| format!("{}: {error}", file.display());
-            let promise = NAMES.iter().find(|(name, _)| *name == campaign.name).map_or("", |(_, promise)| promise);
+            let promise =
+                NAMES.iter().find(|(name, _)| *name == campaign.name).map_or("", |(_, promise)| promise);
             let document = std::fs::read_to_string(&file).map_err(fail)?;
             let document = record::put(&document, campaign, promise, &run.rows, took);
             std::fs::write(&file, document).map_err(fail)?;

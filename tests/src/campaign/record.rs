@@ -5,8 +5,15 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// Puts the figures of a run into the document's text, in place of those of the run before.
-pub(super) fn put(document: &str, campaign: &Campaign, promise: &str, rows: &[Row], took: Duration) -> String {
-    let (begin, end) = (format!("<!-- begin {} -->", campaign.name), format!("<!-- end {} -->", campaign.name));
+pub(super) fn put(
+    document: &str,
+    campaign: &Campaign,
+    promise: &str,
+    rows: &[Row],
+    took: Duration,
+) -> String {
+    let (begin, end) =
+        (format!("<!-- begin {} -->", campaign.name), format!("<!-- end {} -->", campaign.name));
     let section = format!("{begin}\n{}{end}", section(campaign, promise, rows, took));
     if let Some((before, rest)) = document.split_once(&begin)
         && let Some((_, after)) = rest.split_once(&end)
@@ -45,7 +52,8 @@ fn section(campaign: &Campaign, promise: &str, rows: &[Row], took: Duration) -> 
 /// Processor and cores, as the kernel names them.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": an unknown processor");
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": an unknown processor");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{}, {cores} cores", model.trim_start_matches(['\t', ' ', ':']).trim())
 }

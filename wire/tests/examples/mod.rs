@@ -4,7 +4,8 @@
 use tendon_wire::frame::{Frame, MAX_FRAME, MAX_PAYLOAD, encode};
 use tendon_wire::message::{
     Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, InferGolden, Inferred, Message, Observe, Pace, RawState, Reply, Run, Stop, TABLE, Telemetry, Text,
+    Infer, InferGolden, Inferred, Message, Observe, Pace, RawState, Reply, Run, SetProfile, Stop, TABLE,
+    Telemetry, Text,
 };
 
 fn floats<const N: usize>(n: usize) -> Floats<N> {
@@ -24,6 +25,7 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         Run { session: 8 }.into(),
         Stop {}.into(),
         Pace { lockstep: true }.into(),
+        SetProfile { profile: 2 }.into(),
         Heartbeat { count: 9 }.into(),
         RawState {
             sequence: 5,
@@ -51,6 +53,9 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             image_crc32c: 4,
             slot_len: 5,
             state: 6,
+            profile: 1,
+            profiles: 3,
+            profile_name: text("bench"),
             session: 7,
         }
         .into(),
@@ -60,6 +65,8 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             time_us: 6,
             state: 4,
             cause: 0,
+            profile: 1,
+            alarms: 0x21,
             limited: 3,
             tick_us: 40,
             proposed: floats(2),
