@@ -199,6 +199,7 @@ fn a_controller_is_examined_before_and_after_it_has_seen_a_robot() {
         assert!(seen.good && seen.of("versions").0 == "OK", "{kind:?}: {}", seen.text);
         assert_eq!(seen.of("image").0, "WARN", "none was sent");
         assert_eq!(seen.of("state").0, "OK");
+        assert!(seen.of("keys").1.contains("unsigned images are taken"), "{}", seen.text);
 
         let mut session = open(&controller);
         session.upload(&image, |_| ()).unwrap();

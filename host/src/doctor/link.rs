@@ -4,7 +4,7 @@ use super::{Finding, examine_pose};
 use crate::link::{LinkError, Session, Transport};
 use tendon_runtime::spec::{ContractSpec, Signal};
 use tendon_runtime::{Cause, State};
-use tendon_wire::message::{Identity, PROTOCOL_VERSION, Telemetry};
+use tendon_wire::message::{Identity, PROTOCOL_VERSION, Slots, Telemetry};
 
 /// Largest angle between gravity as observed and as it should be, rad.
 const TILT: f32 = 0.35;
@@ -35,6 +35,12 @@ pub fn examine_controller<T: Transport>(
     };
     let mut findings = versions(&identity);
     findings.extend(image(&identity, policy));
+    match session.slots() {
+        Ok(slots) => findings.extend(slots_and_keys(&slots, policy)),
+        Err(error) => {
+            findings.push(Finding::fail("slots and keys", error.to_string(), "reset the controller"))
+        }
+    }
     match session.observe() {
         Ok(telemetry) => {
             findings.extend(health(&telemetry));
@@ -101,6 +107,48 @@ fn image(identity: &Identity, policy: Option<(&ContractSpec, u64, u32)>) -> Vec<
     } else {
         Finding::ok(check, here)
     }]
+}
+
+fn slots_and_keys(slots: &Slots, policy: Option<(&ContractSpec, u64, u32)>) -> Vec<Finding> {
+    let hex = |key: &[u8; 8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut findings = vec![if slots.generation == 0 {
+        Finding::warn(
+            "keys",
+            "none: unsigned images are taken",
+            "before this robot leaves the bench: `tendon keys new`, then `tendon keys provision`",
+        )
+    } else {
+        let second = if slots.key_b == [0; 8] { "no second".into() } else { hex(&slots.key_b) };
+        Finding::ok("keys", format!("generation {}: {}.., {second}", slots.generation, hex(&slots.key_a)))
+    }];
+    if let Some((contract, ..)) = policy
+        && !slots.robot.is_empty()
+        && slots.robot.as_str() != contract.robot
+    {
+        findings.push(Finding::fail(
+            "robot of the controller",
+            format!("{:?}, the policy is for {:?}", slots.robot.as_str(), contract.robot),
+            "wrong controller or wrong policy: it will refuse the image",
+        ));
+    }
+    let slot = |slot: u8| if slot == 255 { "none".to_owned() } else { slot.to_string() };
+    let found = format!(
+        "policy in slot {} (rollback counter {} or more), firmware in slot {} ({} or more)",
+        slot(slots.policy_slot),
+        slots.policy_floor,
+        slot(slots.firmware_slot),
+        slots.firmware_floor
+    );
+    findings.push(if slots.policy_trial != 0 || slots.firmware_trial != 0 {
+        Finding::warn(
+            "slots",
+            format!("{found}; on trial"),
+            "confirm it with `tendon flash --confirm`, or `--revert`",
+        )
+    } else {
+        Finding::ok("slots", found)
+    });
+    findings
 }
 
 fn health(telemetry: &Telemetry) -> Vec<Finding> {
