@@ -329,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn a_controller_with_another_message_table_can_be_updated_and_nothing_else() {
+        let identity = Identity { table_hash: TABLE_HASH ^ 1, ..Identity::default() };
+        let script = |more: Vec<(u16, Message)>| {
+            Script([(1, identity.clone().into())].into_iter().chain(more).collect())
+        };
+        assert!(matches!(Session::open(script(Vec::new())), Err(LinkError::Version { .. })));
+        let done = |to: u8| Reply { to, code: 0, detail: 0 };
+        let answers = vec![(2, done(0x14).into()), (3, done(0x11).into()), (4, done(0x12).into())];
+        let (mut session, found) = Session::open_any(script(answers)).unwrap();
+        assert_eq!(found.table_hash, identity.table_hash);
+        session.upload(&[1, 2, 3], |_| ()).unwrap();
+    }
+
+    #[test]
     fn a_refusal_of_an_earlier_request_is_not_this_ones() {
         let late = Reply { to: 0x21, code: Refusal::Dwell as u8, detail: 5 };
         let script =

@@ -2,13 +2,17 @@ use crate::world::{Parts, spec, state};
 use std::cell::Cell;
 use tendon_boot::sim::Flash;
 use tendon_boot::{Boot, Layout};
-use tendon_runtime::node::{BoardInfo, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write};
+use tendon_runtime::node::{
+    BoardInfo, CONFIRM_AFTER_US, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write,
+};
 use tendon_runtime::spec::ContractSpec;
+use tendon_runtime::store::{Store, places};
 use tendon_runtime::{Cause, Memory, RawState, Refusal, State};
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, Inferred, Message, Observe, PROTOCOL_VERSION, Pace, Reply, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Bytes, Confirm, DEVELOPMENT, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin,
+    ImageChunk, ImageCommit, Infer, Inferred, Message, NO_SLOT, Observe, PROTOCOL_VERSION, Pace, QuerySlots,
+    Reply, Restart, Revert, Run, Slots, Stop, TABLE_HASH, Telemetry, UpdateBegin,
 };
 
 const SLOT: usize = 8192;
@@ -45,11 +49,18 @@ fn floats(n: usize) -> &'static mut [f32] {
 
 impl Node {
     fn new() -> Self {
+        let capacity = Layout::policies(SLOT as u32, 4096).capacity();
+        Self::booted(Flash::new(capacity))
+    }
+
+    /// A controller that finds this in its flash.
+    fn booted(flash: Flash) -> Self {
         let memory = Memory { arena: floats(256), history: floats(64), observation: floats(64) };
-        let control = Control::new(slot(), memory);
-        let layout = Layout::policies(SLOT as u32, 4096);
-        let store = Boot::start(Flash::new(layout.capacity()), layout, BOARD.name);
-        let loader = Loader::new(slot(), floats(256), store, &control);
+        let mut store = Boot::start(flash, Layout::policies(SLOT as u32, 4096), BOARD.name);
+        let [active, inactive] = places(&store.slots(), [slot(), slot()]);
+        let mut control = Control::new(active, memory);
+        let mut loader = Loader::new(inactive, floats(256), store, &control);
+        loader.boot(&mut control).unwrap();
         Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state(), session: 0 }
     }
 
@@ -57,6 +68,17 @@ impl Node {
         let mut node = Self::new();
         node.update(&parts.image()).unwrap();
         node
+    }
+
+    fn reset(self) -> Self {
+        Self::booted(self.loader.into_store().into_flash())
+    }
+
+    fn slots(&mut self) -> Slots {
+        match self.send(QuerySlots {}) {
+            Some(Message::Slots(slots)) => slots,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn send(&mut self, message: impl Into<Message>) -> Option<Message> {
@@ -550,4 +572,110 @@ fn codes_survive_the_way_back() {
         assert!(State::from_code(code).is_none_or(|state| state as u8 == code));
         assert!(Cause::from_code(code).is_none_or(|cause| cause as u8 == code));
     }
+}
+
+fn crc_of(parts: &Parts) -> u32 {
+    u32::from_le_bytes(parts.image()[4..8].try_into().unwrap())
+}
+
+#[test]
+fn boots_the_policy_that_was_confirmed_and_forgets_the_one_on_trial() {
+    let mut node = Node::with(&parts());
+    assert_eq!(node.identity().flags & DEVELOPMENT, DEVELOPMENT, "no keys, and says so");
+    node = node.reset();
+    assert_eq!((node.identity().image_crc32c, node.slots().policy_slot), (0, NO_SLOT));
+    node.update(&parts().image()).unwrap();
+    node.command(Confirm { part: 0 }).unwrap();
+    assert_eq!(node.command(Confirm { part: 0 }), Err((Refusal::Trial, 0)), "nothing is on trial");
+    node = node.reset();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+    node.update(&Parts::of(&spec(), 2).image()).unwrap();
+    assert_eq!(node.identity().image_crc32c, crc_of(&Parts::of(&spec(), 2)));
+    node = node.reset();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+}
+
+#[test]
+fn gives_a_trial_up_between_two_ticks_and_takes_no_third_policy_meanwhile() {
+    let mut node = Node::running(&parts());
+    node.command(Confirm { part: 0 }).unwrap();
+    node.update(&Parts::of(&spec(), 2).image()).unwrap();
+    assert_eq!(node.update(&Parts::of(&spec(), 3).image()), Err((Refusal::Trial, 0)));
+    node.command(Revert { part: 0 }).unwrap();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+    assert_eq!(node.period().state, State::Running as u8);
+    assert_eq!(node.command(Revert { part: 0 }), Err((Refusal::Trial, 0)));
+    // Another schema waits until it is quiet, both ways.
+    let mut node = Node::with(&Parts::of(&other_contract(), 1));
+    node.command(Confirm { part: 0 }).unwrap();
+    node.update(&parts().image()).unwrap();
+    (0..12).for_each(|_| drop(node.period()));
+    node.arm().unwrap();
+    assert_eq!(node.command(Revert { part: 0 }), Err((Refusal::State, State::Ready as u32)));
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()), "and stays on trial");
+    assert_eq!(node.slots().policy_trial, 1);
+}
+
+#[test]
+fn a_policy_without_one_before_it_leaves_none_when_it_is_given_up() {
+    let mut node = Node::with(&parts());
+    node.command(Revert { part: 0 }).unwrap();
+    assert_eq!((node.identity().image_crc32c, node.control.state()), (0, State::Idle));
+    node.update(&parts().image()).unwrap();
+}
+
+#[test]
+fn a_policy_is_confirmed_by_running_long_enough_and_not_in_lockstep() {
+    let mut node = Node::running(&parts());
+    let periods = CONFIRM_AFTER_US / PERIOD_US;
+    for _ in 0..periods - 20 {
+        node.period();
+    }
+    assert_eq!(node.slots().policy_trial, 1, "not yet");
+    // A break starts the count anew.
+    node.command(Stop {}).unwrap();
+    while node.control.state() != State::Idle {
+        node.period();
+    }
+    while node.arm().is_err() {
+        node.period();
+    }
+    while node.command(Run { session: node.session }).is_err() {
+        node.period();
+    }
+    (0..periods - 20).for_each(|_| drop(node.period()));
+    assert_eq!(node.slots().policy_trial, 1, "in two pieces");
+    (0..40).for_each(|_| drop(node.period()));
+    assert_eq!(node.slots().policy_trial, 0);
+    node = node.reset();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+
+    let mut node = Node::with(&parts());
+    node.command(Pace { lockstep: true }).unwrap();
+    while node.arm().is_err() {
+        node.lockstep();
+    }
+    while node.command(Run { session: node.session }).is_err() {
+        node.lockstep();
+    }
+    for _ in 0..2 * periods {
+        node.clock.0.set(node.clock.0.get() + PERIOD_US);
+        node.lockstep();
+    }
+    assert_eq!((node.control.state(), node.slots().policy_trial), (State::Running, 1));
+}
+
+#[test]
+fn restarts_only_when_it_is_quiet_and_knows_no_third_part() {
+    let mut node = Node::running(&parts());
+    assert_eq!(node.command(Restart {}), Err((Refusal::State, State::Running as u32)));
+    assert!(!node.loader.wants_restart());
+    let mut node = Node::new();
+    node.command(Restart {}).unwrap();
+    assert!(node.loader.wants_restart());
+    let begin = UpdateBegin { part: 2, total_len: 1000, offset: 0, crc32c: 0 };
+    assert_eq!(node.command(begin), Err((Refusal::Input, 2)));
+    assert_eq!(node.command(Confirm { part: 7 }), Err((Refusal::Input, 7)));
+    let firmware = UpdateBegin { part: 1, total_len: 1000, offset: 0, crc32c: 0 };
+    assert_eq!(node.command(firmware), Err((Refusal::TooLarge, 0)), "this controller has no firmware slots");
 }
