@@ -79,7 +79,14 @@ impl<P: Read + ReadReady + Write> Line<P> {
 
     fn transmit(&mut self, request: &[u8]) -> Result<(), BusError> {
         self.counters.requests = self.counters.requests.wrapping_add(1);
-        self.port.write_all(request).map_err(broken)?;
+        let mut rest = request;
+        // Not `write_all`, which panics when a port takes nothing.
+        while !rest.is_empty() {
+            match self.port.write(rest).map_err(broken)? {
+                0 => return Err(BusError::Port(embedded_io::ErrorKind::WriteZero)),
+                taken => rest = rest.get(taken..).unwrap_or(&[]),
+            }
+        }
         self.port.flush().map_err(broken)
     }
 

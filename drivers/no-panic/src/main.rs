@@ -47,9 +47,9 @@ impl ReadReady for Port {
 
 impl Write for Port {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        // SAFETY: pointer and length are of one slice. `write_all` panics on 0, so a port may not give it.
+        // SAFETY: pointer and length are of one slice.
         let count = unsafe { write(1, bytes.as_ptr().cast(), bytes.len()) };
-        if count <= 0 { Err(ErrorKind::Other) } else { Ok(count.unsigned_abs().min(bytes.len())) }
+        usize::try_from(count).map_err(|_| ErrorKind::Other)
     }
 
     fn flush(&mut self) -> Result<(), ErrorKind> {

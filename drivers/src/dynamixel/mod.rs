@@ -223,9 +223,9 @@ impl<P: Read + ReadReady + Write> DynamixelBus<P> {
 
     /// Torque off without waiting for answers; twice, because the line may be noisy.
     fn release(&mut self) {
-        let ids: heapless::Vec<u8, MAX_JOINTS> = self.servos.iter().map(|servo| servo.joint.id).collect();
-        if let Some(line) = &mut self.line {
-            let off = sync_write(TORQUE_ENABLE, ids.iter().map(|&id| (id, [0])));
+        let Self { line, servos, .. } = self;
+        if let Some(line) = line {
+            let off = sync_write(TORQUE_ENABLE, servos.iter().map(|servo| (servo.joint.id, [0])));
             for _ in 0..2 {
                 let _ = line.send(&off);
             }
