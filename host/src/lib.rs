@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cost;
+pub mod count;
 pub mod demo;
 pub mod doctor;
 pub mod export;
@@ -10,6 +12,7 @@ pub mod hil;
 pub mod keys;
 pub mod learner;
 pub mod link;
+pub mod monitor;
 pub mod preference;
 pub mod recording;
 pub mod report;

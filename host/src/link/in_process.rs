@@ -57,6 +57,10 @@ impl Clock for HostClock {
     fn counts(&self) -> u32 {
         self.0.elapsed().as_nanos() as u32
     }
+
+    fn now_ns(&self) -> u64 {
+        self.0.elapsed().as_nanos().min(u64::MAX.into()) as u64
+    }
 }
 
 const INFO: BoardInfo = BoardInfo { name: "in-process", firmware: env!("CARGO_PKG_VERSION") };
@@ -93,11 +97,10 @@ impl InProcess<'_> {
         Some(action)
     }
 
-    /// Too many ticks were late: the controller falls back.
+    /// Too many ticks were late: no torque from now on.
     pub fn overran(&mut self) {
         let now_us = self.clock.now_us();
-        let late = self.control.period_us().unwrap_or(0).saturating_add(1);
-        self.control.tick_took(late, now_us);
+        self.control.overran(now_us);
     }
 
     /// Controller state.

@@ -10,12 +10,11 @@ use super::priority::{Granted, Priority, kernel, lock_memory, prefault_stack, re
 use crate::link::{InProcess, LinkError, Session, commands_of, with_in_process};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use tendon_drivers::{BusError, Counters, Faults, JointBus, JointState};
+use tendon_runtime::deadline::LATCH_MISSES;
 use tendon_runtime::spec::{ContractSpec, Signal};
 use tendon_runtime::{Cause, JointCommand, MAX_JOINTS, RawState, Refusal, State};
 use tendon_wire::message::{Floats, Telemetry};
 
-/// Late ticks among the last 64 at which the policy is taken away. Below that the last setpoints stand.
-pub const LATCH_MISSES: u32 = 4;
 /// Silence of the supervising thread that ends the run, ns.
 const SUPERVISOR_NS: u64 = 500_000_000;
 /// Time to be armed and to reach the default pose, s.
