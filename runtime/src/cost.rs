@@ -29,8 +29,8 @@ impl Profile {
     /// cycle more than words (Arm DDI 0439, table of instruction timings): 1.6 cycles per instruction over the
     /// dense kernel, 2 with what surrounds it.
     pub const M4F: Self = Self { name: "m4f", centicycles: 200, flash_wait: 1, mhz: 168 };
-    /// Cortex-M7 at 480 MHz (STM32H743): loads beside arithmetic, no credit taken for the second pipeline.
-    pub const M7: Self = Self { name: "m7", centicycles: 120, flash_wait: 1, mhz: 480 };
+    /// Cortex-M7 at 480 MHz (STM32H743): at most 1.33 by the model of `bounds/src/cycles.rs` over the networks of `bench mcu`.
+    pub const M7: Self = Self { name: "m7", centicycles: 140, flash_wait: 1, mhz: 480 };
     /// Cortex-M33 with FPU at 150 MHz (RP2350): timings as the M4F's.
     pub const M33: Self = Self { name: "m33", centicycles: 200, flash_wait: 1, mhz: 150 };
     /// Cortex-M3 at 72 MHz: every `f32` operation is a call of some 40 to 100 instructions; an estimate that nothing
@@ -192,13 +192,13 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
         opcode::REDUCE | opcode::ARG => {
             all(&[n_in, 18]).saturating_add(all(&[n_out, 60])).saturating_add(160)
         }
-        opcode::TOP => all(&[n_out, all(&[d1, 34]).saturating_add(60)]),
+        opcode::TOP => all(&[n_out, all(&[d1, 38]).saturating_add(60)]),
         opcode::CUMULATE => all(&[n_out, 26]).saturating_add(all(&[d0, d2, 60])).saturating_add(copied),
         opcode::SOFTMAX => all(&[n_out, 100]).saturating_add(all(&[d0, d2, 220])).saturating_add(copied),
-        opcode::MATMUL => all(&[d0, d1, d2, d3, 20])
+        opcode::MATMUL => all(&[d0, d1, d2, d3, 22])
             .saturating_add(all(&[n_out, 40]))
             .saturating_add(all(&[d0, d1, d2, 30]))
-            .saturating_add(all(&[d0, 200])),
+            .saturating_add(all(&[d0, 230])),
         opcode::CONV => match network.record::<Window>(op.input_b) {
             Some(w) => {
                 let groups = u64::from(w.groups.max(1));
