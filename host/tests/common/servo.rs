@@ -21,7 +21,8 @@ const CONTRACT: &str = include_str!("../../../models/contracts/servo_arm.toml");
 /// A policy of random weights for the six-joint arm.
 pub fn arm() -> (AlignedBytes, ContractSpec, u64) {
     // A pseudo-terminal's bytes pass a kernel thread of ordinary priority: on a busy machine they may take 0.1 s.
-    let text = CONTRACT.replace("state_timeout_s = 0.1", "state_timeout_s = 0.5");
+    // Below `heartbeat_timeout_s`: raw states are the loop's proof of life.
+    let text = CONTRACT.replace("state_timeout_s = 0.1", "state_timeout_s = 0.2");
     let contract = ContractChoice::Toml { file: "models/contracts/servo_arm.toml", text: &text };
     let onnx = mlp(&[24, 32, 6], Hidden::Tanh, 5);
     let image = compile(&onnx, &Options { contract, ..Options::default() }).unwrap().image;
