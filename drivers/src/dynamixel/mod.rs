@@ -428,12 +428,19 @@ fn exchange<P: Read + ReadReady + Write>(
     clock: Clock<'_>,
 ) -> Result<Option<Status>, BusError> {
     let bytes = request(id, instruction, parameters.iter().copied());
+    // A late answer to the request before has another length, or is a refusal of that.
+    let length = match (instruction, parameters) {
+        (instruction::PING, _) => 3,
+        (instruction::READ, [_, _, low, high]) => usize::from(u16::from_le_bytes([*low, *high])),
+        _ => 0,
+    };
+    let fits = |status: &Status| status.parameters.len() == length || status.error & !ALERT != 0;
     let mut answer = None;
     for attempt in 0..attempts {
         line.counters.retries = line.counters.retries.wrapping_add(u32::from(attempt > 0));
         let until_us = clock().saturating_add(SETUP_US);
         line.ask(&bytes, until_us, clock, |packet, counters| {
-            answer = Status::read(packet).filter(|status| status.id == id);
+            answer = Status::read(packet).filter(|status| status.id == id && fits(status));
             counters.strays = counters.strays.wrapping_add(u32::from(answer.is_none()));
             answer.is_some()
         })?;
