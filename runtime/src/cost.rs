@@ -150,7 +150,7 @@ fn of_dense(n_in: u64, n_out: u64, relu: bool) -> u64 {
     let rest = rest + bit(4, 134) + bit(3, 67) + bit(2, 34) + bit(1, 18) + bit(0, 10);
     let block = (n_in / 32).saturating_mul(270).saturating_add(rest + if relu { 19 } else { 9 });
     // The call; the last rows have one of their own.
-    let calls = if n_out.is_multiple_of(4) { 45 } else { 45 + 90 };
+    let calls = if n_out.is_multiple_of(4) { 45 } else { 45 + 75 };
     n_out.div_ceil(4).saturating_mul(block).saturating_add(calls)
 }
 
@@ -210,7 +210,7 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
                 let pixel =
                     of_dense(patch, c_out, false).saturating_add(gathered).saturating_add(all(&[c_out, 14]));
                 let pixels = all(&[d0, groups, w.height_out.into(), w.width_out.into()]);
-                all(&[pixels, pixel.saturating_add(160)]).saturating_add(function).saturating_add(500)
+                all(&[pixels, pixel.saturating_add(175)]).saturating_add(function).saturating_add(500)
             }
             None => 0,
         },
