@@ -124,7 +124,8 @@ impl Bench {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Err("the controller does not start".into())
+        let (telemetry, last) = (self.session.observe(), self.actions.last());
+        Err(format!("the controller does not start: {telemetry:?}, last {last:?}"))
     }
 }
 

@@ -155,9 +155,9 @@ fn power(run: &mut Run) -> Result<(), String> {
         }
         operations += count;
         let mut tears: Vec<Tear> = vec![Tear::Nothing, Tear::All];
-        let step = if run.is_short() { 97 } else { 1 };
+        let step = run.amount(1, 11) as usize;
         tears.extend((0..act.torn).step_by(step).map(|byte| Tear::Bytes(byte, u64::from(byte) + run.seed)));
-        tears.extend((0..run.amount(64, 2)).map(|seed| Tear::Random(seed + run.seed)));
+        tears.extend((0..run.amount(64, 8)).map(|seed| Tear::Random(seed + run.seed)));
         // Each of them at each operation.
         let all: Vec<(u64, Tear)> =
             (0..count).flat_map(|at| tears.iter().map(move |&tear| (at, tear))).collect();
@@ -171,7 +171,7 @@ fn power(run: &mut Run) -> Result<(), String> {
             .collect();
         holes.extend(found);
         // And again, in each of the first operations of the boot that mends it.
-        let every = run.amount(1, 40) as usize;
+        let every = run.amount(1, 5) as usize;
         let found: Vec<String> = all
             .par_iter()
             .step_by(every)
