@@ -38,6 +38,16 @@ pub struct Section<'a> {
     pub executable: bool,
 }
 
+/// A run of bytes that a programmer writes: where it is stored, which is not where it is used for initial values of
+/// variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// Physical address.
+    pub address: u32,
+    /// Content.
+    pub bytes: &'a [u8],
+}
+
 /// One row of the symbol table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
@@ -60,9 +70,12 @@ pub struct Elf<'a> {
     pub sections: Vec<Section<'a>>,
     /// Named symbols.
     pub symbols: Vec<Symbol<'a>>,
+    /// Loaded segments with content, by address.
+    pub segments: Vec<Segment<'a>>,
 }
 
 const EM_ARM: u16 = 40;
+const PT_LOAD: u32 = 1;
 const SHT_PROGBITS: u32 = 1;
 const SHT_SYMTAB: u32 = 2;
 const SHF_ALLOC: u32 = 2;
@@ -132,7 +145,25 @@ impl<'a> Elf<'a> {
         }
         let table = headers.iter().find(|header| header.kind == SHT_SYMTAB).ok_or(ElfError::NoSymbols)?;
         let symbols = Self::symbols(bytes, &headers, table).ok_or(ElfError::Truncated("symbol table"))?;
-        Ok(Self { sections, symbols })
+        let segments = Self::loaded(bytes).ok_or(ElfError::Truncated("program headers"))?;
+        Ok(Self { sections, symbols, segments })
+    }
+
+    fn loaded(bytes: &'a [u8]) -> Option<Vec<Segment<'a>>> {
+        let start = word(bytes, 28)? as usize;
+        let (entry, count) = (usize::from(half(bytes, 42)?), usize::from(half(bytes, 44)?));
+        let mut segments = Vec::new();
+        for index in 0..count {
+            let at = start.checked_add(index.checked_mul(entry)?)?;
+            let header = bytes.get(at..at.checked_add(32)?)?;
+            let (kind, offset) = (word(header, 0)?, word(header, 4)?);
+            let (address, size) = (word(header, 12)?, word(header, 16)?);
+            if kind == PT_LOAD && size > 0 {
+                segments.push(Segment { address, bytes: slice(bytes, offset, size)? });
+            }
+        }
+        segments.sort_by_key(|segment| segment.address);
+        Some(segments)
     }
 
     fn headers(bytes: &[u8]) -> Option<Vec<Header>> {

@@ -45,9 +45,17 @@ impl<'a> Code<'a> {
     /// Code of an ELF file.
     #[must_use]
     pub fn new(elf: &Elf<'a>) -> Self {
-        let mut code = Self { sections: elf.sections.clone(), ..Self::default() };
+        Self::of(&[elf])
+    }
+
+    /// Code of programs that lie in memory together and call each other by address.
+    #[must_use]
+    pub fn of(elves: &[&Elf<'a>]) -> Self {
+        let sections = elves.iter().flat_map(|elf| elf.sections.iter().cloned()).collect();
+        let mut code = Self { sections, ..Self::default() };
         // Sized symbols name the body; those without size are aliases and labels of assembly.
-        let mut symbols: Vec<_> = elf.symbols.iter().filter(|s| !s.is_undefined).collect();
+        let symbols = elves.iter().flat_map(|elf| &elf.symbols);
+        let mut symbols: Vec<_> = symbols.filter(|s| !s.is_undefined).collect();
         symbols.sort_by_key(|symbol| (symbol.value & !1, std::cmp::Reverse(symbol.size)));
         for symbol in symbols {
             let address = symbol.value & !1;

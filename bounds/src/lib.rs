@@ -10,6 +10,9 @@ mod flow;
 mod system;
 pub mod thumb;
 
-pub use elf::{Elf, ElfError, Section, Symbol};
+pub use elf::{Elf, ElfError, Section, Segment, Symbol};
 pub use flow::{Code, Depth, Flow, Frame, Function, Problem, Violation};
-pub use system::{EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, forbidden_symbols};
+pub use system::{
+    BootStage, EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, check_file, check_with,
+    forbidden_symbols,
+};

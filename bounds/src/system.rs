@@ -4,6 +4,7 @@ use crate::elf::{Elf, ElfError, word};
 use crate::flow::{Code, Flow, Frame, Violation};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 /// What exception entry pushes, bytes: 26 words with the floating-point registers (reserved also when
 /// stacking is lazy), and one to align the stack to 8 (DDI 0403E, B1.5.6 and B1.5.7).
@@ -92,13 +93,24 @@ pub struct Report {
     pub worst: u32,
     /// Bytes that the linker keeps free for the stack.
     pub reserved: u32,
+    /// The boot stage, where the firmware has one.
+    pub boot: Option<BootStage>,
+}
+
+/// The program that starts the firmware, and on whose services `idle` calls: their stack is part of the thread's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootStage {
+    /// Deepest stack of its own start, before the firmware runs, bytes.
+    pub worst: u32,
+    /// Bytes it has for that.
+    pub reserved: u32,
 }
 
 impl Report {
     /// Whether the stack that is reserved holds the worst.
     #[must_use]
     pub fn fits(&self) -> bool {
-        self.worst <= self.reserved
+        self.worst <= self.reserved && self.boot.is_none_or(|boot| boot.worst <= boot.reserved)
     }
 }
 
@@ -113,7 +125,13 @@ impl fmt::Display for Report {
             let (name, path) = (&task.name, path.join(" > "));
             writeln!(f, "{name:<16}{priority:>8}{:>8}{:>8}  {path}", task.stack, task.frames)?;
         }
-        write!(f, "worst stack {} bytes, {} reserved", self.worst, self.reserved)
+        write!(f, "worst stack {} bytes, {} reserved", self.worst, self.reserved)?;
+        match self.boot {
+            Some(boot) => {
+                write!(f, "\nboot stage, before: {} bytes, {} reserved", boot.worst, boot.reserved)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -194,16 +212,52 @@ pub fn forbidden_symbols(elf: &Elf<'_>) -> Vec<Failure> {
         .collect()
 }
 
-/// Derives the bound of a firmware from its ELF, or says everything that stands against one.
+/// Derives the bound of a firmware that calls no boot stage from its ELF, or says everything that stands against one.
 ///
 /// # Errors
 /// Damage, recursion, indirect calls, unknown instructions, exceptions without priority, panics, a heap.
 pub fn check(bytes: &[u8]) -> Result<Report, Vec<Failure>> {
+    check_all(bytes, None)
+}
+
+/// As [`check`], of a firmware and the boot stage whose services it calls at a fixed address. The calls are followed
+/// into the boot stage like any other; panics are allowed there (they reset the controller), recursion, indirect
+/// calls and unknown instructions are not.
+///
+/// # Errors
+/// As there.
+pub fn check_with(bytes: &[u8], boot: &[u8]) -> Result<Report, Vec<Failure>> {
+    check_all(bytes, Some(boot))
+}
+
+/// As [`check_with`], with the boot stage that lies beside `BOARD.elf` or `BOARD-b.elf` as `BOARD-boot.elf`, or
+/// without where none does.
+///
+/// # Errors
+/// As there, or a file that cannot be read.
+pub fn check_file(path: &Path) -> Result<Report, Vec<Failure>> {
+    let unreadable = |error| vec![Failure::Missing(format!("file {}: {error}", path.display()))];
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
+    let board = name.strip_suffix("-b").unwrap_or(name);
+    let boot = std::fs::read(path.with_file_name(format!("{board}-boot.elf"))).ok();
+    check_all(&bytes, boot.as_deref())
+}
+
+fn check_all(bytes: &[u8], boot: Option<&[u8]>) -> Result<Report, Vec<Failure>> {
     let elf = Elf::parse(bytes).map_err(|error| vec![error.into()])?;
+    let boot = boot.map(Elf::parse).transpose().map_err(|error| vec![error.into()])?;
     let mut failures = forbidden_symbols(&elf);
-    let code = Code::new(&elf);
+    let elves: Vec<&Elf<'_>> = [&elf].into_iter().chain(&boot).collect();
+    let code = Code::of(&elves);
     let mut flow = Flow::new(&code);
-    let report = report(&elf, &code, &mut flow, &mut failures);
+    let mut report = report(&elf, &code, &mut flow, &mut failures);
+    if let (Ok(report), Some(boot)) = (&mut report, &boot) {
+        report.boot = boot_stage(boot, &code, &mut flow);
+        if report.boot.is_none() {
+            failures.push(Failure::Missing(format!("symbol {BOOT_START} in its boot stage")));
+        }
+    }
     failures.extend(flow.violations().into_iter().map(Failure::Path));
     match report {
         Ok(report) if failures.is_empty() => Ok(report),
@@ -213,6 +267,17 @@ pub fn check(bytes: &[u8]) -> Result<Report, Vec<Failure>> {
             Err(failures)
         }
     }
+}
+
+/// Function of the boot stage that does its work; what calls it has next to no stack.
+const BOOT_START: &str = "tendon_boot_start";
+/// Stack of the boot stage outside of [`BOOT_START`]: reset handler and `main`.
+const BOOT_OUTSIDE: u32 = 64;
+
+fn boot_stage(elf: &Elf<'_>, code: &Code<'_>, flow: &mut Flow<'_, '_>) -> Option<BootStage> {
+    let worst = flow.depth(code.address_of(BOOT_START)?).worst.saturating_add(BOOT_OUTSIDE);
+    let reserved = elf.value("_stack_start")?.saturating_sub(elf.value("__euninit")?);
+    Some(BootStage { worst: worst.saturating_add(FAULT_LEVELS * EXCEPTION_FRAME), reserved })
 }
 
 fn report(
@@ -289,5 +354,6 @@ fn report(
         tasks,
         worst,
         reserved,
+        boot: None,
     })
 }

@@ -22,7 +22,8 @@ fn analyse(functions: &[&str]) -> (Depth, Vec<Problem>, Vec<Frame>) {
         is_undefined: false,
     };
     let section = Section { name: ".text", address: 0x100, bytes: &bytes, executable: true };
-    let elf = Elf { sections: vec![section], symbols: (0..functions.len()).map(symbol).collect() };
+    let symbols = (0..functions.len()).map(symbol).collect();
+    let elf = Elf { sections: vec![section], symbols, segments: Vec::new() };
     let code = Code::new(&elf);
     let mut flow = Flow::new(&code);
     let depth = flow.depth(0x100);

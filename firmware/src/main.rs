@@ -6,7 +6,7 @@
 //! | `clock_wrap` | 4 | counts wraps of the clock |
 //! | `link_rx`, `link_tx` | 3 | bytes between UART and queues |
 //! | `control_tick` | 2 | one tick at the image's period |
-//! | `idle` | 0 | messages, image updates, verification, self-test |
+//! | `idle` | 0 | messages, image updates, self-test; calls the boot stage, which verifies and writes flash |
 //!
 //! A reachable panic does not link: the panic handler calls a symbol that nobody defines.
 #![no_std]
@@ -15,6 +15,7 @@
 mod board;
 mod ring;
 mod stack;
+mod store;
 
 use tendon_runtime::node::{Control, Exclusive};
 
@@ -54,11 +55,13 @@ mod app {
     use crate::Locked;
     use crate::board::{Acknowledge, Board, ControlTimer, Selected};
     use crate::ring::{Reader, Ring, Writer};
+    use crate::store::BootStage;
     use cortex_m_rt as _;
     use embedded_io::{Read, ReadReady, Write, WriteReady};
     use tendon_runtime::Memory;
     use tendon_runtime::node::Exclusive;
     use tendon_runtime::node::{self, Clock, Control, Loader};
+    use tendon_runtime::store::{Store, places};
     use tendon_wire::frame::{Decoder, MAX_FRAME};
 
     /// `f32` of activations, for the control loop and for the self-test.
@@ -71,6 +74,8 @@ mod app {
     const OBSERVATION: usize = 4096;
     /// Control period while no image says one.
     const IDLE_PERIOD_US: u32 = 20_000;
+    /// From the answer to `Restart` to the reset: enough for the answer to leave.
+    const RESTART_US: u64 = 50_000;
 
     type Parts = crate::board::Parts<Selected>;
     type BoardClock = <Selected as Board>::Clock;
@@ -88,7 +93,7 @@ mod app {
         clock: BoardClock,
         tick_clock: BoardClock,
         wrap_clock: BoardClock,
-        loader: Loader<'static>,
+        loader: Loader<'static, BootStage>,
         received: Writer<QUEUE>,
         bytes: Reader<QUEUE>,
         replies: Outbox,
@@ -137,12 +142,14 @@ mod app {
     ])]
     fn init(cx: init::Context) -> (Shared, Local) {
         crate::stack::paint();
-        let Parts { rx, tx, mut timer, clock, slots: [active, inactive] } = Selected::take();
+        let Parts { rx, tx, mut timer, clock, slots } = Selected::take();
+        let mut store = BootStage::at(Selected::BOOT_STAGE);
+        let [active, inactive] = places(&store.slots(), slots);
         let memory =
             Memory { arena: cx.local.arena, history: cx.local.history, observation: cx.local.observation };
         let control = Control::new(active, memory);
         let loader =
-            Loader::new(inactive, cx.local.self_test_arena, &control).with_profile(Selected::PROFILE);
+            Loader::new(inactive, cx.local.self_test_arena, store, &control).with_profile(Selected::PROFILE);
         let (received, bytes) = cx.local.rx_queue.split();
         let (replies, reply_bytes) = cx.local.reply_queue.split();
         let (actions, action_bytes) = cx.local.action_queue.split();
@@ -173,8 +180,20 @@ mod app {
     fn idle(mut cx: idle::Context) -> ! {
         let mut out = [0; MAX_FRAME];
         let mut control = Locked(&mut cx.shared.control);
+        // Refused: there is no policy then, and `Slots` and `Identity` say so.
+        let _ = cx.local.loader.boot(&mut control);
+        let mut restart_us = None;
         loop {
-            let Some(byte) = cx.local.bytes.read() else { continue };
+            let Some(byte) = cx.local.bytes.read() else {
+                if cx.local.loader.wants_restart() {
+                    let now = cx.local.clock.now_us();
+                    let since = *restart_us.get_or_insert(now);
+                    if now.saturating_sub(since) > RESTART_US {
+                        cortex_m::peripheral::SCB::sys_reset();
+                    }
+                }
+                continue;
+            };
             if byte == 0 {
                 // A frame ends: it may ask for the counters.
                 let dropped = cx.local.replies.dropped;

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod export;
 pub mod faults;
 pub mod hil;
+pub mod keys;
 pub mod learner;
 pub mod link;
 pub mod preference;

@@ -159,7 +159,7 @@ fn a_port_that_is_not_there_is_an_error_with_advice() {
     let image = folder.file("policy.tnd", &image);
     complains(
         &tendon(&[&"hil", &image, &"--task", &"cart-pole", &"--port", &"/dev/ttyNONE"]),
-        &["/dev/ttyNONE", "dialout"],
+        &["/dev/ttyNONE", "ls /dev/tty"],
     );
 }
 
@@ -215,4 +215,86 @@ fn inspect_says_which_firmware_the_stack_is_of_or_why_it_has_no_bound() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find(|line| line.starts_with("stack")).unwrap();
     assert!(line.contains("bytes at worst") && line.contains("qemu-an386"), "{line}");
+}
+
+#[test]
+fn a_secret_key_is_made_for_its_owner_alone_and_refused_when_others_may_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("keys");
+    let new = |name: &'static str| tendon(&[&"keys", &"new", &name, &"--dir", &folder.0]);
+    let made = new("one");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let key = folder.0.join("one.key");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&key), 0o600);
+    let secret = std::fs::read_to_string(&key).unwrap();
+    let digits = secret.lines().nth(1).unwrap();
+    assert!(!String::from_utf8_lossy(&made.stdout).contains(digits), "printed");
+    complains(&new("one"), &["one.key", "never overwritten"]);
+    complains(&new("../two"), &["no name for a key"]);
+    std::os::unix::fs::symlink(folder.0.join("elsewhere"), folder.0.join("three.key")).unwrap();
+    complains(&new("three"), &["three.key"]);
+    assert!(!folder.0.join("elsewhere").exists(), "followed a link");
+
+    let shown = tendon(&[&"keys", &"show", &"--dir", &folder.0]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("one.pub") && !shown.contains(digits), "{shown}");
+
+    let image = folder.file("bare.tnd", &bare(1));
+    let unsigned = std::fs::read(&image).unwrap();
+    for open in [0o644, 0o640, 0o620, 0o604] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(open)).unwrap();
+        complains(&tendon(&[&"sign", &image, &"--key", &key]), &["chmod 600", "one.key"]);
+        complains(&tendon(&[&"flash", &"--policy", &image, &"--key", &key]), &["chmod 600"]);
+    }
+    assert_eq!(std::fs::read(&image).unwrap(), unsigned);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let signed = tendon(&[&"sign", &image, &"--key", &key]);
+    assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    assert_eq!(std::fs::read(&image).unwrap().len(), unsigned.len() + 80);
+    // What every tool reads is the same with a signature.
+    assert!(tendon(&[&"inspect", &image]).status.success());
+    let again = tendon(&[&"sign", &image, &"--key", &key, &"--rollback-counter", &"3"]);
+    assert!(again.status.success());
+    assert_eq!(std::fs::read(&image).unwrap().len(), unsigned.len() + 80, "replaced, not added");
+    complains(&tendon(&[&"sign", &key, &"--key", &key]), &["one.key", "no firmware"]);
+    complains(&tendon(&[&"sign", &image, &"--key", &folder.0.join("one.pub")]), &["one.pub"]);
+}
+
+#[test]
+fn a_policy_is_flashed_confirmed_and_shown_over_a_stand_in_with_a_flash_file() {
+    let folder = Folder::new("flash");
+    let (one, two) = (folder.file("one.tnd", &bare(1)), folder.file("two.tnd", &bare(2)));
+    let port = format!("stand-in:{}", folder.0.join("flash.img").display());
+    let says = |output: Output, words: &[&str]| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        for word in words {
+            assert!(text.contains(word), "`{word}` is not in: {text}");
+        }
+    };
+    let flash = |image: &PathBuf, more: &'static str| {
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+            vec![&"flash", &"--port", &port, &"--policy", image];
+        if !more.is_empty() {
+            arguments.push(&more);
+        }
+        tendon(&arguments)
+    };
+    let crc = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        format!("{:08x}", u32::from_le_bytes(bytes[4..8].try_into().unwrap()))
+    };
+    says(flash(&one, "--confirm"), &["development mode", "ran before: none", &crc(&one), "confirmed"]);
+    says(flash(&two, ""), &[&crc(&two), &format!("ran before: policy {}", crc(&one)), "on trial"]);
+    // The stand-in ended, so the trial did.
+    says(flash(&two, "--confirm"), &[&format!("ran before: policy {}", crc(&one)), "confirmed"]);
+    complains(&tendon(&[&"flash", &"--port", &port, &"--revert"]), &["nothing is on trial"]);
+    complains(&tendon(&[&"flash", &"--policy", &one]), &["give --port"]);
+    complains(
+        &tendon(&[&"flash", &"--policy", &one, &"--port", &"/dev/no-such-port"]),
+        &["no-such-port", "ls /dev/tty"],
+    );
+    complains(&tendon(&[&"flash", &"--firmware", &one, &"--port", &port]), &["is a policy", "--policy"]);
+    complains(&tendon(&[&"flash", &"--port", &port]), &["--policy FILE"]);
 }

@@ -240,8 +240,8 @@ fn a_controller_that_dies_is_an_error_and_no_hang() {
 fn the_deepest_stack_seen_is_below_the_bound_derived_from_the_firmware() {
     for kind in BOARDS {
         let Some(controller) = start(kind) else { continue };
-        let elf = std::fs::read(tendon::link::firmware_path(kind).unwrap()).unwrap();
-        let report = tendon_bounds::check(&elf).unwrap_or_else(|failures| panic!("{failures:#?}"));
+        let elf = tendon::link::firmware_path(kind).unwrap();
+        let report = tendon_bounds::check_file(&elf).unwrap_or_else(|failures| panic!("{failures:#?}"));
         assert!(report.fits(), "{report}");
         let mut session = open(&controller);
         assert_eq!(session.identity().unwrap().board.as_str(), report.board);

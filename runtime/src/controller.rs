@@ -130,6 +130,16 @@ pub enum Refusal {
     Slow = 13,
     /// The session is not the one of the last `Hello`: a replay, or another host took over.
     Session = 14,
+    /// Not signed as this controller wants it; detail: 0 unsigned, 1 by an unknown key, 2 wrong.
+    Signature = 15,
+    /// Made for another robot (policy) or board (firmware).
+    Robot = 16,
+    /// The key set cannot be taken; detail: [`crate::store::KeysRefused`].
+    Keys = 17,
+    /// Flash could not be written; detail: where in the slot, if that is known.
+    Flash = 18,
+    /// What runs is on trial (to be confirmed or reverted first), or nothing is (to be confirmed or reverted).
+    Trial = 19,
     /// The contract has no such profile; detail: how many it has.
     Profile = 30,
     /// Torque is on, and the profile would loosen a limit; detail: the profile in force.

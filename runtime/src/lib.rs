@@ -23,6 +23,7 @@ mod functions;
 mod image;
 mod kernels;
 mod limits;
+mod loader;
 pub mod math;
 pub mod monitor;
 mod network;
@@ -35,6 +36,7 @@ pub mod spec;
 #[cfg(feature = "spec")]
 mod spec_safety;
 mod start;
+pub mod store;
 
 pub use abstention::Abstention;
 pub use action::{JointCommand, map_action};

@@ -3,17 +3,25 @@
 //! Pure like the rest of the runtime. Firmware and the host's stand-in process call the same functions;
 //! they add the clock, the bytes and the priorities. [`Loader`] works below the control priority (it may
 //! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
+//! What is in flash, and whether it may run, is said by the [`Store`] behind the loader.
 
-use crate::cost::Profile;
+use crate::store::Store;
 use crate::{Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
 use tendon_wire::frame::{self, Decoder};
-use tendon_wire::image::{MAX_IMAGE, monitor};
+use tendon_wire::image::monitor;
 use tendon_wire::message::{
-    Action, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE, TABLE_HASH,
-    TO_HOST, Telemetry, Text,
+    Action, DEVELOPMENT, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE,
+    TABLE_HASH, TO_HOST, Telemetry, Text,
 };
 use tendon_wire::mutation::{Check, removed};
+
+pub use crate::loader::Loader;
+pub use crate::store::Refused;
+
+/// Healthy Running of a policy on trial after which it is confirmed without being told, us of the board's clock.
+/// Not in lockstep: simulated time is no evidence.
+pub const CONFIRM_AFTER_US: u64 = 10_000_000;
 
 /// In lockstep the host's clock stands still with the host, so silence is measured on the board's.
 pub const LOCKSTEP_SILENCE_US: u64 = 3_000_000;
@@ -47,107 +55,6 @@ impl<'m> Exclusive<'m> for Control<'m> {
     }
 }
 
-/// Receives images into the inactive slot.
-#[derive(Debug)]
-pub struct Loader<'m> {
-    slot: &'m mut [u8],
-    arena: &'m mut [f32],
-    total: usize,
-    received: usize,
-    limits: Limits,
-}
-
-/// What the control loop's memory holds, `f32`.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    arena: usize,
-    history: usize,
-    observation: usize,
-    /// Of the board, for the time of an inference.
-    profile: Profile,
-}
-
-type Refused = (Refusal, u32);
-
-impl<'m> Loader<'m> {
-    /// `slot`: 16-byte aligned memory for one image; `arena`: activations of the self-test, as long as the
-    /// control loop's.
-    #[must_use]
-    pub fn new(slot: &'m mut [u8], arena: &'m mut [f32], control: &Control<'_>) -> Self {
-        let memory = &control.memory;
-        let limits = Limits {
-            arena: memory.arena.len().min(arena.len()),
-            history: memory.history.len(),
-            observation: memory.observation.len(),
-            profile: Profile::QEMU,
-        };
-        Self { slot, arena, total: 0, received: 0, limits }
-    }
-
-    /// The processor by which inferences are timed; without it [`Profile::QEMU`].
-    #[must_use]
-    pub fn with_profile(mut self, profile: Profile) -> Self {
-        self.limits.profile = profile;
-        self
-    }
-
-    fn begin(&mut self, total_len: u32) -> Result<(), Refused> {
-        let total = total_len as usize;
-        if total > self.slot.len() || total > MAX_IMAGE {
-            return Err((Refusal::TooLarge, self.slot.len() as u32));
-        }
-        (self.total, self.received) = (total, 0);
-        Ok(())
-    }
-
-    fn chunk(&mut self, offset: u32, data: &[u8]) -> Result<(), Refused> {
-        let start = offset as usize;
-        let end = start.saturating_add(data.len());
-        if start != self.received || end > self.total {
-            return Err((Refusal::Order, self.received as u32));
-        }
-        let place = self.slot.get_mut(start..end).ok_or((Refusal::Order, self.received as u32))?;
-        for (to, from) in place.iter_mut().zip(data) {
-            *to = *from;
-        }
-        self.received = end;
-        Ok(())
-    }
-
-    fn abort(&mut self) {
-        (self.total, self.received) = (0, 0);
-    }
-
-    /// Everything that can be said about the received image before it acts.
-    fn verify(&mut self) -> Result<Image, Refused> {
-        if self.total == 0 || self.received != self.total {
-            return Err((Refusal::Order, self.received as u32));
-        }
-        let bytes = self.slot.get(..self.total).unwrap_or(&[]);
-        let image = Image::parse(bytes).map_err(|_| (Refusal::Image, 0))?;
-        let policy = image.policy(bytes).ok_or((Refusal::Image, 1))?;
-        let plan = policy.network.plan();
-        let sizes = [
-            (plan.arena_len, self.limits.arena),
-            (plan.history_len, self.limits.history),
-            (plan.n_inputs, self.limits.observation),
-        ];
-        for (needed, there) in sizes {
-            if needed as usize > there {
-                return Err((Refusal::Memory, needed));
-            }
-        }
-        if let Some(contract) = policy.contract {
-            let us = self.limits.profile.inference_us(&policy.network);
-            if u64::from(us).saturating_mul(4) > u64::from(contract.header.period_us).saturating_mul(3) {
-                return Err((Refusal::Slow, us));
-            }
-        }
-        policy.self_test(self.arena).map_err(|vector| (Refusal::SelfTest, vector))?;
-        Ok(image)
-    }
-}
-
 /// The control loop: active slot, state machine, memory, counters.
 #[derive(Debug)]
 pub struct Control<'m> {
@@ -161,6 +68,8 @@ pub struct Control<'m> {
     lockstep: bool,
     lockstep_us: u64,
     heard_us: u64,
+    /// Since when the policy that is active has been Running without a break, by the board's clock.
+    running_since_us: Option<u64>,
     session: Session,
     counters: Counters,
 }
@@ -236,6 +145,7 @@ impl<'m> Control<'m> {
             lockstep: false,
             lockstep_us: 0,
             heard_us: 0,
+            running_since_us: None,
             session: Session::default(),
             counters: Counters::default(),
         }
@@ -286,7 +196,16 @@ impl<'m> Control<'m> {
             return None;
         }
         let fresh = self.fresh.take();
-        self.step(fresh.as_ref(), now_us)
+        let action = self.step(fresh.as_ref(), now_us);
+        let is_running = self.controller.state() == State::Running;
+        self.running_since_us = self.running_since_us.or(Some(now_us)).filter(|_| is_running);
+        action
+    }
+
+    /// The active policy has earned its confirmation.
+    fn is_proven(&self, now_us: u64) -> bool {
+        !self.lockstep
+            && self.running_since_us.is_some_and(|since| now_us.saturating_sub(since) >= CONFIRM_AFTER_US)
     }
 
     /// The board measured how long the last tick took.
@@ -328,7 +247,7 @@ impl<'m> Control<'m> {
         made
     }
 
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         matches!(self.controller.state(), State::Idle | State::Fault)
     }
 
@@ -373,22 +292,45 @@ impl<'m> Control<'m> {
         Ok(())
     }
 
-    /// Exchanges slots with the loader, whose image was verified. Constant time, between two ticks.
-    fn activate(&mut self, loader: &mut Loader<'m>, image: Image) -> Result<(), Refused> {
+    /// Whether `image` may take over now.
+    pub(crate) fn admits(&self, image: &Image) -> Result<(), Refused> {
         let same = image.header().schema_hash == self.schema_hash() && self.image.is_some();
-        if !same && !self.is_quiet() {
-            return Err((Refusal::State, self.controller.state() as u32));
-        }
-        core::mem::swap(&mut self.slot, &mut loader.slot);
+        if same { Ok(()) } else { self.quiet() }
+    }
+
+    /// Idle or Fault, or refused.
+    pub(crate) fn quiet(&self) -> Result<(), Refused> {
+        if self.is_quiet() { Ok(()) } else { Err((Refusal::State, self.controller.state() as u32)) }
+    }
+
+    /// Exchanges slots with the loader, whose image was verified. Constant time, between two ticks.
+    pub(crate) fn activate(&mut self, slot: &mut &'m mut [u8], image: Image) -> Result<(), Refused> {
+        self.admits(&image)?;
+        let same = image.header().schema_hash == self.schema_hash() && self.image.is_some();
+        core::mem::swap(&mut self.slot, slot);
         self.image = Some(image);
+        self.running_since_us = None;
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         self.controller.image_changed(same, policy.and_then(|policy| policy.contract).as_ref());
         // What the former network remembered means nothing to this one.
         if let Some(policy) = policy {
             policy.network.reset(self.memory.arena);
         }
-        loader.abort();
         Ok(())
+    }
+
+    /// No policy any more.
+    pub(crate) fn deactivate(&mut self) -> Result<(), Refused> {
+        self.quiet()?;
+        self.image = None;
+        self.running_since_us = None;
+        self.controller.image_changed(false, None);
+        Ok(())
+    }
+
+    /// Lengths of the memory: activations, history, observation, `f32`.
+    pub(crate) fn capacity(&self) -> [usize; 3] {
+        [self.memory.arena.len(), self.memory.history.len(), self.memory.observation.len()]
     }
 
     /// One inference on an input, or on that of a golden vector.
@@ -420,7 +362,7 @@ impl<'m> Control<'m> {
         inferred.output.extend_from_slice(output).map_err(|_| (Refusal::Memory, 0))
     }
 
-    fn identity(&self, board: &BoardInfo) -> Identity {
+    fn identity(&self, board: &BoardInfo, is_development: bool) -> Identity {
         let header = self.image.as_ref().map(Image::header);
         Identity {
             protocol: PROTOCOL_VERSION,
@@ -436,6 +378,7 @@ impl<'m> Control<'m> {
             profiles: self.profiles(),
             profile_name: text(self.controller.profile().name()),
             session: self.session.nonce,
+            flags: if is_development { DEVELOPMENT } else { 0 },
         }
     }
 
@@ -491,7 +434,7 @@ impl<'m> Control<'m> {
     }
 }
 
-fn text(text: &str) -> Text {
+pub(crate) fn text(text: &str) -> Text {
     let mut out = Text::new();
     for c in text.chars() {
         if out.push(c).is_err() {
@@ -527,9 +470,9 @@ impl Answer for Framed<'_> {
 }
 
 /// Answers one message of the host.
-pub fn handle<'m>(
+pub fn handle<'m, S: Store>(
     message: &Message,
-    loader: &mut Loader<'m>,
+    loader: &mut Loader<'m, S>,
     control: &mut impl Exclusive<'m>,
     board: &BoardInfo,
     clock: &impl Clock,
@@ -539,9 +482,9 @@ pub fn handle<'m>(
     answer
 }
 
-fn dispatch<'m>(
+fn dispatch<'m, S: Store>(
     message: &Message,
-    loader: &mut Loader<'m>,
+    loader: &mut Loader<'m, S>,
     control: &mut impl Exclusive<'m>,
     board: &BoardInfo,
     clock: &impl Clock,
@@ -552,12 +495,19 @@ fn dispatch<'m>(
     if message.kind() & TO_HOST != 0 {
         return;
     }
-    control.with(|control| control.heard(now_us));
+    let is_proven = control.with(|control| {
+        control.heard(now_us);
+        control.is_proven(now_us)
+    });
+    if is_proven {
+        loader.prove();
+    }
     let result = match message {
         Message::Hello(_) => {
             let noise = clock.counts() ^ now_us as u32;
-            return identify(noise, control, board, answer);
+            return identify(noise, loader, control, board, answer);
         }
+        Message::QuerySlots(_) => return slots(loader, answer),
         Message::Observe(_) => return observe(control, answer),
         Message::Heartbeat(_) => return,
         Message::RawState(state) => return tick(state, control, clock, answer),
@@ -569,13 +519,16 @@ fn dispatch<'m>(
             Ok(()) => return,
             Err(refused) => Err(refused),
         },
-        Message::ImageBegin(begin) => loader.begin(begin.total_len),
-        Message::ImageChunk(chunk) => loader.chunk(chunk.offset, &chunk.data),
-        Message::ImageCommit(_) => commit(loader, control),
-        Message::ImageAbort(_) => {
-            loader.abort();
-            Ok(())
-        }
+        Message::ImageBegin(_)
+        | Message::ImageChunk(_)
+        | Message::ImageCommit(_)
+        | Message::ImageAbort(_)
+        | Message::UpdateBegin(_)
+        | Message::Confirm(_)
+        | Message::Revert(_)
+        | Message::Restart(_)
+        | Message::ProvisionKeys(_)
+        | Message::RotateKeys(_) => loader.handle(message, control),
         Message::Arm(arm) => control.with(|control| control.arm(arm.schema_hash, arm.session, now_us)),
         Message::Run(run) => control.with(|control| control.run(run.session, now_us)),
         Message::Stop(_) => control.with(|control| {
@@ -589,7 +542,8 @@ fn dispatch<'m>(
         | Message::Reply(_)
         | Message::Action(_)
         | Message::Inferred(_)
-        | Message::Telemetry(_) => return,
+        | Message::Telemetry(_)
+        | Message::Slots(_) => return,
     };
     let (code, detail) = match result {
         Ok(()) => (0, 0),
@@ -601,12 +555,25 @@ fn dispatch<'m>(
 // Each of these is a function of its own, so that the stack holds one of their answers and not all.
 
 #[inline(never)]
-fn identify<'m>(noise: u32, control: &mut impl Exclusive<'m>, board: &BoardInfo, answer: &mut impl Answer) {
+fn identify<'m, S: Store>(
+    noise: u32,
+    loader: &mut Loader<'m, S>,
+    control: &mut impl Exclusive<'m>,
+    board: &BoardInfo,
+    answer: &mut impl Answer,
+) {
+    let is_development = loader.is_development();
     let identity = control.with(|control| {
         control.session.begin(noise);
-        control.identity(board)
+        control.identity(board, is_development)
     });
     answer.send(&identity);
+}
+
+#[inline(never)]
+fn slots<S: Store>(loader: &mut Loader<'_, S>, answer: &mut impl Answer) {
+    let slots = loader.slots();
+    answer.send(&slots);
 }
 
 #[inline(never)]
@@ -651,17 +618,11 @@ fn infer<'m>(
     Ok(())
 }
 
-#[inline(never)]
-fn commit<'m>(loader: &mut Loader<'m>, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
-    let image = loader.verify()?;
-    control.with(|control| control.activate(loader, image))
-}
-
 /// One byte of the link in; at the end of a good frame the answer comes out, framed in `out`.
-pub fn receive<'m, 'o>(
+pub fn receive<'m, 'o, S: Store>(
     byte: u8,
     decoder: &mut Decoder,
-    loader: &mut Loader<'m>,
+    loader: &mut Loader<'m, S>,
     control: &mut impl Exclusive<'m>,
     board: &BoardInfo,
     clock: &impl Clock,
@@ -709,7 +670,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 16] = [
+        const ALL: [Refusal; 21] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -724,6 +685,11 @@ impl Refusal {
             Refusal::Rollback,
             Refusal::Slow,
             Refusal::Session,
+            Refusal::Signature,
+            Refusal::Robot,
+            Refusal::Keys,
+            Refusal::Flash,
+            Refusal::Trial,
             Refusal::Profile,
             Refusal::Looser,
         ];

@@ -25,6 +25,8 @@ fn layout(ty: &str) -> (String, usize, usize) {
         "u16" => fixed("u16", 2),
         "u32" => fixed("u32", 4),
         "u64" => fixed("u64", 8),
+        "[u8;8]" => fixed("u8 x 8", 8),
+        "[u8;32]" => fixed("u8 x 32", 32),
         "f32" => fixed("f32", 4),
         "[f32;3]" => fixed("f32 x 3", 12),
         "[f32;4]" => fixed("f32 x 4", 16),
@@ -133,6 +135,13 @@ fn refusals() -> Vec<(u32, String)> {
         Refusal::Profile => "the contract has no such profile; detail: how many it has",
         Refusal::Looser => "torque is on, and the profile would loosen a limit; detail: the profile in force",
         Refusal::Rollback => "the image's rollback counter is below the stored one; detail: the stored one",
+        Refusal::Signature => "not signed as this controller wants it; detail: 0 unsigned, 1 unknown key, 2 wrong signature",
+        Refusal::Robot => "for another robot (policy) or board (firmware)",
+        Refusal::Keys => {
+            "the key set cannot be taken; detail: 1 weak, 2 there are keys already, 3 there are none yet, 4 wrong generation, 5 signature, 6 what boots is not signed with one, 7 another robot, 8 damaged in flash"
+        }
+        Refusal::Flash => "flash could not be written, or there is no boot stage; detail: where",
+        Refusal::Trial => "what runs is on trial and must be confirmed or reverted first, or nothing is on trial",
     }));
     rows
 }
@@ -163,7 +172,7 @@ fn link() -> String {
          `TENDON_UPDATE=1 cargo test -p tendon-tests`.\n\n\
          Protocol version {PROTOCOL_VERSION}, table hash `{TABLE_HASH:#018x}`. `Identity` carries both; hosts and \
          controllers with the same hash understand each other.\n\
-         The update messages (`ImageBegin`, `ImageChunk`, `ImageCommit`, `ImageAbort`) and `Reply` are frozen.\n\n\
+         Messages that say so are frozen: any later host can update any controller (docs/flash.md).\n\n\
          ## Frames\n\n\
          ```text\n\
          COBS( kind u8 | sequence u16 | payload | CRC-32C u32 ) 00\n\
@@ -296,7 +305,7 @@ fn image() -> String {
                 size_of::<AbstentionHeader>()
             ),
         ),
-        (7, "Signature, Ed25519; not yet written nor checked".to_owned()),
+        (7, "Signature, 80 bytes, the last of the image: docs/flash.md".to_owned()),
     ];
     table(&mut text, ["section", "content"], &borrowed(&sections));
     let named = |text: &mut String, title: &str, rows: &[(u8, &str)]| {

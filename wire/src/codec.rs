@@ -151,6 +151,17 @@ impl<const N: usize> Field for [f32; N] {
     }
 }
 
+impl<const N: usize> Field for [u8; N] {
+    fn put(&self, sink: &mut impl Sink) -> bool {
+        sink.put(self)
+    }
+
+    fn take(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        *self = reader.array()?;
+        Some(())
+    }
+}
+
 impl<const N: usize> Field for heapless::Vec<f32, N> {
     fn put(&self, sink: &mut impl Sink) -> bool {
         put_count(self.len(), sink) && self.iter().all(|value| value.put(sink))

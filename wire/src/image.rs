@@ -2,7 +2,8 @@
 //!
 //! The records below are the layout: `#[repr(C)]`, little-endian, without padding, read in place
 //! from flash. [`Layout::parse`] checks everything that can be said about bytes (magic, version,
-//! CRC-32C, bounds, alignment); what the records mean is checked by `runtime`.
+//! CRC-32C, bounds, alignment); what the records mean is checked by `runtime`. Whose image it is, is
+//! checked by the boot stage (`boot`): [`Section::Signature`].
 
 use crate::CRC32C;
 use crate::mutation::{Check, removed};
@@ -74,7 +75,7 @@ pub enum Section {
     Manifest = 5,
     /// [`AbstentionHeader`], then `f32` values: which observations are like the recorded ones.
     Abstention = 6,
-    /// Ed25519 signature over everything before it, so the last one. Written and checked once signing lands.
+    /// One [`crate::flash::Signature`] over everything before it; the last section, and the last bytes of the image.
     Signature = 7,
 }
 

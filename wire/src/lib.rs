@@ -1,5 +1,5 @@
 //! Bytes that both sides see, each defined once: link frames ([`frame`]), the message table
-//! ([`message`]) and the policy-image layout ([`image`]).
+//! ([`message`]), the policy-image layout ([`image`]) and what lies in flash beside it ([`flash`]).
 //!
 //! `no_std`, no heap, no panic. Everything is little-endian.
 #![no_std]
@@ -9,6 +9,7 @@
 compile_error!("image records are read in place and need a little-endian target");
 
 pub mod codec;
+pub mod flash;
 pub mod frame;
 pub mod image;
 pub mod message;

@@ -25,6 +25,11 @@ pub const MAX_CHUNK: usize = 1024;
 /// Version of the protocol as a whole. [`TABLE_HASH`] changes with every field.
 pub const PROTOCOL_VERSION: u8 = 1;
 
+/// Set in [`Identity::flags`]: no keys are provisioned, so unsigned images are taken (development mode).
+pub const DEVELOPMENT: u8 = 1;
+/// A slot number that names none.
+pub const NO_SLOT: u8 = 0xff;
+
 /// `f32` values of a message, at most `N`.
 pub type Floats<const N: usize> = heapless::Vec<f32, N>;
 /// UTF-8 text of a message.
@@ -221,17 +226,17 @@ impl Message {
 
 messages! {
     /// Asks who is there and begins a session: its frame number is the first of the session, every later frame of
-    /// the host counts up from it, and a frame with a number already seen is dropped. Answer: `Identity`.
+    /// the host counts up from it, and a frame with a number already seen is dropped. Frozen. Answer: `Identity`.
     0x01 ToController Hello {}
 
-    /// Starts an update: the inactive slot is forgotten. Frozen. Answer: `Reply`.
+    /// Starts an update of the policy from its first byte, as `UpdateBegin` with part 0 and offset 0. Frozen. Answer: `Reply`.
     0x10 ToController ImageBegin {
         /// Bytes of the image.
         #[serde(with = "le")]
         total_len: u32,
     }
 
-    /// Writes into the inactive slot, in order. Frozen. Answer: `Reply`.
+    /// Writes into the inactive slot of the update, in order. Frozen. Answer: `Reply`.
     0x11 ToController ImageChunk {
         /// Place of the first byte; the next one expected, or the chunk is refused.
         #[serde(with = "le")]
@@ -240,11 +245,71 @@ messages! {
         data: Bytes,
     }
 
-    /// Verifies the slot, runs its golden vectors and makes it active between two ticks. Frozen. Answer: `Reply`.
+    /// Verifies the slot (signature, robot, rollback counter) and puts it on trial. A policy also runs its golden vectors and becomes active between two ticks; firmware starts at the next `Restart`. Frozen. Answer: `Reply`.
     0x12 ToController ImageCommit {}
 
     /// Gives the update up; the active image is untouched. Frozen. Answer: `Reply`.
     0x13 ToController ImageAbort {}
+
+    /// Starts an update, or goes on with one that was broken off. Frozen. Answer: `Reply`.
+    0x14 ToController UpdateBegin {
+        /// 0: policy; 1: firmware.
+        part: u8,
+        /// Bytes of the image.
+        #[serde(with = "le")]
+        total_len: u32,
+        /// Bytes that the inactive slot has to hold already, a multiple of `erase_size` of `Slots`. 0: from the start.
+        #[serde(with = "le")]
+        offset: u32,
+        /// CRC-32C of those bytes; another one is refused and nothing has changed.
+        #[serde(with = "le")]
+        crc32c: u32,
+    }
+
+    /// Ends the trial of what runs: it is what boots from now on, and its rollback counter the least that is taken. Frozen. Answer: `Reply`.
+    0x15 ToController Confirm {
+        /// 0: policy; 1: firmware.
+        part: u8,
+    }
+
+    /// Gives a trial up. A policy goes back between two ticks, firmware at the next `Restart`. Frozen. Answer: `Reply`.
+    0x16 ToController Revert {
+        /// 0: policy; 1: firmware.
+        part: u8,
+    }
+
+    /// Boots again. Taken in Idle and Fault only. Frozen. Answer: `Reply`, before it does.
+    0x17 ToController Restart {}
+
+    /// Asks for `Slots`. Frozen.
+    0x18 ToController QuerySlots {}
+
+    /// Gives a controller without keys its keys, once and for all: from now on it takes signed images only. Taken in Idle and Fault, if what boots is signed with one of them. Frozen. Answer: `Reply`.
+    0x19 ToController ProvisionKeys {
+        /// Ed25519 public key.
+        key_a: [u8; 32],
+        /// Second key; zeros: none.
+        key_b: [u8; 32],
+        /// Robot that the controller belongs to; empty: any.
+        robot: Text,
+    }
+
+    /// Replaces the keys. Taken in Idle and Fault, if what boots is signed with one of the new ones. Frozen. Answer: `Reply`.
+    0x1a ToController RotateKeys {
+        /// One more than `generation` of `Slots`.
+        #[serde(with = "le")]
+        generation: u32,
+        /// Ed25519 public key.
+        key_a: [u8; 32],
+        /// Second key; zeros: none.
+        key_b: [u8; 32],
+        /// First bytes of the key that signed.
+        key_id: [u8; 8],
+        /// First half of the signature over the new key set.
+        signature_r: [u8; 32],
+        /// Second half.
+        signature_s: [u8; 32],
+    }
 
     /// Leaves Idle or Fault for Ready: torque on, way to the default pose. Answer: `Reply`.
     0x20 ToController Arm {
@@ -328,7 +393,7 @@ messages! {
         vector: u16,
     }
 
-    /// Who the controller is. Answers `Hello`.
+    /// Who the controller is. Answers `Hello`. Frozen.
     0x81 ToHost Identity {
         /// `PROTOCOL_VERSION`.
         protocol: u8,
@@ -361,9 +426,11 @@ messages! {
         /// Names this session in `Arm` and `Run`; another one with every `Hello`.
         #[serde(with = "le")]
         session: u32,
+        /// Bit 0: no keys, unsigned images are taken (development mode).
+        flags: u8,
     }
 
-    /// Answer to a command.
+    /// Answer to a command. Frozen.
     0x82 ToHost Reply {
         /// Kind of the message answered.
         to: u8,
@@ -498,6 +565,55 @@ messages! {
         /// The last observation, as the network saw it.
         observation: Floats<MAX_OBSERVATION>,
     }
+
+    /// What is in the flash slots. Answers `QuerySlots`. Frozen.
+    0x86 ToHost Slots {
+        /// Times the keys were replaced, plus 1; 0: no keys (development mode).
+        #[serde(with = "le")]
+        generation: u32,
+        /// First bytes of the keys.
+        key_a: [u8; 8],
+        /// Zeros: there is no second key.
+        key_b: [u8; 8],
+        /// Robot that the controller belongs to; empty: any.
+        robot: Text,
+        /// Bytes that are erased at once: the step of `UpdateBegin.offset`.
+        #[serde(with = "le")]
+        erase_size: u32,
+        /// Bit 0: writing flash stalls the core, so updates are taken in Idle and Fault only.
+        flags: u8,
+        /// Slot of the policy that runs; 255: none.
+        policy_slot: u8,
+        /// 1: that policy is on trial.
+        policy_trial: u8,
+        /// Slot that the next policy goes to.
+        policy_target: u8,
+        /// CRC-32C of the policies last committed to slots 0 and 1.
+        #[serde(with = "le")]
+        policy_crc_0: u32,
+        /// See above.
+        #[serde(with = "le")]
+        policy_crc_1: u32,
+        /// Smallest rollback counter of a policy that is taken.
+        #[serde(with = "le")]
+        policy_floor: u32,
+        /// Slot of the firmware that runs; 255: unknown.
+        firmware_slot: u8,
+        /// 1: that firmware is on trial. 2: the other slot is, from the next `Restart` on.
+        firmware_trial: u8,
+        /// CRC-32C of the firmware last committed to slots 0 and 1.
+        #[serde(with = "le")]
+        firmware_crc_0: u32,
+        /// See above.
+        #[serde(with = "le")]
+        firmware_crc_1: u32,
+        /// Smallest rollback counter of firmware that is taken.
+        #[serde(with = "le")]
+        firmware_floor: u32,
+        /// Bytes of a firmware slot; 0: firmware cannot be updated over the link.
+        #[serde(with = "le")]
+        firmware_slot_len: u32,
+    }
 }
 
 /// FNV-1a over kinds, names and fields of the table: two builds with the same value understand
@@ -520,6 +636,11 @@ const fn table_hash() -> u64 {
     }
     hash
 }
+
+/// Kinds of the frozen messages: what it takes to say who one is and to update. Their rows never change, so that
+/// any later host can update any controller.
+pub const FROZEN: [u8; 15] =
+    [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x81, 0x82, 0x86];
 
 #[cfg(test)]
 mod tests {
@@ -613,6 +734,26 @@ mod tests {
         let mut long = std::vec![0; 3 + 4 * 513];
         long[1..3].copy_from_slice(&[0x81, 0x04]);
         assert_eq!(Message::decode(0x32, &long), Err(MessageError::Malformed(0x32)));
+    }
+
+    #[test]
+    fn the_frozen_messages_are_what_they_always_were() {
+        let mut hash = FNV1A_START;
+        for kind in FROZEN {
+            let row = TABLE.iter().find(|row| row.kind == kind).unwrap();
+            assert!(row.doc.contains("Frozen"), "{}: say so", row.name);
+            hash = fnv1a(fnv1a(hash, &[kind]), row.name.as_bytes());
+            for (field, ty, _) in row.fields {
+                let ty: std::string::String = ty.chars().filter(|c| !c.is_whitespace()).collect();
+                hash = fnv1a(fnv1a(hash, field.as_bytes()), ty.as_bytes());
+            }
+        }
+        assert_eq!(
+            hash, 0xca35_e3c2_d755_faaa,
+            "a frozen message has changed: hosts could no longer update the controllers there are"
+        );
+        let marked = TABLE.iter().filter(|row| row.doc.contains("Frozen")).count();
+        assert_eq!(marked, FROZEN.len());
     }
 
     #[test]

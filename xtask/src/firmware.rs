@@ -49,6 +49,11 @@ pub(crate) const BOARDS: &[Board] = &[
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
+/// What a build makes, and how it is called behind the board's name: the application for each firmware slot, and the
+/// boot stage.
+const PROGRAMS: [(&str, &str); 3] =
+    [("tendon-firmware", ""), ("tendon-firmware-b", "-b"), ("tendon-boot-stage", "-boot")];
+
 /// The board of this name.
 pub(crate) fn board(name: &str) -> Result<&'static Board, String> {
     BOARDS.iter().find(|board| board.name == name).ok_or_else(|| {
@@ -103,12 +108,27 @@ pub(crate) fn mutants() -> Result<PathBuf, String> {
 }
 
 impl Board {
-    /// Builds the firmware and returns its ELF.
+    /// Builds boot stage and firmware and returns the ELF of the firmware for the first slot.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
         self.build_with(&[], &folder())
     }
 
     fn build_with(&self, features: &[&str], folder: &Path) -> Result<PathBuf, String> {
+        // One after the other: features of dependencies that both need would add up otherwise.
+        for package in ["tendon-boot-stage", "tendon-firmware"] {
+            self.build_package(package, features, folder)?;
+        }
+        // The next board's build overwrites the one and leaves the other.
+        for (built, suffix) in PROGRAMS {
+            let built = folder.join(self.target).join("release").join(built);
+            let elf = folder.join(format!("{}{suffix}.elf", self.name));
+            std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
+            println!("{}", elf.display());
+        }
+        Ok(folder.join(format!("{}.elf", self.name)))
+    }
+
+    fn build_package(&self, package: &str, features: &[&str], folder: &Path) -> Result<(), String> {
         let target = self.target;
         let mut command = if rustup_has(target) {
             let mut command = cargo();
@@ -125,27 +145,15 @@ impl Board {
             command
         };
         let features = [&[self.name], features].concat().join(",");
-        command.args(["--target", target, "--no-default-features", "--features", &features]);
+        command.args(["-p", package, "--target", target, "--no-default-features", "--features", &features]);
         if features.contains("mutate") {
             command.env("TENDON_CAMPAIGN", "1");
         }
-        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder))?;
-        // The next board's build overwrites the one and leaves the other.
-        let built = folder.join(target).join("release/tendon-firmware");
-        let elf = folder.join(format!("{}.elf", self.name));
-        std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
-        println!("{}", elf.display());
-        Ok(elf)
+        run(command.current_dir(root().join("firmware")).env("CARGO_TARGET_DIR", folder))
     }
 
-    /// Runs the firmware in QEMU until it is interrupted.
-    pub(crate) fn run(&self) -> Result<(), String> {
-        let machine = self.machine.ok_or_else(|| {
-            format!("{}: QEMU does not have this board; docs/boards.md says how to flash it", self.name)
-        })?;
-        let elf = self.build()?;
-        let mut command = Command::new("qemu-system-arm");
-        command.args(["-M", machine, "-display", "none", "-monitor", "none", "-serial", "pty", "-kernel"]);
-        run(command.arg(elf))
+    /// Whether QEMU has the board.
+    pub(crate) fn is_emulated(&self) -> bool {
+        self.machine.is_some()
     }
 }

@@ -43,8 +43,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["firmware", "build", "--board", name] => on_board(name, |board| board.build().map(|_| ())),
-        ["firmware", "run"] => on_board(BOARDS[0].name, Board::run),
-        ["firmware", "run", "--board", name] => on_board(name, Board::run),
+        ["firmware", "run"] => run_in_qemu(BOARDS[0].name),
+        ["firmware", "run", "--board", name] => run_in_qemu(name),
         ["stack"] => built().and_then(|elves| stack::check(&elves, None)),
         ["stack", "--json", file] => built().and_then(|elves| stack::check(&elves, Some(file.as_ref()))),
         ["bench", "host", rest @ ..] => bench_host(rest),
@@ -127,6 +127,17 @@ fn test() -> Result<(), String> {
     }
     run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", firmware::folder()))?;
     campaign::mutants()
+}
+
+/// Runs a board's firmware in QEMU until it is interrupted; its flash is in the file `TENDON_FLASH`, if that is set.
+fn run_in_qemu(name: &str) -> Result<(), String> {
+    let board = firmware::board(name)?;
+    if !board.is_emulated() {
+        return Err(format!("{name}: QEMU does not have this board; docs/boards.md says how to flash it"));
+    }
+    packages::setup()?;
+    board.build()?;
+    run(tendon(&["controller", name]).env("TENDON_FIRMWARE", firmware::folder()))
 }
 
 fn lint() -> Result<(), String> {

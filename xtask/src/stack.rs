@@ -24,8 +24,7 @@ pub(crate) fn check(elves: &[PathBuf], json: Option<&Path>) -> Result<(), String
 }
 
 fn report(elf: &Path) -> Result<Report, String> {
-    let bytes = std::fs::read(elf).map_err(|error| format!("{}: {error}", elf.display()))?;
-    tendon_bounds::check(&bytes).map_err(|failures| {
+    tendon_bounds::check_file(elf).map_err(|failures| {
         let mut text = format!("{}: no bound of the stack", elf.display());
         for failure in failures {
             let _ = write!(text, "\n  {failure}");

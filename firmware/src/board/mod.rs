@@ -16,6 +16,8 @@ pub use mps2::{Mps2 as Selected, device};
 pub trait Board: Sized {
     /// Name and firmware version.
     const INFO: BoardInfo;
+    /// Address of the boot stage, which begins the flash.
+    const BOOT_STAGE: usize;
     /// Its processor, by which inferences are judged.
     const PROFILE: Profile;
     /// Receiving half of the link; its interrupt is `LINK_RX`.
@@ -41,7 +43,7 @@ pub struct Parts<B: Board> {
     pub timer: B::Timer,
     /// Time since boot.
     pub clock: B::Clock,
-    /// Two places for images, 16-byte aligned.
+    /// The two policy slots as flash is seen in memory, 16-byte aligned. Written by the boot stage alone.
     pub slots: [&'static mut [u8]; 2],
 }
 

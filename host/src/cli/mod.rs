@@ -5,11 +5,14 @@ mod bench_cost;
 mod bench_host;
 mod bench_mcu;
 mod demo;
+mod flash;
 mod learn;
 mod policy;
+#[cfg(feature = "probe")]
+mod probe;
 mod run;
 
-use crate::link::{ControllerKind, stand_in};
+use crate::link::{Address, ControllerKind, launch_from, stand_in};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -42,11 +45,24 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
+    /// Keys whose signatures controllers take: new, show, provision, rotate
+    Keys(flash::Keys),
+    /// Sign a policy image, or pack and sign firmware
+    Sign(flash::Sign),
+    /// Send a policy or firmware to a controller; confirm it, or go back
+    Flash(flash::Flash),
     /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
-    /// A controller in a process of its own over a pseudo-terminal, for machines without QEMU
+    /// A controller on this machine, until it is interrupted; prints its port
     #[command(hide = true)]
-    Controller,
+    Controller {
+        /// stand-in (a process of its own over a pseudo-terminal), qemu-an386 or qemu-an500
+        #[arg(default_value = "stand-in")]
+        name: String,
+        /// File with its flash; made where it is not there. Without it: fresh, and forgotten at the end
+        #[arg(long, env = "TENDON_FLASH")]
+        flash: Option<PathBuf>,
+    },
 }
 
 /// Which controller a command talks to.
@@ -91,8 +107,25 @@ pub fn main() -> Result<ExitCode> {
         Command::Parity(parity) => parity.run(),
         Command::Sim(sim) => done(sim.run()),
         Command::Hil(hil) => done(hil.run()),
+        Command::Keys(keys) => done(keys.run()),
+        Command::Sign(sign) => done(sign.run()),
+        Command::Flash(flash) => done(flash.run()),
         Command::Bench(bench) => done(bench.run()),
-        Command::Controller => done(stand_in::serve().context("stand-in controller")),
+        Command::Controller { name, flash } => done(controller(&name, flash)),
+    }
+}
+
+fn controller(name: &str, flash: Option<PathBuf>) -> Result<()> {
+    match name.parse::<Address>().map_err(anyhow::Error::msg)? {
+        Address::Launch(ControllerKind::StandIn, _) => {
+            stand_in::serve(flash.as_deref()).context("stand-in controller")
+        }
+        Address::Launch(kind, _) => {
+            let mut launched = launch_from(kind, flash.as_deref())?;
+            println!("{}", launched.port());
+            launched.wait().context("controller")
+        }
+        Address::Port(name) => anyhow::bail!("`{name}`: give stand-in, qemu-an386 or qemu-an500"),
     }
 }
 

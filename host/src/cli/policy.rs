@@ -21,9 +21,6 @@ use tendon_compiler::{
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
 
-/// Longest firmware file that is read, debug information included.
-const MAX_FIRMWARE: u64 = 64 << 20;
-
 #[derive(Debug, Args)]
 pub(super) struct Compile {
     /// The ONNX file
@@ -352,8 +349,7 @@ fn print_bounds(image: &AlignedBytes, assumed: f64) -> Result<()> {
 
 /// Worst stack of a firmware, derived from its ELF file: the same for every image that it admits.
 fn worst_stack(path: &Path) -> Result<String> {
-    let elf = read_file(path, MAX_FIRMWARE)?;
-    let report = tendon_bounds::check(&elf).map_err(|failures| {
+    let report = tendon_bounds::check_file(path).map_err(|failures| {
         let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
         anyhow!("{}: no bound of its stack:\n  {}", path.display(), failures.join("\n  "))
     })?;

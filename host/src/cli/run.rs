@@ -1,8 +1,9 @@
 //! `sim`, `hil`.
 
+use super::flash::started;
 use super::{Controller, print_table, read_image, write_file};
 use crate::hil::{TickStats, run_task};
-use crate::link::{Serial, Session, launch, with_in_process};
+use crate::link::{Address, Serial, Session, launch, with_in_process};
 use crate::recording::Recorder;
 use crate::report::frames_png;
 #[cfg(feature = "viewer")]
@@ -203,9 +204,9 @@ pub(super) struct Hil {
     /// Controller to launch
     #[arg(long, value_enum, default_value = "auto", conflicts_with = "port")]
     controller: Controller,
-    /// Serial port of a controller that already runs
+    /// Serial port of a controller that already runs, or qemu[:FLASH], stand-in[:FLASH]
     #[arg(long)]
-    port: Option<String>,
+    port: Option<Address>,
     /// Profile of the contract to run under, by name
     #[arg(long)]
     profile: Option<String>,
@@ -230,9 +231,14 @@ pub(super) struct Hil {
 impl Hil {
     pub(super) fn run(self) -> Result<()> {
         let image = read_image(&self.image)?;
-        let launched = if self.port.is_none() { Some(launch(self.controller.kind())?) } else { None };
-        let port =
-            self.port.clone().or_else(|| launched.as_ref().map(|l| l.port().to_owned())).unwrap_or_default();
+        let (_launched, port) = match &self.port {
+            Some(address) => started(address)?,
+            None => {
+                let launched = launch(self.controller.kind())?;
+                let port = launched.port().to_owned();
+                (Some(launched), port)
+            }
+        };
         let (mut session, identity) = Session::open(Serial::open(&port)?)?;
         println!("{port}: {} with firmware {}", identity.board, identity.firmware);
         let mut recorder = self

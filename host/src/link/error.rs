@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 use tendon_runtime::Refusal;
+use tendon_runtime::store::KeysRefused;
 
 /// An error of the link.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The port cannot be opened.
     #[error(
-        "port {port}: {source}; check that the controller is connected and that you may open the port (group dialout)"
+        "port {port}: {source}; {}", open_advice(.source)
     )]
     Open {
         /// Path of the port.
@@ -79,6 +80,35 @@ pub enum LinkError {
     },
 }
 
+fn open_advice(error: &serialport::Error) -> &'static str {
+    match error.kind() {
+        serialport::ErrorKind::NoDevice | serialport::ErrorKind::Io(std::io::ErrorKind::NotFound) => {
+            "there is no such port: check that the controller is connected and has power; `ls /dev/ttyACM* /dev/ttyUSB*` shows what is there"
+        }
+        serialport::ErrorKind::Io(std::io::ErrorKind::PermissionDenied) => {
+            "you may not open it: run `sudo usermod -aG dialout $USER` and log in again"
+        }
+        _ => "another program may have it open, or it is no serial port",
+    }
+}
+
+fn keys_text(detail: u32) -> String {
+    match KeysRefused::from_code(detail) {
+        Some(KeysRefused::Weak) => "a key is weak, malformed or there twice; make others with `tendon keys new`",
+        Some(KeysRefused::Provisioned) => "the controller has keys already; replace them with `tendon keys rotate`",
+        Some(KeysRefused::NotProvisioned) => "the controller has no keys yet; `tendon keys provision` gives it some",
+        Some(KeysRefused::Generation) => "the keys were replaced meanwhile; read them again with `tendon keys show --port`",
+        Some(KeysRefused::Signature) => "the key that signed is none of the controller's; use one that `tendon keys show --port` prints",
+        Some(KeysRefused::Locked) => {
+            "what runs is not signed with one of the new keys and would not boot again; flash it signed with such a key first"
+        }
+        Some(KeysRefused::Robot) => "the robot of a controller does not change",
+        Some(KeysRefused::Damaged) => "the keys in its flash are damaged; erase the flash with a debug probe and provision it again",
+        None => return format!("key set refused, detail {detail}"),
+    }
+    .to_owned()
+}
+
 fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
     let state =
         || tendon_runtime::State::from_code(detail as u8).map_or("unknown".into(), |s| format!("{s:?}"));
@@ -110,7 +140,26 @@ fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
             "one inference takes up to {detail} us on this board, more than three quarters of the control period: make the network smaller, quantize it, or lengthen the period"
         ),
         Some(Refusal::Session) => "another host has begun a session since; open the link again".to_owned(),
-        Some(Refusal::Rollback) => format!("the image is older than rollback counter {detail}"),
+        Some(Refusal::Rollback) => {
+            format!(
+                "the image is older than what was confirmed before: its rollback counter is below {detail}; compile it with --rollback-counter {detail} or more and sign it again"
+            )
+        }
+        Some(Refusal::Signature) => match detail {
+            0 => "the image is not signed and the controller has keys; give --key FILE, or sign it with `tendon sign`".into(),
+            1 => "the image is signed with a key that this controller does not know; `tendon keys show` prints both".into(),
+            _ => "the signature does not fit the image: it was changed after signing; sign it again".into(),
+        },
+        Some(Refusal::Robot) => {
+            "the image is for another robot or board; `tendon inspect` prints for which, `tendon keys show --port` who the controller is".into()
+        }
+        Some(Refusal::Keys) => keys_text(detail),
+        Some(Refusal::Flash) => format!(
+            "flash could not be written or has no boot stage (at {detail}); try again, then suspect the flash"
+        ),
+        Some(Refusal::Trial) => {
+            "what runs is on trial: confirm it or go back first (`tendon flash --confirm`, `--revert`); or nothing is on trial".into()
+        }
         Some(Refusal::Profile) => format!("the contract has no such profile, only {detail}: `tendon inspect` lists them"),
         Some(Refusal::Looser) => format!(
             "torque is on and this profile would loosen a limit of profile {detail}: stop first, then choose it"

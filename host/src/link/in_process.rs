@@ -1,12 +1,15 @@
 //! The controller in this process: the same node, without bytes in between.
 
+use super::flash::HostFlash;
 use super::{LinkError, Transport};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tendon_runtime::Memory;
+use tendon_boot::{Boot, Layout};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
+use tendon_runtime::store::{Store, places};
+use tendon_runtime::{Memory, Refusal};
 use tendon_wire::frame::{Decoder, MAX_FRAME};
-use tendon_wire::message::{Message, Telemetry};
+use tendon_wire::message::{Message, Reply, Telemetry};
 
 /// `f32` of activations; as in the firmware.
 pub(super) const ARENA: usize = 32 << 10;
@@ -16,7 +19,7 @@ pub(super) const OBSERVATION: usize = 512;
 /// A controller that answers at once.
 pub struct InProcess<'m> {
     control: Control<'m>,
-    loader: Loader<'m>,
+    loader: Loader<'m, Boot<HostFlash>>,
     answers: VecDeque<(u16, Message)>,
     clock: HostClock,
     decoder: Decoder,
@@ -58,16 +61,20 @@ impl Clock for HostClock {
 
 const INFO: BoardInfo = BoardInfo { name: "in-process", firmware: env!("CARGO_PKG_VERSION") };
 
-/// Lends memory for two slots of `slot_len` bytes to a controller while `f` runs.
+/// Lends memory for two slots of `slot_len` bytes, and a fresh flash, to a controller while `f` runs.
 pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -> R {
+    let layout = Layout::policies(slot_len.max(1) as u32, 4096);
+    let mut store = Boot::start(HostFlash::memory(layout.capacity()), layout, INFO.name);
     let words = slot_len.div_ceil(16);
-    let (mut active, mut inactive) = (vec![0u128; words], vec![0u128; words]);
+    let (mut one, mut other) = (vec![0u128; words], vec![0u128; words]);
+    let views = [bytemuck::cast_slice_mut(&mut one), bytemuck::cast_slice_mut(&mut other)];
+    let [active, inactive] = places(&store.slots(), views);
     let mut floats = vec![0.0f32; 2 * ARENA + HISTORY + OBSERVATION];
     let (arena, rest) = floats.split_at_mut(ARENA);
     let (self_test, rest) = rest.split_at_mut(ARENA);
     let (history, observation) = rest.split_at_mut(HISTORY);
-    let control = Control::new(bytemuck::cast_slice_mut(&mut active), Memory { arena, history, observation });
-    let loader = Loader::new(bytemuck::cast_slice_mut(&mut inactive), self_test, &control);
+    let control = Control::new(active, Memory { arena, history, observation });
+    let loader = Loader::new(inactive, self_test, store, &control);
     f(InProcess {
         control,
         loader,
@@ -79,6 +86,12 @@ pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -
 
 impl Transport for InProcess<'_> {
     fn send(&mut self, sequence: u16, message: &Message) -> Result<(), LinkError> {
+        if let Message::Restart(_) = message {
+            // Its memory is lent: there is nothing that could boot.
+            let (to, code) = (message.kind(), Refusal::State as u8);
+            self.answers.push_back((sequence, Reply { to, code, detail: 0 }.into()));
+            return Ok(());
+        }
         let answer = node::handle(message, &mut self.loader, &mut self.control, &INFO, &self.clock);
         self.answers.extend(answer.map(|answer| (sequence, answer)));
         Ok(())

@@ -1,9 +1,13 @@
 //! Starts a controller on this machine: the firmware in QEMU, or the stand-in process.
 
-use super::LinkError;
+use super::flash::{HostFlash, install};
+use super::{LinkError, Package};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use tendon_boot::Layout;
+use tendon_runtime::store::Part;
 
 const QEMU: &str = "qemu-system-arm";
 const STAND_IN: &str = "tendon controller";
@@ -39,6 +43,16 @@ impl ControllerKind {
             Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
             Self::StandIn => None,
         }
+    }
+
+    /// Where flash lies in an emulated board, which is its PSRAM.
+    fn layout(self) -> Layout {
+        let mapped_at = match self {
+            Self::QemuAn500 => 0x6000_0000,
+            Self::QemuAn505 => 0x8000_0000,
+            _ => Layout::QEMU.mapped_at,
+        };
+        Layout { mapped_at, ..Layout::QEMU }
     }
 
     /// For tables.
@@ -82,11 +96,53 @@ pub fn firmware_path(kind: ControllerKind) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// The boot stage that belongs to the firmware of [`firmware_path`].
+#[must_use]
+pub fn boot_stage_path(kind: ControllerKind) -> Option<PathBuf> {
+    let (board, ..) = kind.qemu()?;
+    Some(firmware_path(kind)?.with_file_name(format!("{board}-boot.elf"))).filter(|path| path.is_file())
+}
+
+/// Where a controller is: a serial port, or one that this program starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A serial port by its path.
+    Port(String),
+    /// A controller to start, and the file with its flash; `None`: fresh, and forgotten at its end.
+    Launch(ControllerKind, Option<PathBuf>),
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    /// `qemu[:FLASH]`, `qemu-an500[:FLASH]`, `stand-in[:FLASH]`, or a path.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, flash) = match text.split_once(':') {
+            Some((name, flash)) => (name, Some(PathBuf::from(flash))),
+            None => (text, None),
+        };
+        let kind = match name {
+            "qemu" | "qemu-an386" => ControllerKind::Qemu,
+            "qemu-an500" => ControllerKind::QemuAn500,
+            "qemu-an505" => ControllerKind::QemuAn505,
+            "stand-in" => ControllerKind::StandIn,
+            _ if text.is_empty() => return Err("give a serial port, qemu[:FLASH] or stand-in[:FLASH]".into()),
+            _ => return Ok(Self::Port(text.into())),
+        };
+        match flash {
+            Some(path) if path.as_os_str().is_empty() => Err(format!("`{text}` names no flash file")),
+            flash => Ok(Self::Launch(kind, flash)),
+        }
+    }
+}
+
 /// A running controller; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
     port: String,
+    /// Flash that is forgotten with it.
+    temporary: Option<PathBuf>,
 }
 
 impl Launched {
@@ -94,6 +150,14 @@ impl Launched {
     #[must_use]
     pub fn port(&self) -> &str {
         &self.port
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn wait(&mut self) -> std::io::Result<()> {
+        self.child.wait().map(|_| ())
     }
 
     /// Ends it at once, as a power cut would.
@@ -106,40 +170,102 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         self.kill();
+        if let Some(path) = &self.temporary {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
-/// Starts a controller and waits for the name of its port.
+/// Starts a controller with fresh flash, or with the file that `TENDON_FLASH` names, and waits for the name of its
+/// port.
 ///
 /// # Errors
 /// [`LinkError::Launch`] with what is missing.
 pub fn launch(kind: ControllerKind) -> Result<Launched, LinkError> {
+    let flash = std::env::var_os("TENDON_FLASH").map(PathBuf::from);
+    launch_from(kind, flash.as_deref())
+}
+
+/// Starts a controller whose flash is in a file. An emulated board finds in it the firmware that was last flashed; a
+/// file that is not there yet is made, with the firmware that was built here and no keys.
+///
+/// # Errors
+/// [`LinkError::Launch`] with what is missing.
+pub fn launch_from(kind: ControllerKind, flash: Option<&Path>) -> Result<Launched, LinkError> {
     let Some((board, machine, extra)) = kind.qemu() else {
         let program = std::env::current_exe()
             .map_err(|error| LinkError::Launch { program: STAND_IN.into(), problem: error.to_string() })?;
-        return launch_stand_in(&program);
+        return launch_stand_in(&program, flash);
     };
     let fail = |problem: String| LinkError::Launch { program: QEMU.into(), problem };
-    let firmware = firmware_path(kind).ok_or_else(|| {
-        fail(format!("the firmware is not built; run `cargo xtask firmware build --board {board}`"))
-    })?;
+    let not_built =
+        || fail(format!("the firmware is not built; run `cargo xtask firmware build --board {board}`"));
+    let boot = boot_stage_path(kind).ok_or_else(not_built)?;
+    let (flash, temporary) = match flash {
+        Some(path) => (path.to_owned(), None),
+        None => {
+            let path = temporary_file();
+            (path.clone(), Some(path))
+        }
+    };
+    if !flash.is_file() {
+        let firmware = firmware_path(kind).ok_or_else(not_built)?;
+        prepare(&flash, kind, board, &firmware).map_err(fail)?;
+    }
     let mut command = Command::new(QEMU);
-    command.args(["-M", machine, "-display", "none", "-monitor", "none", "-serial", "pty"]);
-    command.args(extra).arg("-kernel").arg(&firmware);
+    command.args(["-M", &format!("{machine},memory-backend=flash"), "-display", "none", "-monitor", "none"]);
+    let path = flash.display().to_string().replace(',', ",,");
+    command.args(["-object", &format!("memory-backend-file,id=flash,size=16M,mem-path={path},share=on")]);
+    command.args(["-serial", "pty"]).args(extra).arg("-kernel").arg(&boot);
     let port_of = |line: &str| {
         let path = line.split("redirected to ").nth(1)?;
         Some(path.split_whitespace().next()?.to_owned())
     };
-    start(command, QEMU, "install it with `cargo xtask setup`", port_of)
+    let launched = start(command, QEMU, "install it with `cargo xtask setup`", port_of);
+    match launched {
+        Ok(mut launched) => {
+            launched.temporary = temporary;
+            Ok(launched)
+        }
+        Err(error) => {
+            if let Some(path) = temporary {
+                let _ = std::fs::remove_file(path);
+            }
+            Err(error)
+        }
+    }
 }
 
-/// Starts the stand-in from another program than this one.
+/// A name that no other controller of this machine has.
+fn temporary_file() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("tendon-flash-{}-{count}.img", std::process::id()))
+}
+
+/// Bytes of the emulated flash, which is all of the board's PSRAM.
+const PSRAM: u32 = 16 << 20;
+
+/// Makes the flash of a board: firmware in its first slot, nothing else.
+fn prepare(flash: &Path, kind: ControllerKind, board: &str, firmware: &Path) -> Result<(), String> {
+    let layout = kind.layout();
+    let package = Package::read(firmware).map_err(|error| error.to_string())?;
+    let image = package.images.first().ok_or_else(|| format!("{}: no image in it", firmware.display()))?;
+    let installed = install(HostFlash::memory(PSRAM), layout, board, Part::Firmware, image)
+        .map_err(|refused| format!("{}: {refused:?}; build it again", firmware.display()))?;
+    crate::run_folder::write_atomically(flash, installed.bytes()).map_err(|error| error.to_string())
+}
+
+/// Starts the stand-in from another program than this one, its flash in a file or forgotten at its end.
 ///
 /// # Errors
 /// As [`launch`].
-pub fn launch_stand_in(program: &Path) -> Result<Launched, LinkError> {
+pub fn launch_stand_in(program: &Path, flash: Option<&Path>) -> Result<Launched, LinkError> {
     let mut command = Command::new(program);
     command.arg("controller");
+    if let Some(path) = flash {
+        command.arg("--flash").arg(path);
+    }
     let port_of = |line: &str| line.starts_with("/dev/").then(|| line.trim().to_owned());
     start(command, STAND_IN, "run it by hand to see why", port_of)
 }
@@ -159,7 +285,7 @@ fn start(
         .map_err(|error| fail(format!("{error}; {advice}")))?;
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
-    let mut launched = Launched { child, port: String::new() };
+    let mut launched = Launched { child, port: String::new(), temporary: None };
     let mut lines = BufReader::new(stdout.ok_or_else(|| fail("no standard output".into()))?);
     let mut line = String::new();
     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {

@@ -2,14 +2,22 @@
 //! stand-in process) and for one in this process.
 
 mod error;
+mod firmware;
+mod flash;
 mod in_process;
 mod launch;
 mod serial;
 mod session;
 pub mod stand_in;
+mod update;
 
 pub use error::LinkError;
+pub use firmware::{FirmwareError, Package, image_of_elf};
+pub use flash::{HostFlash, install};
 pub use in_process::{InProcess, with_in_process};
-pub use launch::{ControllerKind, Launched, firmware_path, launch, launch_stand_in, qemu_is_there};
+pub use launch::{
+    Address, ControllerKind, Launched, boot_stage_path, firmware_path, launch, launch_from, launch_stand_in,
+    qemu_is_there,
+};
 pub use serial::Serial;
 pub use session::{Session, Transport, joint_commands};

@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden,
-    MAX_CHUNK, Message, Observe, Pace, Run, SetProfile, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Hello, Identity, Infer, InferGolden, Message, Observe, Pace, Run, SetProfile, Stop,
+    TABLE_HASH, Telemetry,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// Time between two hellos to a controller that may still boot.
 const HELLO: Duration = Duration::from_millis(300);
-/// Time for verification and self-test of an image.
-const COMMIT: Duration = Duration::from_secs(60);
 
 /// Carries messages.
 pub trait Transport {
@@ -56,8 +54,7 @@ impl<T: Transport> Session<T> {
     /// # Errors
     /// No answer, or another version.
     pub fn open(transport: T) -> Result<(Self, Identity), LinkError> {
-        let mut session = Self { transport, sequence: 0, state_sequence: 0, nonce: 0 };
-        let identity = session.first_hello()?;
+        let (session, identity) = Self::open_any(transport)?;
         if identity.table_hash != TABLE_HASH {
             return Err(LinkError::Version {
                 board: identity.board.to_string(),
@@ -69,8 +66,19 @@ impl<T: Transport> Session<T> {
         Ok((session, identity))
     }
 
+    /// Says hello to a controller of any version: its update messages are frozen ([`Session::update`]), the others may
+    /// mean something else there.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn open_any(transport: T) -> Result<(Self, Identity), LinkError> {
+        let mut session = Self { transport, sequence: 0, state_sequence: 0, nonce: 0 };
+        let identity = session.first_hello()?;
+        Ok((session, identity))
+    }
+
     /// Says hello until the controller has booted.
-    fn first_hello(&mut self) -> Result<Identity, LinkError> {
+    pub(super) fn first_hello(&mut self) -> Result<Identity, LinkError> {
         let deadline = Instant::now() + ANSWER;
         loop {
             match self.request(&Hello {}.into(), HELLO) {
@@ -102,24 +110,6 @@ impl<T: Transport> Session<T> {
             }
             _ => Err(unexpected("Hello")),
         }
-    }
-
-    /// Sends an image to the inactive slot and makes it active. `progress`: bytes sent.
-    ///
-    /// # Errors
-    /// The controller's refusal, or the link's failure. The active image stays as it was.
-    pub fn upload(&mut self, image: &[u8], mut progress: impl FnMut(usize)) -> Result<(), LinkError> {
-        self.command(&ImageBegin { total_len: image.len().min(u32::MAX as usize) as u32 }.into(), ANSWER)?;
-        for (index, chunk) in image.chunks(MAX_CHUNK).enumerate() {
-            let data = Bytes::from_slice(chunk).unwrap_or_default();
-            let offset = (index * MAX_CHUNK) as u32;
-            if let Err(error) = self.command(&ImageChunk { offset, data }.into(), ANSWER) {
-                let _ = self.command(&ImageAbort {}.into(), ANSWER);
-                return Err(error);
-            }
-            progress(index * MAX_CHUNK + chunk.len());
-        }
-        self.command(&ImageCommit {}.into(), COMMIT)
     }
 
     /// Chooses lockstep or the hardware timer, and starts counting raw states anew.
@@ -234,12 +224,12 @@ impl<T: Transport> Session<T> {
         RawState { sequence: self.state_sequence, ..state.clone() }.into()
     }
 
-    fn command(&mut self, message: &Message, timeout: Duration) -> Result<(), LinkError> {
+    pub(super) fn command(&mut self, message: &Message, timeout: Duration) -> Result<(), LinkError> {
         self.request(message, timeout).map(|_| ())
     }
 
     /// Sends and waits for the answer with the same number; a refusal is an error.
-    fn request(&mut self, message: &Message, timeout: Duration) -> Result<Message, LinkError> {
+    pub(super) fn request(&mut self, message: &Message, timeout: Duration) -> Result<Message, LinkError> {
         let waiting_for = kind_name(message.kind());
         self.sequence = self.sequence.wrapping_add(1);
         self.transport.send(self.sequence, message)?;
@@ -274,12 +264,13 @@ fn is_answer(message: &Message, answer: &Message) -> bool {
         (Message::Hello(_), Message::Identity(_))
         | (Message::RawState(_), Message::Action(_))
         | (Message::Infer(_) | Message::InferGolden(_), Message::Inferred(_))
-        | (Message::Observe(_), Message::Telemetry(_)) => true,
+        | (Message::Observe(_), Message::Telemetry(_))
+        | (Message::QuerySlots(_), Message::Slots(_)) => true,
         _ => false,
     }
 }
 
-fn unexpected(message: &'static str) -> LinkError {
+pub(super) fn unexpected(message: &'static str) -> LinkError {
     LinkError::Encode {
         message,
         reason: "the answer is of another kind; build both sides from one version".into(),

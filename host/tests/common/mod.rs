@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use tendon::link::{
-    ControllerKind, InProcess, Launched, LinkError, Serial, Session, launch, launch_stand_in, with_in_process,
+    ControllerKind, InProcess, Launched, LinkError, Serial, Session, launch, launch_from, launch_stand_in,
+    with_in_process,
 };
 use tendon_compiler::sample::{Hidden, mlp, with_metadata};
 use tendon_compiler::{ContractChoice, Options, compile};
@@ -14,7 +15,7 @@ use tendon_sim::tasks::{TaskEnvironment, find};
 /// A controller behind a serial port; ends with the test.
 pub fn start(kind: ControllerKind) -> Option<Launched> {
     if kind == ControllerKind::StandIn {
-        return Some(launch_stand_in(Path::new(env!("CARGO_BIN_EXE_tendon"))).unwrap());
+        return Some(launch_stand_in(Path::new(env!("CARGO_BIN_EXE_tendon")), None).unwrap());
     }
     if !tendon::link::qemu_is_there() || tendon::link::firmware_path(kind).is_none() {
         println!("SKIPPED: QEMU or the firmware is missing; run `cargo xtask test`");
@@ -66,5 +67,35 @@ pub fn refusal(result: Result<(), LinkError>) -> Option<tendon_runtime::Refusal>
     match result {
         Err(LinkError::Refused { refusal, .. }) => refusal,
         _ => None,
+    }
+}
+
+/// A controller whose flash is in a file.
+pub fn start_from(kind: ControllerKind, flash: &Path) -> Option<Launched> {
+    if kind == ControllerKind::StandIn {
+        return Some(launch_stand_in(Path::new(env!("CARGO_BIN_EXE_tendon")), Some(flash)).unwrap());
+    }
+    if !tendon::link::qemu_is_there() || tendon::link::boot_stage_path(kind).is_none() {
+        println!("SKIPPED: QEMU or the firmware is missing; run `cargo xtask test`");
+        return None;
+    }
+    Some(launch_from(kind, Some(flash)).unwrap())
+}
+
+/// A folder that goes with its test.
+pub struct Temporary(pub PathBuf);
+
+impl Temporary {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tendon-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,5 +1,7 @@
 use crate::world::{Parts, spec, state};
 use std::cell::Cell;
+use tendon_boot::sim::Flash;
+use tendon_boot::{Boot, Layout};
 use tendon_runtime::node::{BoardInfo, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write};
 use tendon_runtime::spec::ContractSpec;
 use tendon_runtime::{Cause, Memory, RawState, Refusal, State};
@@ -27,7 +29,7 @@ impl Clock for FakeClock {
 /// A controller's end of the link. Its memory is leaked, as a controller's is static.
 struct Node {
     control: Control<'static>,
-    loader: Loader<'static>,
+    loader: Loader<'static, Boot<Flash>>,
     clock: FakeClock,
     state: RawState,
     session: u32,
@@ -45,7 +47,9 @@ impl Node {
     fn new() -> Self {
         let memory = Memory { arena: floats(256), history: floats(64), observation: floats(64) };
         let control = Control::new(slot(), memory);
-        let loader = Loader::new(slot(), floats(256), &control);
+        let layout = Layout::policies(SLOT as u32, 4096);
+        let store = Boot::start(Flash::new(layout.capacity()), layout, BOARD.name);
+        let loader = Loader::new(slot(), floats(256), store, &control);
         Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state(), session: 0 }
     }
 
@@ -196,18 +200,18 @@ fn refuses_an_image_larger_than_the_slot() {
 #[test]
 fn refuses_chunks_out_of_order_and_names_the_next_one() {
     let mut node = Node::new();
-    let chunk = |offset| ImageChunk { offset, data: Bytes::from_slice(&[0; 10]).unwrap() };
+    let chunk = |offset| ImageChunk { offset, data: Bytes::from_slice(&[0; 12]).unwrap() };
     assert_eq!(node.command(chunk(0)), Err((Refusal::Order, 0)), "before begin");
-    node.command(ImageBegin { total_len: 25 }).unwrap();
+    node.command(ImageBegin { total_len: 29 }).unwrap();
     node.command(chunk(0)).unwrap();
-    for offset in [0, 5, 11, 20, u32::MAX] {
-        assert_eq!(node.command(chunk(offset)), Err((Refusal::Order, 10)), "{offset}");
+    for offset in [0, 5, 13, 24, u32::MAX] {
+        assert_eq!(node.command(chunk(offset)), Err((Refusal::Order, 12)), "{offset}");
     }
-    node.command(chunk(10)).unwrap();
-    assert_eq!(node.command(chunk(20)), Err((Refusal::Order, 20)), "past the announced end");
-    assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 20)), "before the end");
+    node.command(chunk(12)).unwrap();
+    assert_eq!(node.command(chunk(24)), Err((Refusal::Order, 24)), "past the announced end");
+    assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 24)), "before the end");
     node.command(ImageAbort {}).unwrap();
-    assert_eq!(node.command(chunk(20)), Err((Refusal::Order, 0)), "after abort");
+    assert_eq!(node.command(chunk(24)), Err((Refusal::Order, 0)), "after abort");
     assert_eq!(node.command(ImageCommit {}), Err((Refusal::Order, 0)), "after abort");
 }
 

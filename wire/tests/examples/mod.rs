@@ -3,9 +3,9 @@
 
 use tendon_wire::frame::{Frame, MAX_FRAME, MAX_PAYLOAD, encode};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, InferGolden, Inferred, Message, Observe, Pace, RawState, Reply, Run, SetProfile, Stop, TABLE,
-    Telemetry, Text,
+    Action, Arm, Bytes, Confirm, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk,
+    ImageCommit, Infer, InferGolden, Inferred, Message, Observe, Pace, ProvisionKeys, QuerySlots, RawState,
+    Reply, Restart, Revert, RotateKeys, Run, SetProfile, Slots, Stop, TABLE, Telemetry, Text, UpdateBegin,
 };
 
 fn floats<const N: usize>(n: usize) -> Floats<N> {
@@ -21,6 +21,21 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         ImageChunk { offset: 256, data: Bytes::from_slice(&[0, 1, 2, 0xff, 0]).unwrap() }.into(),
         ImageCommit {}.into(),
         ImageAbort {}.into(),
+        UpdateBegin { part: 1, total_len: 70_000, offset: 4096, crc32c: 0xdead_beef }.into(),
+        Confirm { part: 0 }.into(),
+        Revert { part: 1 }.into(),
+        Restart {}.into(),
+        QuerySlots {}.into(),
+        ProvisionKeys { key_a: [1; 32], key_b: [2; 32], robot: text("arm") }.into(),
+        RotateKeys {
+            generation: 2,
+            key_a: [3; 32],
+            key_b: [0; 32],
+            key_id: [1; 8],
+            signature_r: [4; 32],
+            signature_s: [5; 32],
+        }
+        .into(),
         Arm { schema_hash: 0x0123_4567_89ab_cdef, session: 8 }.into(),
         Run { session: 8 }.into(),
         Stop {}.into(),
@@ -57,6 +72,7 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             profiles: 3,
             profile_name: text("bench"),
             session: 7,
+            flags: 1,
         }
         .into(),
         Reply { to: 0x20, code: 4, detail: 20_000 }.into(),
@@ -80,6 +96,8 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         .into(),
         Inferred { counts: 77, output: floats(3) }.into(),
         Telemetry { state: 2, ticks: 1000, observation: floats(4), ..Telemetry::default() }.into(),
+        Slots { generation: 1, key_a: [1; 8], robot: text("arm"), policy_crc_1: 9, ..Slots::default() }
+            .into(),
     ];
     let kinds: Vec<u8> = messages.iter().map(Message::kind).collect();
     assert_eq!(kinds, TABLE.iter().map(|row| row.kind).collect::<Vec<_>>(), "a row is missing here");

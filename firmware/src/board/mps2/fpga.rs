@@ -7,7 +7,9 @@ pub(super) struct Fpga {
     pub(super) uart0: usize,
     pub(super) timer0: usize,
     pub(super) timer1: usize,
-    /// 16 MiB that memory.x does not name.
+    /// The boot stage, in ZBT SSRAM1.
+    pub(super) boot: usize,
+    /// 16 MiB that QEMU can back with a file: the flash.
     pub(super) psram: usize,
     pub(super) ticks_per_us: u32,
     pub(super) uart0_rx_irq: u16,
@@ -24,6 +26,7 @@ const AN386: Fpga = Fpga {
     uart0: 0x4000_4000,
     timer0: 0x4000_0000,
     timer1: 0x4000_1000,
+    boot: 0,
     psram: 0x2100_0000,
     ticks_per_us: 25,
     uart0_rx_irq: 0,
@@ -43,6 +46,7 @@ const AN505: Fpga = Fpga {
     uart0: 0x5020_0000,
     timer0: 0x5000_0000,
     timer1: 0x5000_1000,
+    boot: 0x1000_0000,
     psram: 0x8000_0000,
     ticks_per_us: 20,
     uart0_rx_irq: 32,

@@ -9,8 +9,10 @@ use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+use tendon_boot::Layout;
 use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
+use tendon_runtime::store::Part;
 
 mod fpga;
 
@@ -19,7 +21,6 @@ use fpga::FPGA;
 const UART0: usize = FPGA.uart0;
 const TIMER0: usize = FPGA.timer0;
 const TIMER1: usize = FPGA.timer1;
-const SLOT_LEN: usize = 4 << 20;
 const TICKS_PER_US: u32 = FPGA.ticks_per_us;
 
 /// Registers of a CMSDK UART, from its base.
@@ -136,6 +137,7 @@ static WRAPS: AtomicU32 = AtomicU32::new(0);
 
 impl Board for Mps2 {
     const INFO: BoardInfo = BoardInfo { name: FPGA.name, firmware: env!("CARGO_PKG_VERSION") };
+    const BOOT_STAGE: usize = FPGA.boot;
     const PROFILE: Profile = Profile::QEMU;
     type Rx = Rx;
     type Tx = Tx;
@@ -148,11 +150,13 @@ impl Board for Mps2 {
         write(TIMER1 + timer::RELOAD, u32::MAX);
         write(TIMER1 + timer::VALUE, u32::MAX);
         write(TIMER1 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
-        let slot = |index: usize| {
-            let start = (FPGA.psram + index * SLOT_LEN) as *mut u8;
-            // SAFETY: PSRAM has 16 MiB, nothing else uses it (memory.x does not name it), the two slots do
-            // not overlap, and `take` runs once: RTIC calls `init` once.
-            unsafe { core::slice::from_raw_parts_mut(start, SLOT_LEN) }
+        let slot = |index: u8| {
+            let slot = Layout::QEMU.slot(Part::Policy, index);
+            let start = (FPGA.psram + slot.start as usize) as *mut u8;
+            // SAFETY: PSRAM has 16 MiB and memory.x does not name it; the two slots do not overlap; `take` runs
+            // once: RTIC calls `init` once. The boot stage writes a slot only when it is told to, by the loader,
+            // which then has the one reference to it.
+            unsafe { core::slice::from_raw_parts_mut(start, slot.len as usize) }
         };
         Parts { rx: Rx(()), tx: Tx(()), timer: Timer(()), clock: BoardClock(()), slots: [slot(0), slot(1)] }
     }
