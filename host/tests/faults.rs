@@ -144,7 +144,7 @@ fn with_abstention_the_go1_notices_more_and_still_walks() {
         _ => true,
     };
     let faults: Vec<Fault> = Fault::every(&plain.1, FROM, 1).into_iter().filter(leg).collect();
-    let all = |go1: &_| -> Vec<(Fault, Outcome)> {
+    let all = |go1: &(AlignedBytes, ContractSpec, std::sync::Arc<Robot>)| -> Vec<(Fault, Outcome)> {
         faults.iter().map(|&fault| (fault, go1_run(go1, Some(fault), [1.0, 0.0, 0.0], 150))).collect()
     };
     let (before, after) = (all(&plain), all(&careful));

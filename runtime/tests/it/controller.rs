@@ -492,7 +492,8 @@ fn abstains_once_enough_observations_are_unlike_the_recorded_ones() {
     bench.state.command[1] = 7.0;
     for tick in 0..2 {
         let applied = bench.healthy(PERIOD_US);
-        assert_eq!((applied.state, bench.controller.monitors().alarms()), (State::Running, 0), "tick {tick}");
+        let alarms = bench.controller.monitors().alarms() >> monitor::ABSTENTION & 1;
+        assert_eq!((applied.state, alarms), (State::Running, 0), "tick {tick}");
     }
     let applied = bench.healthy(PERIOD_US);
     assert_eq!((applied.state, applied.cause), (State::Damping, Cause::Abstention));
@@ -531,7 +532,7 @@ fn a_monitor_falls_back_with_its_own_cause_and_its_alarm_starts_the_dwell_again(
     bench.state.joint_position[1] -= 1.0;
     bench.healthy(PERIOD_US);
     assert_eq!(bench.arm().unwrap_err().0, Refusal::Dwell);
-    bench.healthy(200_000);
+    bench.healthy(240_000);
     assert_eq!(bench.arm(), Ok(()));
 }
 
