@@ -34,6 +34,11 @@ fn main() {
         fs::write(place.join("slot.x"), script).expect("write slot.x");
         println!("cargo:rustc-link-arg-bin={binary}=-L{}", place.display());
     }
+    // A program of its own, without boot stage: where QEMU starts.
+    let place = out.join("tendon-count");
+    fs::create_dir_all(&place).expect("make a folder");
+    fs::write(place.join("slot.x"), "MEMORY { FLASH : ORIGIN = 0, LENGTH = 4M }\n").expect("write slot.x");
+    println!("cargo:rustc-link-arg-bin=tendon-count=-L{}", place.display());
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg=-Tstack.x");
 
@@ -42,6 +47,9 @@ fn main() {
     let mut info = format!("board {name}\nversion {}\n", env!("CARGO_PKG_VERSION"));
     for (interrupt, priority) in tasks(&source) {
         info.push_str(&format!("task {interrupt} {priority}\n"));
+    }
+    for feature in features() {
+        info.push_str(&format!("feature {feature}\n"));
     }
     fs::write(out.join("info.txt"), info).expect("write info.txt");
 }
@@ -56,6 +64,15 @@ fn board() -> (&'static str, &'static str, &'static str, [u32; 2]) {
         (Some(board), None) => board,
         _ => panic!("choose one board: `cargo xtask firmware build --board NAME`, `--list` names them"),
     }
+}
+
+/// Cargo features beside boards. No release has any: the tools that read the section refuse it.
+fn features() -> Vec<String> {
+    let names =
+        env::vars().filter_map(|(name, _)| name.strip_prefix("CARGO_FEATURE_").map(str::to_lowercase));
+    names
+        .filter(|name| name != "default" && BOARDS.iter().all(|(board, ..)| *name != board.replace('-', "_")))
+        .collect()
 }
 
 /// Interrupt and priority of each `#[task(binds = ..., priority = ...)]`. RTIC takes literals only, so the

@@ -274,6 +274,8 @@ pub struct Depth {
     pub worst: u32,
     /// Callee on the deepest path and the bytes below entry at its call.
     pub deepest: Option<(u32, u32)>,
+    /// Instructions, each counted once, those of callees once per call: what runs at most when no loop repeats.
+    pub instructions: u32,
     /// Whether it can come back.
     pub returns: bool,
 }
@@ -396,6 +398,8 @@ struct Walk {
     end: u32,
     states: BTreeMap<u32, State>,
     open: Vec<u32>,
+    /// Instructions behind each call.
+    calls: BTreeMap<u32, u32>,
     depth: Depth,
 }
 
@@ -449,8 +453,14 @@ impl<'c, 'a> Flow<'c, 'a> {
             return *depth;
         }
         let end = self.code.function(entry).map_or(entry, |function| function.end);
-        let mut walk =
-            Walk { entry, end, states: BTreeMap::new(), open: Vec::new(), depth: Depth::default() };
+        let mut walk = Walk {
+            entry,
+            end,
+            states: BTreeMap::new(),
+            open: Vec::new(),
+            calls: BTreeMap::new(),
+            depth: Depth::default(),
+        };
         walk.states.insert(entry, State::at_entry());
         walk.open.push(entry);
         self.path.push(entry);
@@ -460,6 +470,8 @@ impl<'c, 'a> Flow<'c, 'a> {
             }
         }
         self.path.pop();
+        let own = u32::try_from(walk.states.len()).unwrap_or(u32::MAX);
+        walk.depth.instructions = walk.calls.values().fold(own, |sum, callee| sum.saturating_add(*callee));
         self.known.insert(entry, walk.depth);
         walk.depth
     }
@@ -636,6 +648,9 @@ impl<'c, 'a> Flow<'c, 'a> {
             return true;
         }
         let callee = self.depth(target);
+        // Several targets of one jump: one of them runs.
+        let behind = walk.calls.entry(address).or_default();
+        *behind = (*behind).max(callee.instructions);
         let here = u32::try_from(below).unwrap_or(u32::MAX);
         let worst = here.saturating_add(callee.worst);
         if worst > walk.depth.worst {

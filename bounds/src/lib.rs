@@ -5,6 +5,7 @@
 //! `cargo xtask` and `tendon inspect` use it, and the one must start at once while ELF32 takes a page.
 #![forbid(unsafe_code)]
 
+pub mod cycles;
 mod elf;
 mod flow;
 mod system;

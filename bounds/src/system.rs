@@ -1,7 +1,7 @@
 //! From functions to the system: tasks preempt each other, so their depths add up, one per priority.
 
 use crate::elf::{Elf, ElfError, word};
-use crate::flow::{Code, Flow, Frame, Violation};
+use crate::flow::{Code, Depth, Flow, Frame, Violation};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -23,6 +23,8 @@ pub enum Failure {
     Missing(String),
     /// A line of [`SECTION`] that is not understood.
     BuildInfo(String),
+    /// It was built with a feature that only tests may have.
+    Feature(String),
     /// An exception that has a handler and no row in the task table.
     Vector {
         /// Index in the vector table.
@@ -49,6 +51,10 @@ impl fmt::Display for Failure {
                 write!(f, "the firmware has no {what}: build it with `cargo xtask firmware build`")
             }
             Self::BuildInfo(line) => write!(f, "section {SECTION}: `{line}` is not understood"),
+            Self::Feature(name) => write!(
+                f,
+                "built with feature `{name}`, which only tests and campaigns may run; build a release with `cargo xtask firmware build`"
+            ),
             Self::Vector { index, handler } => write!(
                 f,
                 "vector {index} goes to `{handler}`, which returns and is bound by no #[task] of firmware/src/main.rs"
@@ -78,6 +84,8 @@ pub struct Task {
     pub frames: u32,
     /// The deepest path.
     pub path: Vec<Frame>,
+    /// Instructions when no loop repeats (`Depth::instructions`); 0 for the faults.
+    pub instructions: u32,
 }
 
 /// The bound of a firmware.
@@ -155,6 +163,7 @@ impl BuildInfo {
                     let priority = priority.parse().map_err(|_| Failure::BuildInfo(line.to_owned()))?;
                     info.priorities.insert((*interrupt).to_owned(), priority);
                 }
+                ["feature", name] => return Err(Failure::Feature((*name).to_owned())),
                 _ => return Err(Failure::BuildInfo(line.to_owned())),
             }
         }
@@ -301,10 +310,13 @@ fn report(
         stack: 0,
         frames: FAULT_LEVELS * EXCEPTION_FRAME,
         path: Vec::new(),
+        instructions: 0,
     };
     let mut add = |flow: &mut Flow<'_, '_>, name: &str, priority: u8, entry: u32, frames: u32| {
-        let (stack, path) = (flow.depth(entry).worst, flow.deepest_path(entry));
-        let task = Task { name: name.to_owned(), priority: Some(priority), stack, frames, path };
+        let Depth { worst: stack, instructions, .. } = flow.depth(entry);
+        let path = flow.deepest_path(entry);
+        let task =
+            Task { name: name.to_owned(), priority: Some(priority), stack, frames, path, instructions };
         rows.insert((priority, name.to_owned()), task);
     };
     let reset = word(vectors, 4).ok_or_else(|| missing("reset vector"))? & !1;

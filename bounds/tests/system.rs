@@ -140,6 +140,13 @@ fn refuses_a_handler_that_no_task_binds() {
 }
 
 #[test]
+fn refuses_a_firmware_that_only_tests_may_run() {
+    let info = "board bench\nversion 1.2.3\ntask LOW 1\ntask HIGH 3\ntask OTHER 3\nfeature inject\n";
+    let failures = Firmware { info, ..Firmware::new() }.failures();
+    assert!(failures.iter().any(|failure| failure.contains("feature `inject`")), "{failures:?}");
+}
+
+#[test]
 fn refuses_panics_heaps_and_undefined_symbols() {
     for (name, section, why) in [
         ("_ZN4core9panicking5panic17h0123456789abcdefE", 2, "a panic is linked"),

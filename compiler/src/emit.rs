@@ -238,6 +238,7 @@ impl Emitter<'_> {
                 op.dims = [*n_in as u32, *n_out as u32, 0, 0, 0];
                 self.macs(&[*n_in, *n_out]);
             }
+            Op::Lstm { .. } => op.opcode = opcode::LSTM,
             Op::Pool { images, window, kind, .. } => {
                 op.opcode = opcode::POOL;
                 op.kind = *kind;

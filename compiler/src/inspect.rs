@@ -4,7 +4,7 @@ use crate::image::Manifest;
 use std::fmt::Write as _;
 use tendon_runtime::cost::Profile;
 use tendon_runtime::spec::{ContractSpec, NO_CLIP, PerElement, TermSpec, UNLIMITED};
-use tendon_runtime::{Image, ImageError, Policy};
+use tendon_runtime::{Image, ImageError, Network, Policy};
 use tendon_wire::image::{Header, Operator, Plan, Section, binary, monitor, opcode, section_bytes, unary};
 
 /// Names of the sections, in their order.
@@ -242,13 +242,7 @@ fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, s
         ),
     );
     line(out, "instructions", format_args!("{} per inference at most (Cortex-M4F)", plan.instructions));
-    let times: Vec<String> = Profile::ALL[1..]
-        .iter()
-        .map(|profile| {
-            format!("{} {} us at {} MHz", profile.name, profile.inference_us(&policy.network), profile.mhz)
-        })
-        .collect();
-    line(out, "  estimated time", times.join(", "));
+    line(out, TIMES, times(&policy.network, None));
     line(out, "flash", format_args!("{} bytes", header.total_len));
     line(out, "  header", format_args!("{} bytes", size_of::<Header>()));
     for (name, section) in SECTIONS {
@@ -289,6 +283,21 @@ fn sizes(out: &mut String, header: &Header, bytes: &[u8], policy: &Policy<'_>, s
             );
         }
     }
+}
+
+/// Name of the line with [`times`].
+pub const TIMES: &str = "  estimated time";
+
+/// Estimated time of an inference for each processor; `flash_wait`: cycles that each word of weights waits for the
+/// flash, instead of the profile's.
+#[must_use]
+pub fn times(network: &Network<'_>, flash_wait: Option<u32>) -> String {
+    let of = |profile: &Profile| {
+        let profile = Profile { flash_wait: flash_wait.unwrap_or(profile.flash_wait), ..*profile };
+        let Profile { name, mhz, flash_wait, .. } = profile;
+        format!("{name} {} us ({mhz} MHz, {flash_wait} wait states)", profile.inference_us(network))
+    };
+    Profile::ALL[1..].iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// Columns as wide as their widest cell.

@@ -100,6 +100,8 @@ pub(crate) enum Op {
     Quantize { x: ValueId, inverse: f32 },
     /// Dense layer with 8-bit weights, packed; `kind` as in the image.
     QuantizedGemm { x: ValueId, n_in: usize, n_out: usize, words: Vec<u32>, kind: u8 },
+    /// Units of an LSTM: the new cell, then the output.
+    Lstm { cell: ValueId, gates: ValueId },
     /// By [`tendon_wire::image::pool`].
     Pool { x: ValueId, images: usize, window: Window, kind: u8 },
 }
@@ -192,6 +194,7 @@ impl Op {
             Self::Binary { a, b, .. } | Self::MatMul { a, b, .. } => {
                 vec![(a, operand::INPUT), (b, operand::B)]
             }
+            Self::Lstm { cell, gates } => vec![(cell, operand::INPUT), (gates, operand::B)],
             Self::Take { x, indices, .. } => vec![(x, operand::INPUT), (indices, operand::B)],
             Self::Select { x, a, b } => vec![(x, operand::INPUT), (a, operand::B), (b, operand::C)],
             Self::Scatter { x, indices, updates, .. } => {
@@ -222,6 +225,7 @@ impl Op {
             | Self::QuantizedGemm { x, .. }
             | Self::Pool { x, .. } => vec![*x],
             Self::Binary { a, b, .. } | Self::MatMul { a, b, .. } => vec![*a, *b],
+            Self::Lstm { cell, gates } => vec![*cell, *gates],
             Self::Take { x, indices, .. } => vec![*x, *indices],
             Self::Select { x, a, b } => vec![*x, *a, *b],
             Self::Scatter { x, indices, updates, .. } => vec![*x, *indices, *updates],

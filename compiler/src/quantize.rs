@@ -1,5 +1,5 @@
 //! Dense layers with 8-bit weights and 16-bit activations: ranges of the activations from recorded
-//! observations, one weight scale per row, rounding to nearest; everything else stays `f32`.
+//! observations, one weight scale per row, rounding with feedback of the error; everything else stays `f32`.
 //!
 //! `real = integer * scale`, symmetric: no zero points (Jacob et al. 2018, eq. 1, with Z = 0; per-row weight
 //! scales as Krishnamoorthi 2018, 3.1). Activations of 16 bits leave 15 bits for twice the range seen, so that
@@ -271,13 +271,12 @@ impl<'p> Builder<'p> {
             }
         };
         let gemm = &gemm;
-        let squares: Vec<f64> = (0..n_in)
-            .map(|k| {
-                let factor = factors.get(k).copied().unwrap_or(1.0);
-                inputs.iter().map(|row| f64::from(row[k] * factor).powi(2)).sum()
-            })
-            .collect();
-        let (weights, row_scales) = rows(gemm, input_scale, &squares);
+        let scaled = |row: &&[f32]| -> Vec<f64> {
+            let factor = |k: usize| factors.get(k).copied().unwrap_or(1.0);
+            row.iter().enumerate().map(|(k, x)| f64::from(x * factor(k))).collect()
+        };
+        let seen: Vec<Vec<f64>> = inputs.iter().map(scaled).collect();
+        let (weights, row_scales, bias) = rows(gemm, input_scale, &seen);
         let error = relative(
             gemm.weights
                 .iter()
@@ -294,7 +293,7 @@ impl<'p> Builder<'p> {
         } else {
             row_scales.iter().map(|&w| (w * input_scale).to_bits()).collect()
         };
-        let words = pack(&weights, &biases(gemm, &row_scales, input_scale), &finish, n_in);
+        let words = pack(&weights, &biases(&bias, &row_scales, input_scale), &finish, n_in);
         let kind = match (to_i16, gemm.activation.kind) {
             (true, unary::RELU) => 1,
             (true, _) => 0,
@@ -367,10 +366,15 @@ fn equalized(gemm: &mut Gemm, inputs: &[&[f32]]) -> Vec<f32> {
     factors
 }
 
-/// Weights of every row as integers, and its scale: the one with the least error for inputs of these sums of
-/// squares, such that no sum leaves 32 bits.
-fn rows(gemm: &Gemm, input_scale: f32, squares: &[f64]) -> (Vec<i8>, Vec<f32>) {
-    let (mut weights, mut scales) = (Vec::new(), Vec::new());
+/// Weights of every row as integers, its scale (the one with the least error for `inputs`, such that no sum leaves 32
+/// bits), and its bias with the mean error on `inputs` taken off.
+fn rows(gemm: &Gemm, input_scale: f32, inputs: &[Vec<f64>]) -> (Vec<i8>, Vec<f32>, Vec<f32>) {
+    let (mut weights, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+    let n_in = gemm.n_in();
+    let squares: Vec<f64> = (0..n_in).map(|k| inputs.iter().map(|x| x[k] * x[k]).sum()).collect();
+    let means: Vec<f64> =
+        (0..n_in).map(|k| inputs.iter().map(|x| x[k]).sum::<f64>() / inputs.len().max(1) as f64).collect();
+    let feedback = Feedback::of(inputs, &squares);
     for (row, &bias) in gemm.weights.chunks(gemm.n_in().max(1)).zip(&gemm.bias) {
         let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
         let total: f64 = row.iter().map(|w| f64::from(w.abs())).sum();
@@ -381,21 +385,164 @@ fn rows(gemm: &Gemm, input_scale: f32, squares: &[f64]) -> (Vec<i8>, Vec<f32>) {
         // A few clipped weights may cost less than coarser steps for all.
         let candidates =
             (0..8u8).map(|step| (largest / MAX_WEIGHT * (1.0 - 0.05 * f32::from(step))).max(least));
-        let error = |scale: f32| -> f64 {
-            let rounded = |w: f32| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) * scale;
-            row.iter().zip(squares).map(|(&w, square)| f64::from(w - rounded(w)).powi(2) * square).sum()
+        let choices = candidates.flat_map(|scale| {
+            let plain =
+                row.iter().map(|w| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8);
+            let fits = |integers: &[i8]| {
+                let total: f64 = integers.iter().map(|&q| f64::from(q).abs()).sum();
+                f64::from(bias.abs()) / (f64::from(input_scale) * f64::from(scale)) + 32_768.0 * (total + 1.0)
+                    < MAX_SUM
+            };
+            let by_feedback = feedback.as_ref().map(|feedback| feedback.round(row, scale));
+            [Some(plain.collect::<Vec<i8>>()), by_feedback.filter(|integers| fits(integers))]
+                .into_iter()
+                .flatten()
+                .map(move |integers| (scale, integers))
+        });
+        let error = |scale: f32, integers: &[i8]| -> f64 {
+            let off: Vec<f64> = row
+                .iter()
+                .zip(integers)
+                .map(|(&w, &q)| f64::from(w) - f64::from(q) * f64::from(scale))
+                .collect();
+            // Beside what the bias takes off.
+            match &feedback {
+                Some(feedback) => feedback.variance(&off),
+                None => off.iter().zip(&squares).map(|(off, square)| off * off * square).sum(),
+            }
         };
-        let scale = candidates.min_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap_or(least);
+        let best = choices.map(|(scale, integers)| (error(scale, &integers), scale, integers));
+        let best = best.min_by(|a, b| a.0.total_cmp(&b.0));
+        let (scale, integers) = best.map_or((least, vec![0; n_in]), |(_, scale, integers)| (scale, integers));
+        let mean: f64 = row
+            .iter()
+            .zip(&integers)
+            .zip(&means)
+            .map(|((&w, &q), mean)| (f64::from(w) - f64::from(q) * f64::from(scale)) * mean)
+            .sum();
+        biases.push((f64::from(bias) + mean) as f32);
         scales.push(scale);
-        weights
-            .extend(row.iter().map(|w| (w / scale).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8));
+        weights.extend(integers);
     }
-    (weights, scales)
+    (weights, scales, biases)
 }
 
-fn biases(gemm: &Gemm, row_scales: &[f32], input_scale: f32) -> Vec<i32> {
+/// Layers with more inputs are rounded to nearest: the inverse would take long.
+const MOST_FEEDBACK: usize = 1024;
+/// Share of the mean square of an input that is added to every square: for inputs that were always alike.
+const DAMPING: f64 = 0.01;
+
+/// Rounds the weights of a row one after the other and lets those still to come make up for the error, as far as the
+/// recorded inputs go together (GPTQ, Frantar et al. 2022, without its order and blocks).
+struct Feedback {
+    /// Upper Cholesky factor of the inverse of the inputs' second moments, row by row `[n, n]`.
+    upper: Vec<f64>,
+    /// Covariance of the inputs `[n, n]`.
+    covariance: Vec<f64>,
+    n: usize,
+}
+
+impl Feedback {
+    /// `None`: too many inputs, or none that differ.
+    fn of(inputs: &[Vec<f64>], squares: &[f64]) -> Option<Self> {
+        let n = squares.len();
+        let damping = DAMPING * squares.iter().sum::<f64>() / n.max(1) as f64;
+        if n > MOST_FEEDBACK || !damping.is_normal() {
+            return None;
+        }
+        let count = inputs.len().max(1) as f64;
+        let means: Vec<f64> = (0..n).map(|k| inputs.iter().map(|x| x[k]).sum::<f64>() / count).collect();
+        let mut covariance = vec![0.0; n * n];
+        for x in inputs {
+            for (i, row) in covariance.chunks_exact_mut(n).enumerate() {
+                let left = x[i] - means[i];
+                row.iter_mut()
+                    .zip(x.iter().zip(&means))
+                    .for_each(|(sum, (x, mean))| *sum += left * (x - mean));
+            }
+        }
+        let mut damped = covariance.clone();
+        (0..n).for_each(|k| damped[k * n + k] += damping);
+        let inverse = inverse(&damped, n)?;
+        // H^-1 = L L^T; its transpose is the upper factor.
+        let lower = cholesky(&inverse, n)?;
+        let mut upper = vec![0.0; n * n];
+        for i in 0..n {
+            (0..=i).for_each(|j| upper[j * n + i] = lower[i * n + j]);
+        }
+        Some(Self { upper, covariance, n })
+    }
+
+    fn round(&self, row: &[f32], scale: f32) -> Vec<i8> {
+        let mut rest: Vec<f64> = row.iter().map(|&w| w.into()).collect();
+        let (scale, most) = (f64::from(scale), f64::from(MAX_WEIGHT));
+        (0..self.n)
+            .map(|k| {
+                let integer = (rest[k] / scale).round_ties_even().clamp(-most, most);
+                let factors = &self.upper[k * self.n..(k + 1) * self.n];
+                let error = (rest[k] - integer * scale) / factors[k];
+                for (w, factor) in rest.iter_mut().zip(factors).skip(k + 1) {
+                    *w -= error * factor;
+                }
+                integer as i8
+            })
+            .collect()
+    }
+
+    /// `off^T C off`: the squares that an error of the weights brings to the output, its mean taken off.
+    fn variance(&self, off: &[f64]) -> f64 {
+        let product = |row: &[f64]| row.iter().zip(off).map(|(c, off)| c * off).sum::<f64>();
+        self.covariance.chunks_exact(self.n).zip(off).map(|(row, off)| off * product(row)).sum()
+    }
+}
+
+/// Lower factor of a symmetric positive matrix `[n, n]`.
+fn cholesky(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
+    let mut lower = vec![0.0; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            let (left, right) = (&lower[i * n..i * n + j], &lower[j * n..j * n + j]);
+            let sum = matrix[i * n + j] - left.iter().zip(right).map(|(a, b)| a * b).sum::<f64>();
+            lower[i * n + j] = if i == j { sum.sqrt() } else { sum / lower[j * n + j] };
+        }
+        if !lower[i * n + i].is_normal() {
+            return None;
+        }
+    }
+    Some(lower)
+}
+
+/// Inverse of a symmetric positive matrix.
+fn inverse(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
+    let lower = cholesky(matrix, n)?;
+    // Columns of L^-1, kept as rows of its transpose.
+    let mut columns = vec![0.0; n * n];
+    for j in 0..n {
+        let column = &mut columns[j * n..(j + 1) * n];
+        column[j] = 1.0 / lower[j * n + j];
+        for i in j + 1..n {
+            let sum: f64 = lower[i * n + j..i * n + i].iter().zip(&column[j..i]).map(|(l, c)| l * c).sum();
+            column[i] = -sum / lower[i * n + i];
+        }
+    }
+    let mut inverse = vec![0.0; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            // (L^-T L^-1)[i][j]: entries from max(i, j) on.
+            let dot: f64 = columns[i * n + i..(i + 1) * n]
+                .iter()
+                .zip(&columns[j * n + i..(j + 1) * n])
+                .map(|(a, b)| a * b)
+                .sum();
+            (inverse[i * n + j], inverse[j * n + i]) = (dot, dot);
+        }
+    }
+    Some(inverse)
+}
+
+fn biases(bias: &[f32], row_scales: &[f32], input_scale: f32) -> Vec<i32> {
     let unit = |scale: &f32| f64::from(*scale) * f64::from(input_scale);
-    gemm.bias.iter().zip(row_scales).map(|(&b, scale)| (f64::from(b) / unit(scale)).round() as i32).collect()
+    bias.iter().zip(row_scales).map(|(&b, scale)| (f64::from(b) / unit(scale)).round() as i32).collect()
 }
 
 /// The blocks that [`tendon_wire::image::quantized_block_words`] describes. `finish`: the last words of each row.

@@ -340,6 +340,22 @@ fn step(weights: &[f32], op: &Operator, arena: &mut [Range]) {
             let rows: Vec<Range> = (0..d1).map(row).collect();
             if op.kind == 2 { rows } else { pairs(rows.chunks(2).map(hull), n_out) }
         }
+        opcode::LSTM => {
+            let b = get(operand::B, op.input_b, 4 * n_in);
+            let of = |kind: u8, x: Range| function(kind, 0.0, 0.0, x);
+            let cells: Vec<Range> = (0..n_in)
+                .map(|u| {
+                    let new = of(unary::SIGMOID, b[u]).times(of(unary::TANH, b[3 * n_in + u])).rounded();
+                    let kept = of(unary::SIGMOID, b[2 * n_in + u]).times(x[u]).rounded();
+                    new.plus(kept).rounded()
+                })
+                .collect();
+            let shown = |(u, &c): (usize, &Range)| {
+                of(unary::SIGMOID, b[n_in + u]).times(of(unary::TANH, c)).rounded()
+            };
+            let hidden: Vec<Range> = cells.iter().enumerate().map(shown).collect();
+            [cells, hidden].concat()
+        }
         opcode::CONV | opcode::POOL => match record::<Window>(weights, op.input_b) {
             Some(window) => windows(weights, op, &window, &x),
             None => vec![ALL; n_out],

@@ -8,9 +8,11 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 mod nets;
 mod operators;
+mod random_net;
 
 pub use nets::{Cell, conv_encoder, recurrent};
 pub use operators::{Sample, operators};
+pub use random_net::random_network;
 
 /// Hidden activation of a sample network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

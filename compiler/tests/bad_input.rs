@@ -8,7 +8,8 @@ use tendon_compiler::sample::{
 };
 use tendon_compiler::{CompileError, Compiled, ContractChoice, ImportError, Options, compile, inspect};
 use tendon_runtime::{AlignedBytes, Image};
-use tract_onnx::pb::{NodeProto, TensorProto};
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// Deterministic picks.
 struct Picks(u64);
@@ -235,4 +236,63 @@ fn files_that_are_no_onnx_are_refused() {
 fn networks_beyond_an_image_are_refused_with_the_limit() {
     let text = bare(&mlp(&[1024, 2300, 4], Hidden::Relu, 1)).unwrap_err().to_string();
     assert!(text.contains("limit") || text.contains("make the network smaller"), "{text}");
+}
+
+/// A field of a protobuf message that holds bytes.
+fn field(number: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut len = body.len();
+    while len >= 0x80 {
+        out.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    out.push(len as u8);
+    out.extend_from_slice(body);
+    out
+}
+
+#[test]
+fn graphs_nested_in_thousands_of_if_nodes_are_refused_at_once() {
+    // Graph { node: Node { op_type: "If", attribute: { name: "then_branch", g: Graph { ... } } } }
+    let mut graph = Vec::new();
+    for _ in 0..5000 {
+        let attribute = [field(1, b"then_branch"), field(6, &graph)].concat();
+        graph = field(1, &[field(4, b"If"), field(5, &attribute)].concat());
+    }
+    let started = std::time::Instant::now();
+    let error = bare(&field(7, &graph)).unwrap_err();
+    assert!(error.to_string().contains("nesting of graphs"), "{error}");
+    // Four orders of magnitude above what it takes: a quadratic walk would not pass.
+    assert!(started.elapsed().as_secs() < 20);
+}
+
+#[test]
+fn thousands_of_if_nodes_in_a_row_are_compiled_or_refused_with_the_limit() {
+    let body = |name: String, op: &str, from: &str| GraphProto {
+        name: name.clone(),
+        node: vec![node(op, &[from], &[&name], vec![])],
+        output: vec![ValueInfoProto { name, ..Default::default() }],
+        ..Default::default()
+    };
+    for (count, fits) in [(300, true), (20_000, false)] {
+        let zero = float_tensor("zero", &[1, 1], &[0.0]);
+        let mut nodes = vec![node("Greater", &["x", "zero"], &["g"], vec![])];
+        let mut value = "x".to_string();
+        for i in 0..count {
+            let branch = |name: &str, op: &str| AttributeProto {
+                name: name.into(),
+                r#type: AttributeType::Graph as i32,
+                g: Some(body(format!("{name}{i}"), op, &value)),
+                ..Default::default()
+            };
+            let both = vec![branch("then_branch", "Neg"), branch("else_branch", "Abs")];
+            let next = if i + 1 == count { "y".to_string() } else { format!("v{i}") };
+            nodes.push(node("If", &["g"], &[&next], both));
+            value = next;
+        }
+        match bare(&model(nodes, vec![zero], ("x", &[1, 1]), ("y", &[1, 1]), 17)) {
+            Ok(_) => assert!(fits, "{count}"),
+            Err(error) => assert!(!fits && error.to_string().contains("at most"), "{count}: {error}"),
+        }
+    }
 }

@@ -8,6 +8,9 @@
 //! TENDON_EMX               JSON of tests/conformance/emx.py, for the column beside ours
 //! TENDON_CONFORMANCE_JSON  file for the verdict of every case
 //! TENDON_CONFORMANCE_DOC   file for the report
+//! TENDON_MUTATIONS         damaged files per case, and TENDON_SEED (`cargo xtask campaign onnx`)
+//! TENDON_DAMAGED_JSON      file for their figures
+//! TENDON_DAMAGED           folder for those that are no error and no network
 //! ```
 
 #[path = "conformance/case.rs"]
@@ -68,18 +71,38 @@ fn damaged_cases_are_refused_or_run() {
     let rounds = std::env::var("TENDON_MUTATIONS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
     let seed = std::env::var("TENDON_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut picks = mutate::Picks(seed);
-    let (mut failed, mut ran, mut tried, mut slowest) = (Vec::new(), 0, 0, 0.0);
+    let (mut failed, mut ran, mut tried, mut worst) = (Vec::new(), 0, 0, mutate::Worst::default());
     for name in names(&folder) {
         let case = case::Case::read(&folder, &name).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         for _ in 0..rounds {
             tried += 1;
-            match mutate::damaged(&case, &mut picks, &mut slowest) {
+            match mutate::damaged(&case, &mut picks, &mut worst) {
                 Ok(whole) => ran += usize::from(whole),
                 Err(problem) => failed.push(format!("{name}: {problem}")),
             }
         }
     }
-    println!("{tried} damaged files, {ran} still compile and run, the slowest took {slowest:.2} s");
+    let (seconds, mib) = (worst.seconds, worst.bytes >> 20);
+    println!(
+        "{tried} damaged files, {ran} still compile and run, {} panicked or worse; at most {seconds:.2} s of the processor and \
+         {mib} MiB resident in the process",
+        failed.len()
+    );
+    if let Some(file) = std::env::var_os("TENDON_DAMAGED_JSON") {
+        let row = |metric: &str, unit: &str, value: f64, goal: f64| {
+            format!(
+                r#"{{"case":"damaged ONNX files","metric":"{metric}","unit":"{unit}","tendon":{value},"peers":{{}},"goal":{goal}}}"#
+            )
+        };
+        let rows = [
+            row("files", "files", f64::from(tried), 1e6),
+            row("panics, wrong results and files over a limit", "files", failed.len() as f64, 0.0),
+            row("slowest file", "s", seconds, 2.0),
+            row("largest resident memory", "MiB", mib as f64, 512.0),
+        ];
+        std::fs::write(&file, format!("[\n{}\n]\n", rows.join(",\n")))
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
     assert!(failed.is_empty(), "{} of {tried} damaged files:\n{}", failed.len(), failed.join("\n"));
 }
 

@@ -3,8 +3,9 @@
 //!
 //! | task | priority | work |
 //! |---|---|---|
-//! | `clock_wrap` | 4 | counts wraps of the clock |
-//! | `link_rx`, `link_tx` | 3 | bytes between UART and queues |
+//! | `clock_wrap` | 5 | counts wraps of the clock |
+//! | `link_rx`, `link_tx` | 4 | bytes between UART and queues |
+//! | `deadline` | 3 | the fallback, where a tick is late |
 //! | `control_tick` | 2 | one tick at the image's period |
 //! | `idle` | 0 | messages, image updates, self-test; calls the boot stage, which verifies and writes flash |
 //!
@@ -12,12 +13,15 @@
 #![no_std]
 #![no_main]
 
+mod alarm;
 mod board;
+mod persist;
 mod ring;
 mod stack;
 mod store;
 
-use tendon_runtime::node::{Control, Exclusive};
+use board::{Board, Selected};
+use tendon_runtime::node::{Clock, Control, Exclusive};
 
 /// Board, version and the priorities below, for tools that read the ELF (`bounds/`).
 #[allow(unsafe_code, reason = "names a section")]
@@ -44,24 +48,51 @@ fn unreachable_panic() -> ! {
 /// RTIC's lock as the runtime asks for it.
 struct Locked<M>(M);
 
-impl<M: rtic::Mutex<T = Control<'static>>> Exclusive<'static> for Locked<M> {
-    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'static>) -> R) -> R {
+impl<T, M: rtic::Mutex<T = T>> Exclusive<T> for Locked<M> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R {
         self.0.lock(f)
+    }
+}
+
+/// The control loop's lock, taken below its priority: how long it is held is what a tick may have to wait.
+struct Below<M>(M, <Selected as Board>::Clock);
+
+impl<M: rtic::Mutex<T = Control<'static>>> Exclusive<Control<'static>> for Below<M> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'static>) -> R) -> R {
+        let clock = self.1;
+        self.0.lock(|control| {
+            let before = clock.now_ns();
+            let result = f(control);
+            control.kept_waiting(clock.now_ns().saturating_sub(before));
+            result
+        })
+    }
+}
+
+#[allow(unsafe_code, reason = "an exception handler of cortex-m-rt is an unsafe function")]
+/// The watchdog of a board that warns before it resets: what comes next is the reset.
+#[cortex_m_rt::exception]
+unsafe fn NonMaskableInt() -> ! {
+    persist::mark(tendon_runtime::timing::ResetCause::Watchdog);
+    loop {
+        core::hint::spin_loop();
     }
 }
 
 #[rtic::app(device = crate::board::device)]
 mod app {
-    use crate::Locked;
-    use crate::board::{Acknowledge, Board, ControlTimer, Selected};
+    use crate::alarm::Alarm;
+    use crate::board::{Acknowledge, Board, ControlTimer, Selected, Watchdog};
     use crate::ring::{Reader, Ring, Writer};
     use crate::store::BootStage;
+    use crate::{Below, Locked};
     use cortex_m_rt as _;
     use embedded_io::{Read, ReadReady, Write, WriteReady};
     use tendon_runtime::Memory;
-    use tendon_runtime::node::Exclusive;
-    use tendon_runtime::node::{self, Clock, Control, Loader};
+    use tendon_runtime::deadline::{Guard, Outlet, deadline_us};
+    use tendon_runtime::node::{self, Clock, Control, Exclusive, Loader};
     use tendon_runtime::store::{Store, places};
+    use tendon_runtime::timing::{QUIET_US, ResetCause};
     use tendon_wire::frame::{Decoder, MAX_FRAME};
 
     /// `f32` of activations, for the control loop and for the self-test.
@@ -83,6 +114,9 @@ mod app {
     #[shared]
     struct Shared {
         control: Control<'static>,
+        /// What a tick and its deadline both send through.
+        guard: Guard<Outbox>,
+        alarm: Alarm,
     }
 
     #[local]
@@ -92,16 +126,16 @@ mod app {
         timer: <Selected as Board>::Timer,
         clock: BoardClock,
         tick_clock: BoardClock,
+        deadline_clock: BoardClock,
+        watchdog: <Selected as Board>::Watchdog,
         wrap_clock: BoardClock,
         loader: Loader<'static, BootStage>,
         received: Writer<QUEUE>,
         bytes: Reader<QUEUE>,
         replies: Outbox,
-        actions: Outbox,
         reply_bytes: Reader<QUEUE>,
         action_bytes: Reader<QUEUE>,
         sending: Sending,
-        sequence: u16,
         decoder: Decoder,
     }
 
@@ -111,7 +145,7 @@ mod app {
         dropped: u32,
     }
 
-    impl Outbox {
+    impl Outlet for Outbox {
         fn send(&mut self, frame: &[u8]) {
             if !self.queue.write(frame) {
                 self.dropped = self.dropped.wrapping_add(1);
@@ -142,35 +176,38 @@ mod app {
     ])]
     fn init(cx: init::Context) -> (Shared, Local) {
         crate::stack::paint();
-        let Parts { rx, tx, mut timer, clock, slots } = Selected::take();
+        let (cause, boots, black_box) = crate::persist::take(Selected::reset_cause());
+        let Parts { rx, tx, mut timer, clock, mut watchdog, slots } = Selected::take();
+        watchdog.start(QUIET_US);
         let mut store = BootStage::at(Selected::BOOT_STAGE);
         let [active, inactive] = places(&store.slots(), slots);
         let memory =
             Memory { arena: cx.local.arena, history: cx.local.history, observation: cx.local.observation };
-        let control = Control::new(active, memory);
+        let control = Control::new(active, memory).with_black_box(black_box).with_reset(cause, boots);
         let loader =
-            Loader::new(inactive, cx.local.self_test_arena, store, &control).with_profile(Selected::PROFILE);
+            Loader::new(inactive, cx.local.self_test_arena, store, &control).with_timing(Selected::TIMING);
         let (received, bytes) = cx.local.rx_queue.split();
         let (replies, reply_bytes) = cx.local.reply_queue.split();
         let (actions, action_bytes) = cx.local.action_queue.split();
         timer.set_period_us(IDLE_PERIOD_US);
-        let shared = Shared { control };
+        let guard = Guard::new(Outbox { queue: actions, dropped: 0 });
+        let shared = Shared { control, guard, alarm: Alarm::new(cx.core.SYST) };
         let local = Local {
             rx,
             tx,
             timer,
             clock,
             tick_clock: clock,
+            deadline_clock: clock,
+            watchdog,
             wrap_clock: clock,
             loader,
             received,
             bytes,
             replies: Outbox { queue: replies, dropped: 0 },
-            actions: Outbox { queue: actions, dropped: 0 },
             reply_bytes,
             action_bytes,
             sending: Sending::Nothing,
-            sequence: 0,
             decoder: Decoder::new(),
         };
         (shared, local)
@@ -179,7 +216,7 @@ mod app {
     #[idle(local = [clock, loader, bytes, replies, decoder], shared = [control])]
     fn idle(mut cx: idle::Context) -> ! {
         let mut out = [0; MAX_FRAME];
-        let mut control = Locked(&mut cx.shared.control);
+        let mut control = Below(&mut cx.shared.control, *cx.local.clock);
         // Refused: there is no policy then, and `Slots` and `Identity` say so.
         let _ = cx.local.loader.boot(&mut control);
         let mut restart_us = None;
@@ -189,9 +226,17 @@ mod app {
                     let now = cx.local.clock.now_us();
                     let since = *restart_us.get_or_insert(now);
                     if now.saturating_sub(since) > RESTART_US {
+                        crate::persist::mark(ResetCause::Software);
                         cortex_m::peripheral::SCB::sys_reset();
                     }
+                    continue;
                 }
+                // A byte between the question and the sleep wakes it: interrupts are off, but pending.
+                cortex_m::interrupt::free(|_| {
+                    if cx.local.bytes.is_empty() {
+                        Selected::sleep();
+                    }
+                });
                 continue;
             };
             if byte == 0 {
@@ -219,37 +264,42 @@ mod app {
     }
 
     /// One tick at the image's period.
-    #[task(binds = CONTROL_TIMER, priority = 2, local = [timer, tick_clock, actions, sequence, period: u32 = 0], shared = [control])]
-    fn control_tick(mut cx: control_tick::Context) {
-        let clock = cx.local.tick_clock;
-        cx.local.timer.acknowledge();
-        let before = clock.now_us();
-        let mut period = IDLE_PERIOD_US;
-        let action = cx.shared.control.lock(|control| {
-            let mut action = control.timer(before);
-            let after = clock.now_us();
-            if let Some(action) = action.as_mut() {
-                action.tick_us = after.saturating_sub(before) as u32;
-                control.tick_took(action.tick_us, after);
-            }
-            period = control.period_us().unwrap_or(IDLE_PERIOD_US);
-            action
+    #[task(binds = CONTROL_TIMER, priority = 2, local = [timer, tick_clock, watchdog, period: u32 = IDLE_PERIOD_US, timeout: u32 = QUIET_US], shared = [control, guard, alarm])]
+    fn control_tick(cx: control_tick::Context) {
+        let control_tick::LocalResources { timer, tick_clock, watchdog, period, timeout, .. } = cx.local;
+        let control_tick::SharedResources { mut control, guard, mut alarm, .. } = cx.shared;
+        timer.acknowledge();
+        let release_ns = timer.elapsed_ns();
+        alarm.lock(|alarm| alarm.set(deadline_us(*period), release_ns, *period));
+        let mut out = [0; MAX_FRAME];
+        let release = control.lock(|control| {
+            node::release(control, &mut Locked(guard), tick_clock, release_ns, *period, &mut out)
         });
-        if period != *cx.local.period {
-            *cx.local.period = period;
-            cx.local.timer.set_period_us(period);
+        if release.watchdog_us != *timeout {
+            *timeout = release.watchdog_us;
+            watchdog.start(release.watchdog_us);
+        } else if release.feed {
+            watchdog.feed();
         }
-        if let Some(action) = action {
+        let next = release.period_us.unwrap_or(IDLE_PERIOD_US);
+        if next != *period {
+            *period = next;
+            timer.set_period_us(next);
+        }
+    }
+
+    /// The deadline of a tick. Where it is not done, its fallback goes out now.
+    #[task(binds = SysTick, priority = 3, local = [deadline_clock], shared = [guard, alarm])]
+    fn deadline(mut cx: deadline::Context) {
+        if cx.shared.alarm.lock(|alarm| alarm.passed()) {
             let mut out = [0; MAX_FRAME];
-            *cx.local.sequence = cx.local.sequence.wrapping_add(1);
-            if let Some(frame) = node::write(&action, *cx.local.sequence, &mut out) {
-                cx.local.actions.send(frame);
-            }
+            let clock = cx.local.deadline_clock;
+            cx.shared.guard.lock(|guard| guard.deadline(clock, &mut out));
         }
     }
 
     /// Bytes in.
-    #[task(binds = LINK_RX, priority = 3, local = [rx, received])]
+    #[task(binds = LINK_RX, priority = 4, local = [rx, received])]
     fn link_rx(cx: link_rx::Context) {
         let mut byte = [0];
         while let Ok(true) = cx.local.rx.read_ready() {
@@ -260,7 +310,7 @@ mod app {
     }
 
     /// Bytes out, a whole frame from one queue before the other's turn. Actions go first.
-    #[task(binds = LINK_TX, priority = 3, local = [tx, reply_bytes, action_bytes, sending])]
+    #[task(binds = LINK_TX, priority = 4, local = [tx, reply_bytes, action_bytes, sending])]
     fn link_tx(cx: link_tx::Context) {
         let link_tx::LocalResources { tx, reply_bytes, action_bytes, sending, .. } = cx.local;
         // Clears the interrupt; the byte that follows raises it again.
@@ -281,7 +331,7 @@ mod app {
     }
 
     /// The clock's counter wrapped.
-    #[task(binds = CLOCK_WRAP, priority = 4, local = [wrap_clock])]
+    #[task(binds = CLOCK_WRAP, priority = 5, local = [wrap_clock])]
     fn clock_wrap(cx: clock_wrap::Context) {
         cx.local.wrap_clock.wrapped();
     }

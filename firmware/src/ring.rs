@@ -59,6 +59,11 @@ impl<const N: usize> Writer<N> {
 pub struct Reader<const N: usize>(&'static Ring<N>);
 
 impl<const N: usize> Reader<N> {
+    /// Nothing is to be read.
+    pub fn is_empty(&self) -> bool {
+        self.0.read.load(Ordering::Relaxed) == self.0.written.load(Ordering::Acquire)
+    }
+
     /// The oldest byte.
     pub fn read(&mut self) -> Option<u8> {
         let read = self.0.read.load(Ordering::Relaxed);

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cost;
+pub mod count;
 pub mod demo;
 pub mod export;
 pub mod faults;
@@ -9,6 +11,7 @@ pub mod hil;
 pub mod keys;
 pub mod learner;
 pub mod link;
+pub mod monitor;
 pub mod preference;
 pub mod recording;
 pub mod report;

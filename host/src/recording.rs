@@ -11,6 +11,7 @@ use tendon_runtime::{RawState, node};
 use tendon_wire::codec::Encode;
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::{Action, Message};
+use tendon_wire::mutation::{Check, removed};
 
 /// Writes raw states and actions as they happen.
 #[derive(Debug)]
@@ -36,13 +37,14 @@ impl Recorder {
         &self.path
     }
 
-    /// Appends one tick.
+    /// Appends one tick. When this returns, the tick survives the end of this process, however it ends.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn tick(&mut self, state: &RawState, action: &Action) -> io::Result<()> {
         self.message(state)?;
-        self.message(action)
+        self.message(action)?;
+        if removed(Check::RecorderFlush) { Ok(()) } else { self.file.flush() }
     }
 
     fn message(&mut self, message: &impl Encode) -> io::Result<()> {

@@ -12,8 +12,8 @@ use tendon_boot::Layout;
 use tendon_boot::sign::{SigningKey, hand_over, sign};
 use tendon_compiler::sample::{Hidden, mlp};
 use tendon_compiler::{ContractChoice, Options, compile};
-use tendon_runtime::{AlignedBytes, Refusal};
 use tendon_runtime::store::Part;
+use tendon_runtime::{AlignedBytes, Refusal};
 use tendon_wire::flash::KeySet;
 use tendon_wire::message::{DEVELOPMENT, NO_SLOT};
 

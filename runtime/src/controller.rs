@@ -126,7 +126,7 @@ pub enum Refusal {
     Input = 11,
     /// The image's rollback counter is below the stored one; detail: the stored one.
     Rollback = 12,
-    /// One inference would take more than three quarters of the control period; detail: its bound in us.
+    /// By the response-time analysis a tick might miss its deadline; detail: the response time reached, us.
     Slow = 13,
     /// The session is not the one of the last `Hello`: a replay, or another host took over.
     Session = 14,
@@ -140,6 +140,8 @@ pub enum Refusal {
     Flash = 18,
     /// What runs is on trial (to be confirmed or reverted first), or nothing is (to be confirmed or reverted).
     Trial = 19,
+    /// This firmware does not do that.
+    Unsupported = 20,
     /// The contract has no such profile; detail: how many it has.
     Profile = 30,
     /// Torque is on, and the profile would loosen a limit; detail: the profile in force.
@@ -192,6 +194,8 @@ pub struct Controller {
     envelope: Envelope,
     last_action: Floats<MAX_JOINTS>,
     held: [JointCommand; MAX_JOINTS],
+    /// What goes out, and what the envelope remembers of it, should this tick not end in time.
+    fallback: (Envelope, [JointCommand; MAX_JOINTS]),
     /// Measured, policy order.
     position: Floats<MAX_JOINTS>,
     velocity: Floats<MAX_JOINTS>,
@@ -447,10 +451,39 @@ impl Controller {
         self.in_robot_order(contract, &commands, limited, proposed)
     }
 
-    /// The tick ended after its deadline: the next one falls back.
-    pub fn overrun(&mut self, now_us: u64) {
-        if matches!(self.state, State::Ready | State::Running) {
+    /// What the actuators are told should the tick that begins not end in time: damping from the measurements
+    /// at hand, through the envelope as it stands. Cheap, and of a time that the joints alone decide.
+    #[must_use]
+    pub fn prepare_fallback(&mut self, contract: &Contract<'_>) -> Applied {
+        if !self.state.has_torque() {
+            return self.silent(contract.joints.len());
+        }
+        let (envelope, commands) = &mut self.fallback;
+        envelope.clone_from(&self.envelope);
+        for ((command, joint), &q) in commands.iter_mut().zip(contract.joints).zip(&self.position) {
+            *command = envelope::damping(joint, q);
+        }
+        let limited = envelope.apply(contract, &self.position, &self.velocity, commands);
+        let applied = self.in_robot_order(contract, &self.fallback.1, limited, Floats::new());
+        Applied { state: State::Damping, cause: Cause::Overrun, ..applied }
+    }
+
+    /// A deadline passed and the fallback went out: what the late tick did to torque is forgotten. `latched`: it
+    /// happened too often, and no torque went out.
+    pub fn overrun(&mut self, now_us: u64, latched: bool) {
+        if !self.state.has_torque() {
+            return;
+        }
+        // A profile chosen since stays.
+        let profile = *self.profile();
+        self.envelope.clone_from(&self.fallback.0);
+        self.envelope.set_profile(profile);
+        self.held = self.fallback.1;
+        if self.state != State::Damping {
             self.fall_back(Cause::Overrun, now_us);
+        }
+        if latched {
+            self.enter(State::Fault, Cause::Overrun, now_us);
         }
     }
 
@@ -513,9 +546,9 @@ impl Controller {
         let host_age = now_us.saturating_sub(self.host_at_us);
         let cause = if rejected {
             Cause::InvalidState
-        } else if host_age > u64::from(contract.header.heartbeat_timeout_us) {
+        } else if host_age > u64::from(contract.header.heartbeat_timeout_us) && !removed(Check::HostSilence) {
             Cause::HostSilent
-        } else if state_age > u64::from(contract.header.state_timeout_us) {
+        } else if state_age > u64::from(contract.header.state_timeout_us) && !removed(Check::StateAge) {
             Cause::StaleState
         } else if let Some(place) = self.monitors.verdict(contract) {
             Cause::of_monitor(place)

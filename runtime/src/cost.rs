@@ -6,7 +6,7 @@
 //! and `cargo xtask bench cost` prints count and bound side by side. Cycles per instruction and wait states of a
 //! processor are a [`Profile`]'s.
 
-use crate::Network;
+use crate::{Contract, Network};
 use tendon_wire::image::{Operator, View, Window, binary, opcode, unary};
 
 /// A processor.
@@ -42,11 +42,60 @@ impl Profile {
     /// Time of an inference at most, us, rounded up.
     #[must_use]
     pub fn inference_us(&self, network: &Network<'_>) -> u32 {
-        let fetched = (network.weights().len() as u64).saturating_mul(self.flash_wait.into());
-        let cycles = instructions(network).saturating_mul(self.centicycles.into()) / 100;
-        let us = cycles.saturating_add(fetched) / u64::from(self.mhz.max(1));
-        us.saturating_add(1).min(u32::MAX.into()) as u32
+        (self.inference_ns(network) / 1000).saturating_add(1).min(u32::MAX.into()) as u32
     }
+
+    /// Time of an inference at most, ns.
+    #[must_use]
+    pub fn inference_ns(&self, network: &Network<'_>) -> u64 {
+        let fetched = (network.weights().len() as u64).saturating_mul(self.flash_wait.into());
+        self.ns(instructions(network)).saturating_add(self.cycles_ns(fetched))
+    }
+
+    /// Time of so many instructions at most, ns.
+    #[must_use]
+    pub fn ns(&self, instructions: u64) -> u64 {
+        self.cycles_ns(instructions.saturating_mul(self.centicycles.into()).div_ceil(100))
+    }
+
+    fn cycles_ns(&self, cycles: u64) -> u64 {
+        cycles.saturating_mul(1000).div_ceil(self.mhz.max(1).into())
+    }
+}
+
+// What the firmware's tasks take beside the inference, in instructions. docs/timing.md says how each was found:
+// the handlers of interrupts are bounded from the linked firmware, the others were measured under
+// `-icount shift=0` and doubled.
+
+/// Entry and exit of an interrupt.
+pub const ENTRY: u64 = 60;
+/// `CLOCK_WRAP`.
+pub const CLOCK_WRAP: u64 = 60;
+/// `LINK_RX`, per byte.
+pub const LINK_RX: u64 = 200;
+/// `LINK_TX`, per byte.
+pub const LINK_TX: u64 = 300;
+/// Interrupts off while `idle` looks whether it may sleep.
+pub const SLEEP: u64 = 30;
+
+/// A control tick without its inference: fallback, observation, mapping, envelope, frame, black box.
+#[must_use]
+pub fn tick(contract: &Contract<'_>) -> u64 {
+    let joints = contract.joints.len() as u64;
+    let observed = u64::from(contract.header.n_observation).saturating_add(contract.values.len() as u64);
+    joints.saturating_mul(9000).saturating_add(observed.saturating_mul(150)).saturating_add(50_000)
+}
+
+/// The fallback at a deadline: a frame made and queued.
+#[must_use]
+pub fn deadline(contract: &Contract<'_>) -> u64 {
+    (contract.joints.len() as u64).saturating_mul(3500).saturating_add(12_000)
+}
+
+/// What keeps the tick waiting: a message of the host at work on the control loop.
+#[must_use]
+pub fn messages(contract: &Contract<'_>) -> u64 {
+    u64::from(contract.header.n_observation).saturating_mul(100).saturating_add(80_000)
 }
 
 /// Instructions of one inference at most.
@@ -62,9 +111,7 @@ fn of_function(kind: u8) -> u64 {
     match kind {
         unary::NONE => 0,
         unary::RELU | unary::ABS | unary::NOT | unary::SIGN | unary::RECIPROCAL => 12,
-        unary::TANH => 34,
-        unary::SIGMOID | unary::SWISH | unary::EXP => 50,
-        unary::ELU => 56,
+        unary::EXP => 50,
         unary::CLIP | unary::LEAKY_RELU | unary::SOFTSIGN | unary::THRESHOLDED_RELU | unary::SHRINK => 20,
         unary::TRUNC | unary::ROUND | unary::BIT_NOT | unary::IS_NAN | unary::IS_INF => 20,
         unary::FLOOR | unary::CEIL => 28,
@@ -84,26 +131,40 @@ fn of_pair(kind: u8) -> u64 {
     }
 }
 
-/// A dense layer on one row.
-fn of_dense(n_in: u64, n_out: u64) -> u64 {
-    let blocks = n_out.div_ceil(4);
-    // 8.25 per input and block of four rows, and what is left of four inputs at a time.
-    let inner = n_in.saturating_mul(33) / 4 + 4 * (n_in % 4);
-    let partial = if n_out % 4 == 0 { 0 } else { 90 };
-    blocks.saturating_mul(inner.saturating_add(34)).saturating_add(64 + partial)
+/// A function of `n` elements: four at a time where `kernels/arm.rs` has it, each by itself for what is left.
+fn of_elements(kind: u8, n: u64) -> u64 {
+    let (four, one) = match kind {
+        unary::TANH => (100, 45),
+        unary::SIGMOID => (74, 60),
+        unary::SWISH => (78, 62),
+        unary::ELU => (102, 80),
+        _ => (4 * of_function(kind), of_function(kind)),
+    };
+    (n / 4).saturating_mul(four).saturating_add(n % 4 * one)
+}
+
+/// A dense layer on one row: the instructions of `gemm` in `kernels/arm.rs`, counted there.
+fn of_dense(n_in: u64, n_out: u64, relu: bool) -> u64 {
+    let bit = |place: u32, instructions: u64| (n_in >> place & 1) * instructions;
+    let rest = if n_in.is_multiple_of(32) { 0 } else { 8 };
+    let rest = rest + bit(4, 134) + bit(3, 67) + bit(2, 34) + bit(1, 18) + bit(0, 10);
+    let block = (n_in / 32).saturating_mul(270).saturating_add(rest + if relu { 19 } else { 9 });
+    // The call; the last rows have one of their own.
+    let calls = if n_out.is_multiple_of(4) { 45 } else { 45 + 90 };
+    n_out.div_ceil(4).saturating_mul(block).saturating_add(calls)
 }
 
 fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
     let [d0, d1, d2, d3, _] = op.dims.map(u64::from);
     let (n_in, n_out) = (u64::from(op.n_in), u64::from(op.n_out));
     let all = |factors: &[u64]| factors.iter().fold(1u64, |product, &f| product.saturating_mul(f));
-    let function = all(&[n_out, of_function(op.kind)]).saturating_add(60);
+    let function = of_elements(op.kind, n_out).saturating_add(60);
     // A copy of the first operand where the result does not lie in its place.
     let copied = all(&[n_out, 5]).saturating_add(60);
     let body = match op.opcode {
         opcode::GEMM => {
             let activation = if op.kind > unary::RELU { function } else { 0 };
-            all(&[d0, of_dense(d1, d2)]).saturating_add(activation)
+            all(&[d0, of_dense(d1, d2, op.kind == unary::RELU)]).saturating_add(activation)
         }
         opcode::UNARY => function.saturating_add(copied),
         opcode::AFFINE => all(&[n_out, 24]).saturating_add(copied),
@@ -146,7 +207,8 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
                 let patch = all(&[rows, w.kernel_w.into()]);
                 let gathered =
                     all(&[patch, 14]).saturating_add(all(&[rows, 70])).saturating_add(all(&[c_in, 30]));
-                let pixel = of_dense(patch, c_out).saturating_add(gathered).saturating_add(all(&[c_out, 14]));
+                let pixel =
+                    of_dense(patch, c_out, false).saturating_add(gathered).saturating_add(all(&[c_out, 14]));
                 let pixels = all(&[d0, groups, w.height_out.into(), w.width_out.into()]);
                 all(&[pixels, pixel.saturating_add(160)]).saturating_add(function).saturating_add(500)
             }
@@ -165,6 +227,7 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
             let inner = all(&[d0.div_ceil(8), 50]);
             all(&[d1.div_ceil(4), inner.saturating_add(70)]).saturating_add(160)
         }
+        opcode::LSTM => (n_in / 4).saturating_mul(395).saturating_add(n_in % 4 * 330).saturating_add(copied),
         _ => 0,
     };
     body.saturating_add(110)

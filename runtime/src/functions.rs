@@ -1,8 +1,9 @@
 //! The functions of one and two numbers that operators apply beside [`crate::math`], under the same rules:
 //! `f32` in a fixed order, selections instead of branches, no library call.
 
-use crate::math::{clip, exp, exp_m1, relu, sigmoid, sin_cos, swish, tanh};
+use crate::math::{clip, exp, exp_m1, relu, sin_cos, tanh};
 use core::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, FRAC_PI_2, FRAC_PI_4, LN_2};
+use core::hint::select_unpredictable as select;
 
 /// From here on every `f32` is an integer.
 const ALL_INTEGERS: f32 = 8_388_608.0;
@@ -10,36 +11,36 @@ const ALL_INTEGERS: f32 = 8_388_608.0;
 /// Towards 0.
 #[inline(always)]
 pub(crate) fn trunc(x: f32) -> f32 {
-    if x.abs() < ALL_INTEGERS { x as i32 as f32 } else { x }
+    select(x.abs() < ALL_INTEGERS, x as i32 as f32, x)
 }
 
 /// Towards minus infinity.
 #[inline(always)]
 pub(crate) fn floor(x: f32) -> f32 {
     let t = trunc(x);
-    if t > x { t - 1.0 } else { t }
+    select(t > x, t - 1.0, t)
 }
 
 /// Towards plus infinity.
 #[inline(always)]
 pub(crate) fn ceil(x: f32) -> f32 {
     let t = trunc(x);
-    if t < x { t + 1.0 } else { t }
+    select(t < x, t + 1.0, t)
 }
 
 /// To the nearest integer, halves to even.
 #[inline(always)]
 pub(crate) fn round(x: f32) -> f32 {
     let near = (x.abs() + ALL_INTEGERS) - ALL_INTEGERS;
-    let near = if x < 0.0 { -near } else { near };
-    if x.abs() < ALL_INTEGERS { near } else { x }
+    let near = select(x < 0.0, -near, near);
+    select(x.abs() < ALL_INTEGERS, near, x)
 }
 
 /// -1, 0 or 1.
 #[inline(always)]
 pub(crate) fn sign(x: f32) -> f32 {
-    let s = if x > 0.0 { 1.0 } else { x };
-    if x < 0.0 { -1.0 } else { s }
+    let s = select(x > 0.0, 1.0, x);
+    select(x < 0.0, -1.0, s)
 }
 
 /// Square root, relative error below 2e-7: three Newton steps on the reciprocal root, one on the root.
@@ -47,7 +48,7 @@ pub(crate) fn sign(x: f32) -> f32 {
 pub(crate) fn sqrt(x: f32) -> f32 {
     // Subnormal numbers are scaled by 2^24 and back.
     let small = x < f32::MIN_POSITIVE;
-    let m = if small { x * 16_777_216.0 } else { x };
+    let m = select(small, x * 16_777_216.0, x);
     let h = 0.5 * m;
     let r = f32::from_bits(0x5f37_59df_u32.wrapping_sub(m.to_bits() >> 1));
     let r = r * (1.5 - h * r * r);
@@ -55,21 +56,21 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     let r = r * (1.5 - h * r * r);
     let s = m * r;
     let s = s + 0.5 * r * (m - s * s);
-    let s = if small { s * (1.0 / 4096.0) } else { s };
-    let s = if x == 0.0 || x == f32::INFINITY { x } else { s };
-    if x < 0.0 { f32::NAN } else { s }
+    let s = select(small, s * (1.0 / 4096.0), s);
+    let s = select((x == 0.0) | (x == f32::INFINITY), x, s);
+    select(x < 0.0, f32::NAN, s)
 }
 
 /// Natural logarithm, absolute error below 2e-7 plus 1e-7 of the result (polynomial of Cephes `logf`).
 #[inline(always)]
 pub(crate) fn log(x: f32) -> f32 {
     let small = x < f32::MIN_POSITIVE;
-    let m = if small { x * 16_777_216.0 } else { x };
+    let m = select(small, x * 16_777_216.0, x);
     // m = 2^e * f with f in [sqrt(1/2), sqrt(2)).
     let bits = m.to_bits().wrapping_sub(0x3f35_04f3);
     let e = (bits as i32) >> 23;
     let f = f32::from_bits((bits & 0x007f_ffff).wrapping_add(0x3f35_04f3));
-    let e = if small { e as f32 - 24.0 } else { e as f32 };
+    let e = select(small, e as f32 - 24.0, e as f32);
     let r = f - 1.0;
     let z = r * r;
     let p = 7.037_683_6e-2;
@@ -83,10 +84,10 @@ pub(crate) fn log(x: f32) -> f32 {
     let p = p * r + 3.333_333e-1;
     let y = p * r * z + e * -2.121_944_4e-4 - 0.5 * z;
     let y = (r + y) + e * 0.693_359_4;
-    let y = if x == f32::INFINITY { x } else { y };
-    let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
-    let y = if x < 0.0 { f32::NAN } else { y };
-    if x.is_nan() { x } else { y }
+    let y = select(x == f32::INFINITY, x, y);
+    let y = select(x == 0.0, f32::NEG_INFINITY, y);
+    let y = select(x < 0.0, f32::NAN, y);
+    select(x.is_nan(), x, y)
 }
 
 /// `a^b`, relative error below 1e-7 times `2 + |b log a|`.
@@ -94,14 +95,14 @@ pub(crate) fn log(x: f32) -> f32 {
 pub(crate) fn pow(a: f32, b: f32) -> f32 {
     let size = b * log(a.abs());
     let y = exp(size);
-    let y = if size > 88.8 { f32::INFINITY } else { y };
-    let y = if size < -87.4 { 0.0 } else { y };
+    let y = select(size > 88.8, f32::INFINITY, y);
+    let y = select(size < -87.4, 0.0, y);
     let whole = trunc(b) == b;
-    let odd = whole && trunc(b * 0.5) * 2.0 != b;
-    let y = if a < 0.0 && odd { -y } else { y };
-    let y = if a < 0.0 && !whole { f32::NAN } else { y };
-    let y = if a.is_nan() || b.is_nan() { f32::NAN } else { y };
-    if b == 0.0 || a == 1.0 { 1.0 } else { y }
+    let odd = whole & (trunc(b * 0.5) * 2.0 != b);
+    let y = select((a < 0.0) & odd, -y, y);
+    let y = select((a < 0.0) & !whole, f32::NAN, y);
+    let y = select(a.is_nan() | b.is_nan(), f32::NAN, y);
+    select((b == 0.0) | (a == 1.0), 1.0, y)
 }
 
 /// Error function, absolute error below 3e-7 (Abramowitz and Stegun 7.1.26).
@@ -118,8 +119,8 @@ pub(crate) fn erf(x: f32) -> f32 {
     // Near 0 the formula's error is as large as the result: 2/sqrt(pi) (x - x^3/3 + x^5/10).
     let s = x * x;
     let series = a * (FRAC_2_SQRT_PI - s * (0.376_126_4 - s * 0.112_837_92));
-    let y = if a < 0.1 { series } else { y };
-    if x < 0.0 { -y } else { y }
+    let y = select(a < 0.1, series, y);
+    select(x < 0.0, -y, y)
 }
 
 /// `x * (1 + erf(x / sqrt 2)) / 2`
@@ -145,14 +146,14 @@ pub(crate) fn softplus(x: f32) -> f32 {
 pub(crate) fn atan(x: f32) -> f32 {
     let a = x.abs();
     let (far, middle) = (a > 2.414_213_6, a > 0.414_213_57);
-    let r = if middle { (a - 1.0) / (a + 1.0) } else { a };
-    let r = if far { -1.0 / a } else { r };
-    let base = if middle { FRAC_PI_4 } else { 0.0 };
-    let base = if far { FRAC_PI_2 } else { base };
+    let r = select(middle, (a - 1.0) / (a + 1.0), a);
+    let r = select(far, -1.0 / a, r);
+    let base = select(middle, FRAC_PI_4, 0.0);
+    let base = select(far, FRAC_PI_2, base);
     let z = r * r;
     let p = ((8.053_744_6e-2 * z - 0.138_776_86) * z + 0.199_777_1) * z - 0.333_329_5;
     let y = base + (p * z * r + r);
-    if x < 0.0 { -y } else { y }
+    select(x < 0.0, -y, y)
 }
 
 /// Arc sine, absolute error below 3e-7 (Cephes `asinf`).
@@ -160,23 +161,23 @@ pub(crate) fn atan(x: f32) -> f32 {
 pub(crate) fn asin(x: f32) -> f32 {
     let a = x.abs();
     let far = a > 0.5;
-    let z = if far { 0.5 * (1.0 - a) } else { a * a };
-    let r = if far { sqrt(z) } else { a };
+    let z = select(far, 0.5 * (1.0 - a), a * a);
+    let r = select(far, sqrt(z), a);
     let p = 4.216_32e-2;
     let p = p * z + 2.418_131e-2;
     let p = p * z + 4.547_002_6e-2;
     let p = p * z + 7.495_3e-2;
     let p = p * z + 0.166_667_52;
     let y = p * z * r + r;
-    let y = if far { FRAC_PI_2 - (y + y) } else { y };
-    if x < 0.0 { -y } else { y }
+    let y = select(far, FRAC_PI_2 - (y + y), y);
+    select(x < 0.0, -y, y)
 }
 
 /// Arc cosine, relative error below 1e-6.
 #[inline(always)]
 pub(crate) fn acos(x: f32) -> f32 {
     let half = asin(sqrt(0.5 * (1.0 - x)));
-    if x > 0.5 { half + half } else { FRAC_PI_2 - asin(x) }
+    select(x > 0.5, half + half, FRAC_PI_2 - asin(x))
 }
 
 /// Hyperbolic sine.
@@ -185,7 +186,7 @@ pub(crate) fn sinh(x: f32) -> f32 {
     let e = exp_m1(x.abs());
     // (e^x - e^-x) / 2 with e = e^x - 1.
     let y = 0.5 * (e + e / (e + 1.0));
-    if x < 0.0 { -y } else { y }
+    select(x < 0.0, -y, y)
 }
 
 /// Hyperbolic cosine.
@@ -201,16 +202,16 @@ pub(crate) fn asinh(x: f32) -> f32 {
     let (a, s) = (x.abs(), x * x);
     let near = a * (1.0 - s * (1.0 / 6.0 - s * (0.075 - s * 0.044_642_86)));
     let y = log(a + sqrt(s + 1.0));
-    let y = if a > 1e9 { log(a) + LN_2 } else { y };
-    let y = if a < 0.25 { near } else { y };
-    if x < 0.0 { -y } else { y }
+    let y = select(a > 1e9, log(a) + LN_2, y);
+    let y = select(a < 0.25, near, y);
+    select(x < 0.0, -y, y)
 }
 
 /// Inverse hyperbolic cosine.
 #[inline(always)]
 pub(crate) fn acosh(x: f32) -> f32 {
     let y = log(x + sqrt((x - 1.0) * (x + 1.0)));
-    if x > 1e9 { log(x) + LN_2 } else { y }
+    select(x > 1e9, log(x) + LN_2, y)
 }
 
 /// Inverse hyperbolic tangent.
@@ -218,7 +219,7 @@ pub(crate) fn acosh(x: f32) -> f32 {
 pub(crate) fn atanh(x: f32) -> f32 {
     let s = x * x;
     let near = x * (1.0 + s * (1.0 / 3.0 + s * (0.2 + s * (1.0 / 7.0))));
-    if x.abs() < 0.2 { near } else { 0.5 * log((1.0 + x) / (1.0 - x)) }
+    select(x.abs() < 0.2, near, 0.5 * log((1.0 + x) / (1.0 - x)))
 }
 
 /// Tangent.
@@ -239,33 +240,33 @@ pub(crate) fn mish(x: f32) -> f32 {
 pub(crate) fn modulo(a: f32, b: f32) -> f32 {
     let q = floor(a / b);
     // Not 0 times infinity.
-    let whole = if q == 0.0 { 0.0 } else { b * q };
+    let whole = select(q == 0.0, 0.0, b * q);
     let r = a - whole;
     // The quotient may have been rounded to the next integer.
-    let over = (r >= b && b > 0.0) || (r <= b && b < 0.0);
-    let under = (r < 0.0 && b > 0.0) || (r > 0.0 && b < 0.0);
-    let r = if over { r - b } else { r };
-    if under { r + b } else { r }
+    let over = ((r >= b) & (b > 0.0)) | ((r <= b) & (b < 0.0));
+    let under = ((r < 0.0) & (b > 0.0)) | ((r > 0.0) & (b < 0.0));
+    let r = select(over, r - b, r);
+    select(under, r + b, r)
 }
 
 /// Remainder with the sign of `a`.
 #[inline(always)]
 pub(crate) fn remainder(a: f32, b: f32) -> f32 {
     let r = modulo(a.abs(), b.abs());
-    if a < 0.0 { -r } else { r }
+    select(a < 0.0, -r, r)
 }
 
 /// `x + beta` below `-alpha`, `x - beta` above `alpha`, else 0.
 #[inline(always)]
 pub(crate) fn shrink(x: f32, alpha: f32, beta: f32) -> f32 {
-    let y = if x > alpha { x - beta } else { 0.0 };
-    if x < -alpha { x + beta } else { y }
+    let y = select(x > alpha, x - beta, 0.0);
+    select(x < -alpha, x + beta, y)
 }
 
 /// 1 for true, 0 for false.
 #[inline(always)]
 pub(crate) fn number(truth: bool) -> f32 {
-    if truth { 1.0 } else { 0.0 }
+    select(truth, 1.0, 0.0)
 }
 
 #[cfg(vectors)]
@@ -281,9 +282,9 @@ pub(crate) fn apply(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
     match kind {
         u::RELU => map(y, relu),
         u::TANH => crate::kernels::tanh(y),
-        u::SIGMOID => map(y, sigmoid),
-        u::SWISH => map(y, swish),
-        u::ELU => map(y, |x| crate::math::elu(x, alpha)),
+        u::SIGMOID => crate::kernels::sigmoid(y),
+        u::SWISH => crate::kernels::swish(y),
+        u::ELU => crate::kernels::elu(y, alpha),
         u::CLIP => map(y, |x| clip(x, alpha, beta)),
         u::ABS => map(y, f32::abs),
         u::EXP => map(y, exp),
@@ -299,7 +300,7 @@ pub(crate) fn apply(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
         u::TRUNC => map(y, trunc),
         u::SIGN => map(y, sign),
         u::NOT => map(y, |x| number(x == 0.0)),
-        u::LEAKY_RELU => map(y, |x| if x < 0.0 { alpha * x } else { x }),
+        u::LEAKY_RELU => map(y, |x| select(x < 0.0, alpha * x, x)),
         u::GELU => map(y, gelu),
         u::GELU_TANH => map(y, gelu_tanh),
         u::SOFTPLUS => map(y, softplus),
@@ -316,9 +317,9 @@ pub(crate) fn apply(kind: u8, alpha: f32, beta: f32, y: &mut [f32]) {
         u::ATANH => map(y, atanh),
         u::IS_NAN => map(y, |x| number(x.is_nan())),
         u::IS_INF => map(y, |x| {
-            number((x == f32::INFINITY && alpha != 0.0) || (x == f32::NEG_INFINITY && beta != 0.0))
+            number(((x == f32::INFINITY) & (alpha != 0.0)) | ((x == f32::NEG_INFINITY) & (beta != 0.0)))
         }),
-        u::THRESHOLDED_RELU => map(y, |x| if x > alpha { x } else { 0.0 }),
+        u::THRESHOLDED_RELU => map(y, |x| select(x > alpha, x, 0.0)),
         u::SHRINK => map(y, |x| shrink(x, alpha, beta)),
         u::WRAP => map(y, |x| x - alpha * floor((x - beta) / alpha)),
         u::BIT_NOT => map(y, |x| !(x as i32) as f32),
@@ -337,8 +338,8 @@ pub(crate) fn zip(kind: u8, y: &mut [f32], b: &[f32], inner: usize) {
         k::DIV => zip(y, b, inner, |a, b| a / b),
         k::SUB_FROM => zip(y, b, inner, |a, b| b - a),
         k::DIV_INTO => zip(y, b, inner, |a, b| b / a),
-        k::MIN => zip(y, b, inner, |a, b| if b < a || b.is_nan() { b } else { a }),
-        k::MAX => zip(y, b, inner, |a, b| if b > a || b.is_nan() { b } else { a }),
+        k::MIN => zip(y, b, inner, |a, b| select((b < a) | b.is_nan(), b, a)),
+        k::MAX => zip(y, b, inner, |a, b| select((b > a) | b.is_nan(), b, a)),
         k::POW => zip(y, b, inner, pow),
         k::POW_OF => zip(y, b, inner, |a, b| pow(b, a)),
         k::MOD => zip(y, b, inner, modulo),
@@ -351,7 +352,7 @@ pub(crate) fn zip(kind: u8, y: &mut [f32], b: &[f32], inner: usize) {
         k::AND => zip(y, b, inner, |a, b| number((a != 0.0) & (b != 0.0))),
         k::OR => zip(y, b, inner, |a, b| number((a != 0.0) | (b != 0.0))),
         k::XOR => zip(y, b, inner, |a, b| number((a != 0.0) ^ (b != 0.0))),
-        k::PRELU => zip(y, b, inner, |a, b| if a < 0.0 { a * b } else { a }),
+        k::PRELU => zip(y, b, inner, |a, b| select(a < 0.0, a * b, a)),
         k::BIT_AND => zip(y, b, inner, |a, b| ((a as i32) & (b as i32)) as f32),
         k::BIT_OR => zip(y, b, inner, |a, b| ((a as i32) | (b as i32)) as f32),
         k::BIT_XOR => zip(y, b, inner, |a, b| ((a as i32) ^ (b as i32)) as f32),

@@ -15,9 +15,11 @@ pub mod abstention;
 mod action;
 #[cfg(feature = "spec")]
 mod aligned;
+mod blackbox;
 mod contract;
 mod controller;
 pub mod cost;
+pub mod deadline;
 mod envelope;
 mod functions;
 mod image;
@@ -31,17 +33,20 @@ pub mod node;
 mod observation;
 #[cfg(feature = "spec")]
 pub mod oracle;
+pub mod response;
 #[cfg(feature = "spec")]
 pub mod spec;
 #[cfg(feature = "spec")]
 mod spec_safety;
 mod start;
 pub mod store;
+pub mod timing;
 
 pub use abstention::Abstention;
 pub use action::{JointCommand, map_action};
 #[cfg(feature = "spec")]
 pub use aligned::AlignedBytes;
+pub use blackbox::BlackBox;
 pub use contract::{Contract, ContractError, MAX_PROFILES};
 pub use controller::{Applied, Cause, Controller, Memory, Refusal, State};
 pub use envelope::Envelope;

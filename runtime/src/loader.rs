@@ -1,12 +1,13 @@
 //! Updates: bytes into the inactive slot, verification, exchange of slots, and what follows from it.
 
-use crate::cost::Profile;
 use crate::node::{Control, Exclusive};
+use crate::response::BoardTiming;
 use crate::store::{Part, Refused, STALLS, Store};
 use crate::{Image, Refusal};
 use tendon_wire::flash::{ED25519PH, KeySet, PublicKey, Signature};
 use tendon_wire::image::MAX_IMAGE;
 use tendon_wire::message::{Message, NO_SLOT, RotateKeys, Slots};
+use tendon_wire::mutation::{Check, removed};
 
 /// Receives images into the inactive slot.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ struct Limits {
     arena: usize,
     history: usize,
     observation: usize,
-    /// Of the board, for the time of an inference.
-    profile: Profile,
+    /// Of the board, for the time of a tick.
+    timing: BoardTiming,
 }
 
 impl<'m, S: Store> Loader<'m, S> {
@@ -46,14 +47,14 @@ impl<'m, S: Store> Loader<'m, S> {
     pub fn new(slot: &'m mut [u8], arena: &'m mut [f32], store: S, control: &Control<'_>) -> Self {
         let [activations, history, observation] = control.capacity();
         let limits =
-            Limits { arena: activations.min(arena.len()), history, observation, profile: Profile::QEMU };
+            Limits { arena: activations.min(arena.len()), history, observation, timing: BoardTiming::QEMU };
         Self { slot, arena, store, update: None, limits, is_on_trial: false, wants_restart: false }
     }
 
-    /// The processor by which inferences are timed; without it [`Profile::QEMU`].
+    /// The board by which ticks are timed; without it [`BoardTiming::QEMU`].
     #[must_use]
-    pub fn with_profile(mut self, profile: Profile) -> Self {
-        self.limits.profile = profile;
+    pub fn with_timing(mut self, timing: BoardTiming) -> Self {
+        self.limits.timing = timing;
         self
     }
 
@@ -62,15 +63,15 @@ impl<'m, S: Store> Loader<'m, S> {
     ///
     /// # Errors
     /// Why the policy of the slot does not run; the controller then has none.
-    pub fn boot(&mut self, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    pub fn boot(&mut self, control: &mut impl Exclusive<Control<'m>>) -> Result<(), Refused> {
         let slots = self.store.slots();
         self.is_on_trial = slots.policy_trial == 1;
         if slots.policy_slot == NO_SLOT {
             return Ok(());
         }
         self.store.load(self.slot);
-        let image = self.check(self.slot.len())?;
-        control.with(|control| control.activate(&mut self.slot, image))
+        let (image, response_us) = self.check(self.slot.len())?;
+        control.with(|control| control.activate(&mut self.slot, image, response_us))
     }
 
     /// A `Restart` was taken: the board should reset once its answer is out.
@@ -106,7 +107,7 @@ impl<'m, S: Store> Loader<'m, S> {
     pub(crate) fn handle(
         &mut self,
         message: &Message,
-        control: &mut impl Exclusive<'m>,
+        control: &mut impl Exclusive<Control<'m>>,
     ) -> Result<(), Refused> {
         match message {
             Message::ImageBegin(m) => self.begin(Part::Policy as u8, m.total_len, 0, 0, control),
@@ -150,7 +151,7 @@ impl<'m, S: Store> Loader<'m, S> {
         total: u32,
         offset: u32,
         crc32c: u32,
-        control: &mut impl Exclusive<'m>,
+        control: &mut impl Exclusive<Control<'m>>,
     ) -> Result<(), Refused> {
         let part = known(part)?;
         self.may_write(control)?;
@@ -166,11 +167,16 @@ impl<'m, S: Store> Loader<'m, S> {
     }
 
     /// Where writing flash stalls the core no tick may be due.
-    fn may_write(&mut self, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    fn may_write(&mut self, control: &mut impl Exclusive<Control<'m>>) -> Result<(), Refused> {
         if self.store.slots().flags & STALLS != 0 { control.with(|control| control.quiet()) } else { Ok(()) }
     }
 
-    fn chunk(&mut self, offset: u32, data: &[u8], control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    fn chunk(
+        &mut self,
+        offset: u32,
+        data: &[u8],
+        control: &mut impl Exclusive<Control<'m>>,
+    ) -> Result<(), Refused> {
         self.may_write(control)?;
         let update = self.update.as_mut().ok_or((Refusal::Order, 0))?;
         let end = u64::from(offset).saturating_add(data.len() as u64);
@@ -182,7 +188,7 @@ impl<'m, S: Store> Loader<'m, S> {
         Ok(())
     }
 
-    fn commit(&mut self, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    fn commit(&mut self, control: &mut impl Exclusive<Control<'m>>) -> Result<(), Refused> {
         let update = self.update.ok_or((Refusal::Order, 0))?;
         if update.total == 0 || update.received != update.total {
             return Err((Refusal::Order, update.received));
@@ -192,12 +198,12 @@ impl<'m, S: Store> Loader<'m, S> {
             Part::Firmware => self.store.commit(Part::Firmware)?,
             Part::Policy => {
                 self.store.load(self.slot);
-                let image = self.check(update.total as usize)?;
+                let (image, response_us) = self.check(update.total as usize)?;
                 control.with(|control| control.admits(&image))?;
                 self.store.commit(Part::Policy)?;
                 self.is_on_trial = true;
                 // Admitted above; only a message could have changed that, and this answers one.
-                control.with(|control| control.activate(&mut self.slot, image))?;
+                control.with(|control| control.activate(&mut self.slot, image, response_us))?;
             }
         }
         self.update = None;
@@ -205,7 +211,7 @@ impl<'m, S: Store> Loader<'m, S> {
     }
 
     /// Back to the policy before the one on trial; without one, to none.
-    fn revert(&mut self, control: &mut impl Exclusive<'m>) -> Result<(), Refused> {
+    fn revert(&mut self, control: &mut impl Exclusive<Control<'m>>) -> Result<(), Refused> {
         let slots = self.store.slots();
         if slots.policy_trial != 1 {
             return Err((Refusal::Trial, 0));
@@ -215,10 +221,10 @@ impl<'m, S: Store> Loader<'m, S> {
         self.store.load(self.slot);
         let before = if slots.policy_target == NO_SLOT { self.check(self.slot.len()).ok() } else { None };
         match before {
-            Some(image) => {
+            Some((image, response_us)) => {
                 control.with(|control| control.admits(&image))?;
                 self.store.revert(Part::Policy)?;
-                control.with(|control| control.activate(&mut self.slot, image))?;
+                control.with(|control| control.activate(&mut self.slot, image, response_us))?;
             }
             None => {
                 control.with(|control| control.quiet())?;
@@ -242,7 +248,7 @@ impl<'m, S: Store> Loader<'m, S> {
     }
 
     /// Everything that can be said about the policy in the inactive slot before it acts, beside whose it is.
-    fn check(&mut self, total: usize) -> Result<Image, Refused> {
+    fn check(&mut self, total: usize) -> Result<(Image, u32), Refused> {
         let bytes = self.slot.get(..total).unwrap_or(&[]);
         let image = Image::parse(bytes).map_err(|_| (Refusal::Image, 0))?;
         let policy = image.policy(bytes).ok_or((Refusal::Image, 1))?;
@@ -257,14 +263,17 @@ impl<'m, S: Store> Loader<'m, S> {
                 return Err((Refusal::Memory, needed));
             }
         }
+        let mut response_us = 0;
         if let Some(contract) = policy.contract {
-            let us = self.limits.profile.inference_us(&policy.network);
-            if u64::from(us).saturating_mul(4) > u64::from(contract.header.period_us).saturating_mul(3) {
-                return Err((Refusal::Slow, us));
+            let us = |ns: u64| (ns / 1000).saturating_add(1).min(u32::MAX.into()) as u32;
+            match self.limits.timing.admit(&contract, &policy.network) {
+                Ok(ns) => response_us = us(ns),
+                Err((_, ns)) if !removed(Check::Admission) => return Err((Refusal::Slow, us(ns))),
+                Err(_) => {}
             }
         }
         policy.self_test(self.arena).map_err(|vector| (Refusal::SelfTest, vector))?;
-        Ok(image)
+        Ok((image, response_us))
     }
 }
 

@@ -172,6 +172,10 @@ impl<'a> Network<'a> {
                     let (operands, y) = self.split(op, 0, arena)?;
                     functions::zip(op.kind, y, operands.second(op, op.dims[0])?, d1);
                 }
+                opcode::LSTM => {
+                    let (operands, y) = self.split(op, 0, arena)?;
+                    kernels::lstm(operands.second(op, op.n_in.wrapping_mul(4))?, y);
+                }
                 opcode::SCATTER => {
                     let (operands, y) = self.split(op, 0, arena)?;
                     let each = op.kind & 1 != 0;
@@ -326,6 +330,7 @@ fn in_place(opcode: u8) -> bool {
             | opcode::CUMULATE
             | opcode::SOFTMAX
             | opcode::SCATTER
+            | opcode::LSTM
     )
 }
 
@@ -540,6 +545,13 @@ fn shape(op: &Operator, weights: &[f32]) -> Result<Option<Shape>, (&'static str,
                 work: work(&[d0, d1]),
                 ..Shape::default()
             })
+        }
+        opcode::LSTM => {
+            kind(0)?;
+            (|| {
+                let (b, output) = (op.n_in.checked_mul(4)?, op.n_in.checked_mul(2)?);
+                Some(Shape { b, output, work: work(&[b, 8]), ..same })
+            })()
         }
         _ => return Err(("opcode", op.opcode.into())),
     })

@@ -5,16 +5,20 @@
 //! take long), [`Control`] at it; the two share nothing, and an update ends by exchanging slots.
 //! What is in flash, and whether it may run, is said by the [`Store`] behind the loader.
 
+mod tick;
+
+use crate::deadline::Guard;
 use crate::store::Store;
-use crate::{Cause, Controller, Image, Memory, Refusal, State};
+use crate::{Applied, Cause, Controller, Image, Memory, Refusal, State};
 use tendon_wire::codec::{Encode, Payload};
 use tendon_wire::frame::{self, Decoder};
 use tendon_wire::image::monitor;
 use tendon_wire::message::{
-    Action, DEVELOPMENT, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState, Reply, TABLE,
-    TABLE_HASH, TO_HOST, Telemetry, Text,
+    Action, BlackBoxRecord, DEVELOPMENT, Floats, Identity, Inferred, Message, PROTOCOL_VERSION, RawState,
+    Reply, TABLE, TABLE_HASH, TO_HOST, Telemetry, Text, Timing,
 };
 use tendon_wire::mutation::{Check, removed};
+pub use tick::{Release, release};
 
 pub use crate::loader::Loader;
 pub use crate::store::Refused;
@@ -32,6 +36,10 @@ pub trait Clock {
     fn now_us(&self) -> u64;
     /// A free-running counter for measuring short work; 0 for ever where there is none.
     fn counts(&self) -> u32;
+    /// Time since boot, ns, as fine as the clock is.
+    fn now_ns(&self) -> u64 {
+        self.now_us().saturating_mul(1000)
+    }
 }
 
 /// What a board says of itself.
@@ -43,14 +51,20 @@ pub struct BoardInfo {
     pub firmware: &'static str,
 }
 
-/// Access to [`Control`] with everything of its priority kept out.
-pub trait Exclusive<'m> {
+/// Access to what tasks share, with everything of their priorities kept out.
+pub trait Exclusive<T> {
     /// Runs `f` on it.
-    fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R;
+    fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R;
 }
 
-impl<'m> Exclusive<'m> for Control<'m> {
+impl<'m> Exclusive<Control<'m>> for Control<'m> {
     fn with<R>(&mut self, f: impl FnOnce(&mut Control<'m>) -> R) -> R {
+        f(self)
+    }
+}
+
+impl<O> Exclusive<Guard<O>> for Guard<O> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Guard<O>) -> R) -> R {
         f(self)
     }
 }
@@ -72,6 +86,7 @@ pub struct Control<'m> {
     running_since_us: Option<u64>,
     session: Session,
     counters: Counters,
+    times: tick::Times<'m>,
 }
 
 /// What the link has seen of the host since its last `Hello`.
@@ -121,7 +136,6 @@ pub struct Counters {
     /// Deepest stack seen, bytes.
     pub stack_bytes: u32,
     ticks: u32,
-    misses: u32,
     tick_max_us: u32,
     old_states: u32,
     repeated_frames: u32,
@@ -148,6 +162,7 @@ impl<'m> Control<'m> {
             running_since_us: None,
             session: Session::default(),
             counters: Counters::default(),
+            times: tick::Times::default(),
         }
     }
 
@@ -178,6 +193,7 @@ impl<'m> Control<'m> {
         }
         self.last_sequence = Some(state.sequence);
         self.answered = state.sequence;
+        self.remember(state);
         if !self.lockstep {
             self.fresh = Some(state.clone());
             return None;
@@ -192,6 +208,7 @@ impl<'m> Control<'m> {
         if self.lockstep {
             if now_us.saturating_sub(self.heard_us) > LOCKSTEP_SILENCE_US {
                 self.controller.link_lost(self.lockstep_us);
+                self.note_state();
             }
             return None;
         }
@@ -208,42 +225,17 @@ impl<'m> Control<'m> {
             && self.running_since_us.is_some_and(|since| now_us.saturating_sub(since) >= CONFIRM_AFTER_US)
     }
 
-    /// The board measured how long the last tick took.
-    pub fn tick_took(&mut self, us: u32, now_us: u64) {
-        self.counters.tick_max_us = self.counters.tick_max_us.max(us);
-        if !self.lockstep && self.period_us().is_some_and(|period| us > period) {
-            self.counters.misses = self.counters.misses.wrapping_add(1);
-            self.controller.overrun(now_us);
-        }
-    }
-
     fn step(&mut self, state: Option<&RawState>, now_us: u64) -> Option<Action> {
         let policy = self.image.as_ref()?.policy(self.slot)?;
         policy.contract?;
         self.counters.ticks = self.counters.ticks.wrapping_add(1);
         let applied = self.controller.tick(&policy, state, now_us, &mut self.memory);
         // Made where it is returned: see `Answer`.
-        let mut made = Some(Action {
-            sequence: self.answered,
-            time_us: now_us,
-            state: applied.state as u8,
-            cause: applied.cause as u8,
-            profile: self.controller.profile().index(),
-            alarms: self.controller.monitors().alarms(),
-            limited: applied.limited,
-            tick_us: 0,
-            proposed: applied.proposed,
-            ..Action::default()
-        });
+        let mut made = Some(Action::default());
         let action = made.as_mut()?;
-        for command in applied.commands.iter().take(applied.n_joints) {
-            let _ = action.position.push(command.position);
-            let _ = action.velocity.push(command.velocity);
-            let _ = action.torque.push(command.torque);
-            let _ = action.kp.push(command.kp);
-            let _ = action.kd.push(command.kd);
-            let _ = action.torque_limit.push(command.torque_limit);
-        }
+        fill(action, &applied, self.answered, now_us);
+        (action.profile, action.alarms) =
+            (self.controller.profile().index(), self.controller.monitors().alarms());
         made
     }
 
@@ -271,7 +263,9 @@ impl<'m> Control<'m> {
         let own = self.schema_hash();
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         let now = self.now(now_us);
-        self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)
+        self.controller.arm(policy.and_then(|p| p.contract).as_ref(), own, schema_hash, now)?;
+        self.armed();
+        Ok(())
     }
 
     fn run(&mut self, session: u32, now_us: u64) -> Result<(), Refused> {
@@ -304,11 +298,17 @@ impl<'m> Control<'m> {
     }
 
     /// Exchanges slots with the loader, whose image was verified. Constant time, between two ticks.
-    pub(crate) fn activate(&mut self, slot: &mut &'m mut [u8], image: Image) -> Result<(), Refused> {
+    pub(crate) fn activate(
+        &mut self,
+        slot: &mut &'m mut [u8],
+        image: Image,
+        response_us: u32,
+    ) -> Result<(), Refused> {
         self.admits(&image)?;
         let same = image.header().schema_hash == self.schema_hash() && self.image.is_some();
         core::mem::swap(&mut self.slot, slot);
         self.image = Some(image);
+        self.times.response_us = response_us;
         self.running_since_us = None;
         let policy = self.image.as_ref().and_then(|image| image.policy(self.slot));
         self.controller.image_changed(same, policy.and_then(|policy| policy.contract).as_ref());
@@ -420,7 +420,7 @@ impl<'m> Control<'m> {
             abstention: self.controller.abstention(),
             power_w: self.controller.power(),
             ticks: c.ticks,
-            misses: c.misses,
+            misses: self.misses(),
             fallbacks: self.controller.fallbacks(),
             rejected_states: self.controller.rejected_states().wrapping_add(c.old_states),
             rejected_frames: c.rejected_frames,
@@ -431,6 +431,24 @@ impl<'m> Control<'m> {
             observation: Floats::from_slice(self.memory.observation.get(..n).unwrap_or(&[]))
                 .unwrap_or_default(),
         }
+    }
+}
+
+/// Writes what one tick tells the actuators.
+fn fill(action: &mut Action, applied: &Applied, sequence: u32, now_us: u64) {
+    (action.sequence, action.time_us, action.tick_us) = (sequence, now_us, 0);
+    (action.state, action.cause) = (applied.state as u8, applied.cause as u8);
+    action.limited = applied.limited;
+    action.proposed.clone_from(&applied.proposed);
+    let Action { position, velocity, torque, kp, kd, torque_limit, .. } = action;
+    [&mut *position, velocity, torque, kp, kd, torque_limit].into_iter().for_each(|values| values.clear());
+    for command in applied.commands.iter().take(applied.n_joints) {
+        let _ = position.push(command.position);
+        let _ = velocity.push(command.velocity);
+        let _ = torque.push(command.torque);
+        let _ = kp.push(command.kp);
+        let _ = kd.push(command.kd);
+        let _ = torque_limit.push(command.torque_limit);
     }
 }
 
@@ -473,7 +491,7 @@ impl Answer for Framed<'_> {
 pub fn handle<'m, S: Store>(
     message: &Message,
     loader: &mut Loader<'m, S>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     clock: &impl Clock,
 ) -> Option<Message> {
@@ -485,7 +503,7 @@ pub fn handle<'m, S: Store>(
 fn dispatch<'m, S: Store>(
     message: &Message,
     loader: &mut Loader<'m, S>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     clock: &impl Clock,
     answer: &mut impl Answer,
@@ -509,6 +527,9 @@ fn dispatch<'m, S: Store>(
         }
         Message::QuerySlots(_) => return slots(loader, answer),
         Message::Observe(_) => return observe(control, answer),
+        Message::ReadTiming(_) => return timing(control, answer),
+        Message::ReadBlackBox(m) => return black_box(m.index, control, answer),
+        Message::Inject(m) => control.with(|control| control.injected(m.after, m.ticks, m.delay_us)),
         Message::Heartbeat(_) => return,
         Message::RawState(state) => return tick(state, control, clock, answer),
         Message::Infer(m) => match infer(Ok(&m.input), m.reset != 0, control, clock, answer) {
@@ -543,6 +564,8 @@ fn dispatch<'m, S: Store>(
         | Message::Action(_)
         | Message::Inferred(_)
         | Message::Telemetry(_)
+        | Message::Timing(_)
+        | Message::BlackBoxRecord(_)
         | Message::Slots(_) => return,
     };
     let (code, detail) = match result {
@@ -558,7 +581,7 @@ fn dispatch<'m, S: Store>(
 fn identify<'m, S: Store>(
     noise: u32,
     loader: &mut Loader<'m, S>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     answer: &mut impl Answer,
 ) {
@@ -577,25 +600,41 @@ fn slots<S: Store>(loader: &mut Loader<'_, S>, answer: &mut impl Answer) {
 }
 
 #[inline(never)]
-fn observe<'m>(control: &mut impl Exclusive<'m>, answer: &mut impl Answer) {
+fn observe<'m>(control: &mut impl Exclusive<Control<'m>>, answer: &mut impl Answer) {
     let telemetry = control.with(|control| control.telemetry());
     answer.send(&telemetry);
 }
 
 #[inline(never)]
+fn timing<'m>(control: &mut impl Exclusive<Control<'m>>, answer: &mut impl Answer) {
+    let mut timing = Timing::default();
+    control.with(|control| control.timing(&mut timing));
+    answer.send(&timing);
+}
+
+#[inline(never)]
+fn black_box<'m>(index: u32, control: &mut impl Exclusive<Control<'m>>, answer: &mut impl Answer) {
+    let mut record = BlackBoxRecord::default();
+    control.with(|control| control.black_box(index, &mut record));
+    answer.send(&record);
+}
+
+#[inline(never)]
 fn tick<'m>(
     state: &RawState,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     clock: &impl Clock,
     answer: &mut impl Answer,
 ) {
-    let before = clock.now_us();
+    let begin_ns = clock.now_ns();
     let action = control.with(|control| {
         let mut made = control.raw_state(state);
         if let Some(action) = made.as_mut() {
-            let after = clock.now_us();
-            action.tick_us = after.saturating_sub(before).min(u32::MAX.into()) as u32;
-            control.tick_took(action.tick_us, after);
+            #[cfg(feature = "inject")]
+            control.inject(clock);
+            let took_ns = clock.now_ns().saturating_sub(begin_ns);
+            action.tick_us = (took_ns / 1000).min(u32::MAX.into()) as u32;
+            control.lockstep_tick(action, took_ns);
         }
         made
     });
@@ -608,7 +647,7 @@ fn tick<'m>(
 fn infer<'m>(
     input: Result<&[f32], u16>,
     reset: bool,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     clock: &impl Clock,
     answer: &mut impl Answer,
 ) -> Result<(), Refused> {
@@ -623,7 +662,7 @@ pub fn receive<'m, 'o, S: Store>(
     byte: u8,
     decoder: &mut Decoder,
     loader: &mut Loader<'m, S>,
-    control: &mut impl Exclusive<'m>,
+    control: &mut impl Exclusive<Control<'m>>,
     board: &BoardInfo,
     clock: &impl Clock,
     out: &'o mut [u8],
@@ -670,7 +709,7 @@ impl Refusal {
     /// The refusal with this `code`.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Refusal; 21] = [
+        const ALL: [Refusal; 22] = [
             Refusal::State,
             Refusal::NoContract,
             Refusal::Schema,
@@ -690,6 +729,7 @@ impl Refusal {
             Refusal::Keys,
             Refusal::Flash,
             Refusal::Trial,
+            Refusal::Unsupported,
             Refusal::Profile,
             Refusal::Looser,
         ];

@@ -9,8 +9,8 @@ use tendon_wire::image::{
     limit, mode, monitor, opcode, pool, reduce, signal, unary,
 };
 use tendon_wire::message::{
-    Direction, Hello, MAX_CHUNK, MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES, MAX_SENSORS,
-    Message, PROTOCOL_VERSION, Reply, Row, TABLE, TABLE_HASH, Text,
+    BINS, Direction, Hello, MAX_CHUNK, MAX_COMMANDS, MAX_JOINTS, MAX_OBSERVATION, MAX_PREFERENCES,
+    MAX_SENSORS, Message, PROTOCOL_VERSION, Reply, Row, TABLE, TABLE_HASH, Text,
 };
 
 /// Name of a type in the document, fewest and most bytes.
@@ -33,6 +33,7 @@ fn layout(ty: &str) -> (String, usize, usize) {
         "Text" => {
             counted(format!("text, at most {} bytes", Text::new().capacity()), Text::new().capacity(), 1)
         }
+        "Counts" => counted(format!("count, then u32, at most {BINS}"), BINS, 4),
         "Bytes" => counted(format!("bytes, at most {MAX_CHUNK}"), MAX_CHUNK, 1),
         other => {
             let (_, most) = [
@@ -129,8 +130,9 @@ fn refusals() -> Vec<(u32, String)> {
         Refusal::Memory => "the image does not fit the controller's memory; detail: f32 needed",
         Refusal::Input => "the input has not the network's length; detail: that length",
         Refusal::Slow => {
-            "one inference would take more than three quarters of the control period; detail: its bound, us"
+            "by the response-time analysis a tick might miss its deadline; detail: the time reached, us"
         }
+        Refusal::Unsupported => "this firmware does not do that",
         Refusal::Session => "the session is not the one of the last `Hello`: say hello again",
         Refusal::Profile => "the contract has no such profile; detail: how many it has",
         Refusal::Looser => "torque is on, and the profile would loosen a limit; detail: the profile in force",

@@ -3,7 +3,7 @@
 //!
 //! The bytes are those of postcard with integers of fixed width; a test of `message` compares the two.
 
-use crate::message::MessageError;
+use crate::message::{Counts, MessageError};
 
 /// Takes the bytes of a message, one after the other.
 pub trait Sink {
@@ -148,6 +148,19 @@ impl<const N: usize> Field for [f32; N] {
 
     fn take(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         self.iter_mut().try_for_each(|place| place.take(reader))
+    }
+}
+
+impl Field for Counts {
+    fn put(&self, sink: &mut impl Sink) -> bool {
+        put_count(self.0.len(), sink) && self.0.iter().all(|count| count.put(sink))
+    }
+
+    fn take(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        for _ in 0..reader.count()? {
+            self.0.push(u32::from_le_bytes(reader.array()?)).ok()?;
+        }
+        Some(())
     }
 }
 

@@ -298,9 +298,12 @@ pub mod opcode {
     /// rows. Kind 0: activations out; 1: the same behind max(y, 0); 2: `f32` out. Blocks at `weights` as
     /// [`super::quantized_block_words`] counts them.
     pub const GEMM_8W16A: u8 = 20;
+    /// Units of an LSTM: `x` `[n]` the cell, `b` `[4, n]` the sums of the input, output, forget and cell gates; `y` `[2, n]`
+    /// the new cell and the output. May write over the cell.
+    pub const LSTM: u8 = 21;
 
     /// Names, from 1.
-    pub const NAMES: [&str; GEMM_8W16A as usize] = [
+    pub const NAMES: [&str; LSTM as usize] = [
         "Gemm",
         "Unary",
         "Affine",
@@ -321,6 +324,7 @@ pub mod opcode {
         "Scatter",
         "Quantize",
         "Gemm8w16a",
+        "Lstm",
     ];
 }
 

@@ -37,6 +37,24 @@ pub type Text = heapless::String<32>;
 /// Bytes of an image.
 pub type Bytes = heapless::Vec<u8, MAX_CHUNK>;
 
+/// Bins of a histogram of times.
+pub const BINS: usize = 80;
+
+/// Counts of a histogram of times from its first used bin to its last. Four bins per octave: bin 0 ends at
+/// 256 ns, bin `4 e + m + 1` (`m` below 4) begins at `(4 + m) 2^(e + 6)` ns, the last has no end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(pub heapless::Vec<u32, BINS>);
+
+#[cfg(test)]
+impl Serialize for Counts {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq;
+        let mut sequence = serializer.serialize_seq(Some(self.0.len()))?;
+        self.0.iter().try_for_each(|count| sequence.serialize_element(&count.to_le_bytes()))?;
+        sequence.end()
+    }
+}
+
 /// Set in the kinds of messages that the controller sends.
 pub const TO_HOST: u8 = 0x80;
 
@@ -393,6 +411,29 @@ messages! {
         vector: u16,
     }
 
+    /// Asks for `Timing`.
+    0x40 ToController ReadTiming {}
+
+    /// Asks for a record of the black box. Answer: `BlackBoxRecord`.
+    0x41 ToController ReadBlackBox {
+        /// Which, from 0, the oldest.
+        #[serde(with = "le")]
+        index: u32,
+    }
+
+    /// Makes coming control ticks late, to test what catches that. Taken by firmware with feature `inject` only, which is no release. Answer: `Reply`.
+    0x42 ToController Inject {
+        /// Ticks to come before the first.
+        #[serde(with = "le")]
+        after: u32,
+        /// How many ticks.
+        #[serde(with = "le")]
+        ticks: u32,
+        /// How much longer each takes, us; the largest number: it never ends.
+        #[serde(with = "le")]
+        delay_us: u32,
+    }
+
     /// Who the controller is. Answers `Hello`. Frozen.
     0x81 ToHost Identity {
         /// `PROTOCOL_VERSION`.
@@ -614,6 +655,106 @@ messages! {
         #[serde(with = "le")]
         firmware_slot_len: u32,
     }
+
+    /// When ticks began, how long they took, and what was late. Answers `ReadTiming`.
+    0x90 ToHost Timing {
+        /// Why the controller started: a `ResetCause` of the runtime.
+        reset_cause: u8,
+        /// Starts since power on.
+        #[serde(with = "le")]
+        boots: u32,
+        /// Control period, us; 0 without a contract.
+        #[serde(with = "le")]
+        period_us: u32,
+        /// Deadline of a tick after its release, us; 0 without a contract.
+        #[serde(with = "le")]
+        deadline_us: u32,
+        /// Response time of the worst tick by analysis, us; 0 without a contract.
+        #[serde(with = "le")]
+        response_us: u32,
+        /// Deadlines that passed without a completed tick. The fallback went out at each.
+        #[serde(with = "le")]
+        misses: u32,
+        /// Faults latched because misses came too close to each other.
+        #[serde(with = "le")]
+        latches: u32,
+        /// Completed ticks that came too soon after the one before; the watchdog was not fed.
+        #[serde(with = "le")]
+        early_feeds: u32,
+        /// Latest release, ns.
+        #[serde(with = "le")]
+        release_max_ns: u32,
+        /// Longest tick, ns.
+        #[serde(with = "le")]
+        execution_max_ns: u32,
+        /// Longest that messages kept a tick waiting while torque was on, ns.
+        #[serde(with = "le")]
+        blocked_max_ns: u32,
+        /// Longest that a fallback took from its deadline's interrupt until it was queued, ns.
+        #[serde(with = "le")]
+        fallback_max_ns: u32,
+        /// First bin of `release`.
+        release_from: u8,
+        /// Time from the hardware timer to the begin of the tick; one count per tick of the timer.
+        release: Counts,
+        /// First bin of `execution`.
+        execution_from: u8,
+        /// Time from the begin of the tick until its action was queued, interrupts included; one count per tick.
+        execution: Counts,
+    }
+
+    /// What the controller measured and commanded in one tick, joints in the robot's order. Answers `ReadBlackBox`.
+    0x91 ToHost BlackBoxRecord {
+        /// Records that there are.
+        #[serde(with = "le")]
+        count: u32,
+        /// Which one this is, from 0, the oldest. With `index` = `count` nothing else is of meaning.
+        #[serde(with = "le")]
+        index: u32,
+        /// Start of the controller since power on, from 1.
+        #[serde(with = "le")]
+        boot: u32,
+        /// Tick since that start.
+        #[serde(with = "le")]
+        tick: u32,
+        /// Clock of the controller at the tick, us.
+        #[serde(with = "le")]
+        time_us: u64,
+        /// Sequence of the newest raw state.
+        #[serde(with = "le")]
+        sequence: u32,
+        /// Controller state after the tick.
+        state: u8,
+        /// Why the controller fell back; 0: it did not.
+        cause: u8,
+        /// The tick ended after its deadline; the commands are those of the fallback.
+        late: bool,
+        /// Joints (bits) whose setpoint the envelope changed.
+        #[serde(with = "le")]
+        limited: u32,
+        /// Time from the hardware timer to the begin of the tick, ns; 0 in lockstep.
+        #[serde(with = "le")]
+        release_ns: u32,
+        /// Time the tick took, ns.
+        #[serde(with = "le")]
+        execution_ns: u32,
+        /// Orientation world_from_imu of the newest raw state, w x y z.
+        base_orientation: [f32; 4],
+        /// Angular velocity in the IMU frame, rad/s.
+        base_angular_velocity: [f32; 3],
+        /// Measured, rad or m.
+        joint_position: Floats<MAX_JOINTS>,
+        /// Measured, rad/s or m/s.
+        joint_velocity: Floats<MAX_JOINTS>,
+        /// Position setpoints, rad or m.
+        position: Floats<MAX_JOINTS>,
+        /// Feed-forward torques or forces, N m or N.
+        torque: Floats<MAX_JOINTS>,
+        /// Position gains.
+        kp: Floats<MAX_JOINTS>,
+        /// Velocity gains.
+        kd: Floats<MAX_JOINTS>,
+    }
 }
 
 /// FNV-1a over kinds, names and fields of the table: two builds with the same value understand
@@ -655,11 +796,27 @@ mod tests {
     #[test]
     fn the_longest_messages_fit_a_frame() {
         let mut out = [0; MAX_PAYLOAD];
-        let longest: [Message; 5] = [
+        let longest: [Message; 7] = [
             Infer { reset: 0, input: floats(MAX_OBSERVATION) }.into(),
             InferGolden { vector: u16::MAX }.into(),
             Telemetry { observation: floats(MAX_OBSERVATION), ..Default::default() }.into(),
             ImageChunk { offset: 0, data: Bytes::from_slice(&[0; MAX_CHUNK]).unwrap() }.into(),
+            Timing {
+                release: Counts([1; BINS].into()),
+                execution: Counts([2; BINS].into()),
+                ..Default::default()
+            }
+            .into(),
+            BlackBoxRecord {
+                joint_position: floats(MAX_JOINTS),
+                joint_velocity: floats(MAX_JOINTS),
+                position: floats(MAX_JOINTS),
+                torque: floats(MAX_JOINTS),
+                kp: floats(MAX_JOINTS),
+                kd: floats(MAX_JOINTS),
+                ..Default::default()
+            }
+            .into(),
             Action {
                 proposed: floats(MAX_JOINTS),
                 position: floats(MAX_JOINTS),
@@ -712,6 +869,8 @@ mod tests {
         for n in [0, 1, 127, 128, 300, 512] {
             check(Infer { reset: 1, input: floats(n) });
             check(Telemetry { ticks: 70_000, cause: 3, observation: floats(n), ..Default::default() });
+            let execution = Counts((0..BINS.min(n)).map(|i| i as u32 * 70_000).collect());
+            check(Timing { execution_from: 3, execution, ..Default::default() });
             check(ImageChunk { offset: 9, data: (0..n).map(|i| i as u8).collect() });
         }
         check(Identity { board: text("qemu"), robot: text("h\u{e9}"), ..Default::default() });

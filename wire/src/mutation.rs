@@ -75,6 +75,8 @@ checks! {
     ResponseMonitor "response-monitor",
     /// Abstention on observations unlike the calibration data.
     Abstention "abstention",
+    /// A recorder hands every tick to the system before it says that it is written.
+    RecorderFlush "recorder-flush",
     /// A full queue drops instead of waiting.
     QueueDrop "queue-drop",
 }

@@ -11,6 +11,8 @@ include!("../../tests/src/campaign/names.rs");
 /// Campaigns that are not in `tests/`.
 const OTHERS: &[(&str, &str)] = &[
     ("conformance", "ONNX's node tests pass, emx-onnx-cgen's (PyPI) share beside; takes no --mutate"),
+    ("cost", "executed instructions stay below the bound and do not depend on the input; takes no --mutate"),
+    ("onnx", "a million damaged ONNX files: no panic, <= 2 s and <= 512 MiB each; takes no --mutate"),
     ("learning", "a learned reward reaches what the true one reaches, seeds 1-5; takes no --mutate"),
 ];
 
@@ -24,7 +26,13 @@ pub(crate) fn campaign(words: &[&str]) -> Result<(), String> {
             Ok(())
         }
         ["mutants"] => mutants(),
+        ["onnx", rest @ ..] => conformance::damaged(rest),
         ["conformance", rest @ ..] => conformance::campaign(rest),
+        ["cost", rest @ ..] => {
+            let folder =
+                on_board(BOARDS[0].name, |board| board.build().map(|_| ())).map(|()| firmware::folder())?;
+            run(tendon(&[&["bench", "cost"], rest].concat()).env("TENDON_FIRMWARE", folder))
+        }
         ["learning", rest @ ..] => run(&mut tendon(&[&["bench", "learning"], rest].concat())),
         ["all", rest @ ..] => tests(rest),
         [name, ..] if NAMES.iter().any(|(known, _)| known == name) => tests(words),

@@ -59,6 +59,55 @@ fn peer(cases: &Path) -> Result<PathBuf, String> {
     Ok(verdicts)
 }
 
+/// Damaged ONNX files, about a million, or fewer in the short form.
+pub(crate) fn damaged(rest: &[&str]) -> Result<(), String> {
+    let (mut rounds, mut json, mut seed) = ("531", None, "1");
+    let mut words = rest.iter();
+    while let Some(word) = words.next() {
+        match (*word, words.as_slice().first()) {
+            ("--short", _) => rounds = "5",
+            ("--json", Some(file)) => {
+                json = Some(std::env::current_dir().unwrap_or_default().join(file));
+                words.next();
+            }
+            ("--seed", Some(number)) => {
+                seed = number;
+                words.next();
+            }
+            _ => {
+                return Err(format!(
+                    "campaign onnx [--short] [--json FILE] [--seed N], not `{}`",
+                    rest.join(" ")
+                ));
+            }
+        }
+    }
+    let cases = cases()?;
+    let mut command = test("damaged_cases");
+    command.env("TENDON_ONNX_NODES", cases).env("TENDON_MUTATIONS", rounds).env("TENDON_SEED", seed);
+    if let Some(json) = json {
+        command.env("TENDON_DAMAGED_JSON", json);
+    }
+    run(&mut command)
+}
+
+/// One of the tests of the cases, with the features of all tests, so that nothing is built twice.
+fn test(name: &str) -> Command {
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--release",
+        "--workspace",
+        "--locked",
+        "--test",
+        "conformance",
+        "--",
+        "--nocapture",
+        name,
+    ]);
+    command
+}
+
 /// All cases through compiler and runtime, the peer's share beside them; writes `docs/conformance.md`.
 pub(crate) fn campaign(rest: &[&str]) -> Result<(), String> {
     let (short, rest) = match rest {
@@ -72,22 +121,11 @@ pub(crate) fn campaign(rest: &[&str]) -> Result<(), String> {
         _ => return Err(format!("campaign conformance [--short] [--json FILE], not `{}`", rest.join(" "))),
     };
     let cases = cases()?;
-    // The same features as for all tests, so that nothing is built twice.
-    let mut command = cargo();
-    command.args([
-        "test",
-        "--release",
-        "--workspace",
-        "--locked",
-        "--test",
-        "conformance",
-        "--",
-        "--nocapture",
-    ]);
+    let mut command = test("every_case");
     command.env("TENDON_ONNX_NODES", &cases);
     // The tests' form: every case, without the peer and without writing the document.
     if !short {
-        command.env("TENDON_EMX", peer(&cases)?).env("TENDON_MUTATIONS", "600");
+        command.env("TENDON_EMX", peer(&cases)?);
         command.env("TENDON_CONFORMANCE_DOC", root().join("docs/conformance.md"));
     }
     if let Some(json) = json {

@@ -103,17 +103,24 @@ pub(crate) fn folder() -> PathBuf {
 pub(crate) fn mutants() -> Result<PathBuf, String> {
     let folder = target().join("firmware-mutants");
     crate::packages::setup()?;
-    BOARDS[0].build_with(&["mutate"], &folder)?;
+    BOARDS[0].build_with(&["mutate"], &folder, &folder)?;
     Ok(folder)
 }
 
 impl Board {
     /// Builds boot stage and firmware and returns the ELF of the firmware for the first slot.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
-        self.build_with(&[], &folder())
+        self.build_with(&[], &folder(), &folder())
     }
 
-    fn build_with(&self, features: &[&str], folder: &Path) -> Result<PathBuf, String> {
+    /// Builds it with feature `inject`, for tests alone: late and hanging ticks on demand. `stack` and whatever
+    /// flashes refuse it, by its section `.tendon`.
+    pub(crate) fn build_to_inject(&self) -> Result<PathBuf, String> {
+        self.build_with(&["inject"], &folder(), &folder().join("inject"))
+    }
+
+    fn build_with(&self, features: &[&str], folder: &Path, out: &Path) -> Result<PathBuf, String> {
+        std::fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
         // One after the other: features of dependencies that both need would add up otherwise.
         for package in ["tendon-boot-stage", "tendon-firmware"] {
             self.build_package(package, features, folder)?;
@@ -121,11 +128,16 @@ impl Board {
         // The next board's build overwrites the one and leaves the other.
         for (built, suffix) in PROGRAMS {
             let built = folder.join(self.target).join("release").join(built);
-            let elf = folder.join(format!("{}{suffix}.elf", self.name));
+            let elf = out.join(format!("{}{suffix}.elf", self.name));
             std::fs::copy(&built, &elf).map_err(|error| format!("{}: {error}", elf.display()))?;
             println!("{}", elf.display());
         }
-        Ok(folder.join(format!("{}.elf", self.name)))
+        if self.name == BOARDS[0].name {
+            let count = folder.join("tendon-count.elf");
+            std::fs::copy(folder.join(self.target).join("release/tendon-count"), &count)
+                .map_err(|error| format!("{}: {error}", count.display()))?;
+        }
+        Ok(out.join(format!("{}.elf", self.name)))
     }
 
     fn build_package(&self, package: &str, features: &[&str], folder: &Path) -> Result<(), String> {
@@ -144,7 +156,10 @@ impl Board {
             command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
             command
         };
-        let features = [&[self.name], features].concat().join(",");
+        // No tick runs in the boot stage.
+        let known = |feature: &&&str| package == "tendon-firmware" || **feature != "inject";
+        let features: Vec<&str> = [self.name].iter().chain(features).filter(known).copied().collect();
+        let features = features.join(",");
         command.args(["-p", package, "--target", target, "--no-default-features", "--features", &features]);
         if features.contains("mutate") {
             command.env("TENDON_CAMPAIGN", "1");

@@ -1,5 +1,5 @@
 //! Automation of the repository: `cargo xtask setup | test | lint | docs | firmware build|run | bench NAME |
-//! campaign NAME | stack`. Needs nothing but the standard library and `tendon-bounds`, which needs nothing
+//! campaign NAME | stack | timing`. Needs nothing but the standard library and `tendon-bounds`, which needs nothing
 //! else, so that it starts at once.
 
 mod campaign;
@@ -21,6 +21,7 @@ usage: cargo xtask COMMAND
   firmware build [--board NAME | --list]   build the firmware of every board, or of one
   firmware run [--board NAME]   run it in QEMU; prints the serial port
   stack [--json FILE]       worst stack of each firmware, derived from its ELF; no panic and no heap in it
+  timing                    response-time analysis of the firmware's tasks, into docs/timing.md
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["firmware", "run", "--board", name] => run_in_qemu(name),
         ["stack"] => built().and_then(|elves| stack::check(&elves, None)),
         ["stack", "--json", file] => built().and_then(|elves| stack::check(&elves, Some(file.as_ref()))),
+        ["timing"] => timing(),
         ["bench", "host", rest @ ..] => bench_host(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", rest @ ..] => campaign::campaign(rest),
@@ -114,6 +116,7 @@ fn on_board(name: &str, what: impl FnOnce(&Board) -> Result<(), String>) -> Resu
 
 fn test() -> Result<(), String> {
     stack::check(&built()?, None)?;
+    stack::refuses(&BOARDS[0].build_to_inject()?)?;
     if let Err(problem) = conformance::cases() {
         eprintln!(
             "SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}"
@@ -156,6 +159,24 @@ fn lint() -> Result<(), String> {
 
 fn docs() -> Result<(), String> {
     run(cargo().args(["test", "--release", "--locked", "-p", "tendon-tests"]).env("TENDON_UPDATE", "1"))
+}
+
+/// The response-time analysis into docs/timing.md; an error where it does not hold.
+fn timing() -> Result<(), String> {
+    built()?;
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--release",
+        "--locked",
+        "-p",
+        "tendon-tests",
+        "--test",
+        "timing",
+        "--",
+        "--nocapture",
+    ]);
+    run(command.env("TENDON_UPDATE", "1").env("TENDON_FIRMWARE", firmware::folder()))
 }
 
 /// The `tendon` program with arguments.

@@ -23,6 +23,14 @@ pub(crate) fn check(elves: &[PathBuf], json: Option<&Path>) -> Result<(), String
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// An error where a firmware that only tests may run would pass for a release.
+pub(crate) fn refuses(elf: &Path) -> Result<(), String> {
+    match report(elf) {
+        Err(text) if text.contains("feature") => Ok(()),
+        _ => Err(format!("{}: built for tests, and not refused", elf.display())),
+    }
+}
+
 fn report(elf: &Path) -> Result<Report, String> {
     tendon_bounds::check_file(elf).map_err(|failures| {
         let mut text = format!("{}: no bound of the stack", elf.display());

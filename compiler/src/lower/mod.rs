@@ -254,7 +254,7 @@ impl Context {
                 )));
             }
             // A state that becomes another one is copied before either changes.
-            let next = self.joined(&[next.id]).map_err(fail)?;
+            let next = if self.is_state(next.id) { self.joined(&[next.id]).map_err(fail)? } else { next.id };
             self.program.states.push(State { value, next });
         }
         Ok(ports)

@@ -2,7 +2,7 @@
 
 use super::{Computed, Context, Lowering};
 use crate::import::Node;
-use crate::program::{Function, ValueId};
+use crate::program::{Function, Op, ValueId};
 use tendon_wire::image::{binary, unary};
 
 #[rustfmt::skip]
@@ -169,7 +169,7 @@ impl Layer {
         Ok(Self { x, steps, batch, n_in, hidden, directions: all, batch_first, clip, lengths })
     }
 
-    /// Rows `from..from + count` (times hidden) of `[x, h]` to gates: one dense layer over both.
+    /// Rows `from..from + count` (times hidden) of `[h, x]` to gates: one dense layer over both.
     fn gates(
         &self,
         context: &mut Context,
@@ -181,8 +181,8 @@ impl Layer {
         let (first, last) = (rows.start * self.hidden, rows.end * self.hidden);
         let mut weights = Vec::new();
         for row in first..last {
-            weights.extend_from_slice(&direction.input[row * self.n_in..(row + 1) * self.n_in]);
             weights.extend_from_slice(&direction.recurrent[row * self.hidden..(row + 1) * self.hidden]);
+            weights.extend_from_slice(&direction.input[row * self.n_in..(row + 1) * self.n_in]);
         }
         let bias =
             (first..last).map(|row| direction.input_bias[row] + direction.recurrent_bias[row]).collect();
@@ -268,7 +268,10 @@ impl Layer {
                 .flat_map(|step| sequences.iter().map(move |outputs| outputs[step].clone()))
                 .map(|part| Computed { shape: vec![1, self.batch, self.hidden], ..part })
                 .collect();
-            let all = context.concatenated(&parts, 0)?;
+            let all = match &*parts {
+                [only] => only.clone(),
+                parts => context.concatenated(parts, 0)?,
+            };
             let mut y = Computed { shape: vec![self.steps, count, self.batch, self.hidden], ..all };
             if self.batch_first {
                 y = context.permuted(&y, &[2, 0, 1, 3])?;
@@ -295,9 +298,9 @@ impl Layer {
         Ok(())
     }
 
-    /// `[x, h]` of one step.
+    /// `[h, x]` of one step: in this order the state and the network's input lie there already (`plan.rs`).
     fn joined(&self, context: &mut Context, x: &Computed, h: &Computed) -> Result<Computed, String> {
-        context.concatenated(&[x.clone(), h.clone()], 1)
+        context.concatenated(&[h.clone(), x.clone()], 1)
     }
 }
 
@@ -371,6 +374,11 @@ fn lstm(context: &mut Context, node: &Node) -> Result<(), String> {
             let shown = context.apply(&cell, last)?;
             return Ok(vec![context.combine(&shown, &output, binary::MUL)?, cell]);
         }
+        let usual = [f.kind, g.kind, last.kind] == [unary::SIGMOID, unary::TANH, unary::TANH];
+        if usual && layer.batch == 1 && layer.clip.is_none() {
+            let gates = layer.gates(context, direction, &joined, 0..4, Function::NONE)?;
+            return context.lstm(&gates, c);
+        }
         let gates = layer.gates(context, direction, &joined, 0..3, f)?;
         input = context.part(&gates, 1, 0, n)?;
         output = context.part(&gates, 1, n, n)?;
@@ -380,6 +388,16 @@ fn lstm(context: &mut Context, node: &Node) -> Result<(), String> {
         let shown = context.apply(&cell, last)?;
         Ok(vec![context.combine(&shown, &output, binary::MUL)?, cell])
     })
+}
+
+impl Context {
+    /// Units by the runtime's own step: `[h', c']`.
+    fn lstm(&mut self, gates: &Computed, c: &Computed) -> Result<Vec<Computed>, String> {
+        let n = c.len();
+        let id = self.step(Op::Lstm { cell: c.id, gates: gates.id }, 2 * n)?;
+        let both = Computed { id, shape: vec![1, 2 * n], kind: c.kind };
+        Ok(vec![self.part(&both, 1, n, n)?, self.part(&both, 1, 0, n)?])
+    }
 }
 
 /// `c' = i * g + f * c`

@@ -258,6 +258,17 @@ fn layers(samples: &mut Samples) {
         float_tensor("w", &[8, 3], &weights(24)),
     ];
     samples.add("scale and shift", nodes, tensors);
+    // More and fewer units than go at once.
+    for hidden in [3, 6] {
+        let attributes = vec![int_attribute("hidden_size", hidden as i64)];
+        let nodes = vec![reshape("x", "r", "shape"), node("LSTM", &["r", "w", "h"], &["y"], attributes)];
+        let tensors = vec![
+            int_tensor("shape", &[1, 1, 8]),
+            float_tensor("w", &[1, 4 * hidden, 8], &weights(32 * hidden)),
+            float_tensor("h", &[1, 4 * hidden, hidden], &weights(4 * hidden * hidden)),
+        ];
+        samples.add(&format!("LSTM of {hidden}"), nodes, tensors);
+    }
     let reshaped = |to: &str| node("Reshape", &["x", &format!("{to}_shape")], &[to], vec![]);
     let shape = |to: &str, dims: &[i64]| int_tensor(&format!("{to}_shape"), dims);
     let product = || node("MatMul", &["a", "b"], &["y"], vec![]);

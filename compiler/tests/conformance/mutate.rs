@@ -4,13 +4,43 @@
 use crate::case::{Case, bind};
 use prost::Message;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 use tendon_compiler::parity::ImageRunner;
 use tendon_compiler::{ContractChoice, Options, compile, supported_operators};
 use tract_onnx::pb;
 
-/// A file takes at most this long, in seconds; the tests of a slow machine may run several at once.
-const MOST_S: f64 = 10.0;
+/// A file takes at most this long, seconds of the processor: what else runs on the machine does not count.
+const MOST_S: f64 = 2.0;
+/// And the process at most this much memory meanwhile, bytes.
+const MOST_BYTES: u64 = 512 << 20;
+
+/// The most that a file took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Worst {
+    /// Seconds of the processor.
+    pub(crate) seconds: f64,
+    /// Resident memory of the whole process, bytes; 0 where the system does not tell.
+    pub(crate) bytes: u64,
+}
+
+/// Time that this thread was on a processor, s.
+fn processor_s() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+    nanoseconds.unwrap_or(0.0) / 1e9
+}
+
+/// Largest resident memory since [`forget_peak`], bytes.
+fn peak_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+/// Linux starts the peak again.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
 
 pub(crate) struct Picks(pub(crate) u64);
 
@@ -162,7 +192,7 @@ fn mutate(model: &mut pb::ModelProto, picks: &mut Picks) {
 }
 
 /// What is wrong with one damaged case.
-pub(crate) fn damaged(case: &Case, picks: &mut Picks, slowest: &mut f64) -> Result<bool, String> {
+pub(crate) fn damaged(case: &Case, picks: &mut Picks, worst: &mut Worst) -> Result<bool, String> {
     let mask: Vec<bool> = case.inputs.iter().map(|_| picks.below(3) == 0).collect();
     let (mut model, _) = bind(case, &mask);
     for _ in 0..=picks.below(2) {
@@ -175,7 +205,8 @@ pub(crate) fn damaged(case: &Case, picks: &mut Picks, slowest: &mut f64) -> Resu
         golden_vectors: 1,
         ..Options::default()
     };
-    let started = Instant::now();
+    forget_peak();
+    let started = processor_s();
     let run = || -> Result<bool, String> {
         match compile(&bytes, &options) {
             Err(error) if error.to_string().contains("fault of the compiler") => Err(error.to_string()),
@@ -200,9 +231,10 @@ pub(crate) fn damaged(case: &Case, picks: &mut Picks, slowest: &mut f64) -> Resu
             text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
         ))
     });
-    let seconds = started.elapsed().as_secs_f64();
-    *slowest = slowest.max(seconds);
+    let (seconds, peak) = (processor_s() - started, peak_bytes());
+    *worst = Worst { seconds: worst.seconds.max(seconds), bytes: worst.bytes.max(peak) };
     let result = if seconds > MOST_S { Err(format!("took {seconds:.1} s")) } else { result };
+    let result = if peak > MOST_BYTES { Err(format!("took {} MiB", peak >> 20)) } else { result };
     result.inspect_err(|_| {
         if let Some(folder) = std::env::var_os("TENDON_DAMAGED") {
             let name = format!("{}-{}.onnx", case.name, bytes.len());

@@ -49,12 +49,9 @@ enum What {
     },
     /// Instructions of random networks on the controller (QEMU) beside the runtime's bound
     Cost {
-        /// Networks
-        #[arg(long, default_value_t = 1000)]
-        nets: u64,
-        /// Inputs per network
-        #[arg(long, default_value_t = 10)]
-        inputs: usize,
+        /// What the tests run
+        #[arg(long)]
+        short: bool,
         /// Rows as JSON
         #[arg(long)]
         json: Option<PathBuf>,
@@ -93,7 +90,7 @@ impl Bench {
         match self.what {
             What::Host { real, json } => super::bench_host::host(&real, json.as_ref()),
             What::Mcu { peer, case, json } => super::bench_mcu::mcu(peer.as_deref(), &case, json.as_ref()),
-            What::Cost { nets, inputs, json } => super::bench_cost::cost(nets, inputs, json.as_ref()),
+            What::Cost { short, json } => super::bench_cost::cost(short, json.as_ref()),
             What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),
             What::Learning { task, seeds, short, json } => {
                 learning(&task, if short { 1 } else { seeds }, short, json.as_ref())

@@ -90,7 +90,7 @@ pub(super) fn host(real: &Path, json: Option<&PathBuf>) -> Result<()> {
                 tendon: pick(own),
                 peers: all.collect(),
                 goal: Some(match metric {
-                    "p50 us" => format!(">= {goal}x faster than the better peer"),
+                    "p50 us" => format!(">= {goal}x faster than the better peer").into(),
                     _ => "below 2x its own p50".into(),
                 }),
             });

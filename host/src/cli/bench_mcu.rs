@@ -3,6 +3,7 @@
 
 use super::run::upload;
 use super::{Measured, print_table, write_json};
+use crate::count::{INSTRUCTIONS_PER_COUNT, Traced, trace_elf, trace_network};
 use crate::link::{ControllerKind, Serial, Session, launch};
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
@@ -13,10 +14,10 @@ use tendon_compiler::sample::{Cell, Hidden, conv_encoder, mlp, recurrent};
 use tendon_compiler::{ContractChoice, Model, Options, compile};
 use tendon_wire::message::MAX_OBSERVATION;
 
-/// Instructions per count of the board's timer: 25 MHz against 1 ns per instruction under `-icount shift=0`.
-const INSTRUCTIONS_PER_COUNT: f64 = 40.0;
 /// Inferences averaged; each count is only good to 40 instructions.
 const INFERENCES: usize = 50;
+/// Inferences that a trace follows, of ours and of the peer.
+const TRACED: usize = 3;
 /// Rows that the ranges of an 8w16a case come from.
 const CALIBRATION: usize = 256;
 /// How the peer's C is compiled; the optimisation level comes first.
@@ -66,8 +67,8 @@ fn cases() -> Vec<Case> {
         dense("48-128-128-12 tanh f32", &large, Tanh, false, Below(60_000)),
         dense("13-64-64-4 ReLU 8w16a", &small, Relu, true, Below(9_500)),
         dense("48-128-128-12 ReLU 8w16a", &large, Relu, true, Below(39_000)),
-        dense("48-512-256-128-12 swish f32", &go1, Swish, false, Report),
-        dense("48-512-256-128-12 swish 8w16a", &go1, Swish, true, Report),
+        dense("48-512-256-128-12 swish (Go1) f32", &go1, Swish, false, Report),
+        dense("48-512-256-128-12 swish (Go1) 8w16a", &go1, Swish, true, Report),
         plain("LSTM 47-64 + 32", recurrent(Cell::Lstm, 47, 64, 32, 12, 1)),
         plain("GRU 48-64", recurrent(Cell::Gru, 48, 64, 0, 12, 1)),
         plain("Conv encoder 1x64x64", conv_encoder(64, &[8, 16, 32], 32, 1)),
@@ -80,22 +81,20 @@ struct Run {
     /// Largest distance of a row from the mean, where rows were counted apart.
     spread: f64,
     outputs: Vec<Vec<f32>>,
+    traced: Traced,
 }
 
 pub(super) fn mcu(peer: Option<&Path>, only: &str, json: Option<&PathBuf>) -> Result<()> {
-    let mut table = vec![
-        ["net", "instructions", "per MAC", "spread", "emx -O2", "emx -O3", "difference", "goal"]
-            .map(String::from)
-            .to_vec(),
-    ];
+    let head =
+        ["net", "who", "instructions", "per MAC", "spread", "cycles M4F", "cycles M7", "difference", "goal"];
+    let mut table = vec![head.map(String::from).to_vec()];
     let mut rows = Vec::new();
     // The peer runs in a folder of its own.
     let peer =
         peer.map(|path| path.canonicalize().with_context(|| path.display().to_string())).transpose()?;
     for case in cases().into_iter().filter(|case| case.name.contains(only)) {
         let (ours, inputs, macs) = measure(&case).with_context(|| case.name)?;
-        let mut peers = serde_json::Map::new();
-        let (mut theirs, mut difference) = (Vec::new(), 0.0f32);
+        let mut theirs = Vec::new();
         for level in ["-O2", "-O3"].into_iter().filter(|_| peer.is_some()) {
             let run = measure_peer(peer.as_deref().unwrap_or(Path::new("")), &case, level, &inputs)
                 .with_context(|| case.name)?;
@@ -105,12 +104,9 @@ pub(super) fn mcu(peer: Option<&Path>, only: &str, json: Option<&PathBuf>) -> Re
                 run.outputs.len(),
                 ours.outputs.len()
             );
-            let pairs = ours.outputs.iter().flatten().zip(run.outputs.iter().flatten());
-            difference = pairs.fold(difference, |worst, (a, b)| worst.max((a - b).abs()));
-            peers.insert(format!("emx-onnx-cgen {level}"), run.instructions.round().into());
-            theirs.push(run.instructions);
+            theirs.push((format!("emx-onnx-cgen {level}"), run));
         }
-        let best = theirs.iter().copied().reduce(f64::min);
+        let best = theirs.iter().map(|(_, run)| run.instructions).reduce(f64::min);
         let goal = match case.goal {
             Goal::Below(bound) => Some((format!("< {}", thousands(bound.into())), f64::from(bound))),
             Goal::HalfOfPeer => best.map(|best| ("< half of emx-onnx-cgen".to_string(), best / 2.0)),
@@ -119,30 +115,42 @@ pub(super) fn mcu(peer: Option<&Path>, only: &str, json: Option<&PathBuf>) -> Re
         let verdict = goal.as_ref().map_or(String::new(), |(goal, bound)| {
             format!("{goal}: {}", if ours.instructions < *bound { "met" } else { "missed" })
         });
-        let column = |level: usize| theirs.get(level).map_or(String::new(), |&count| thousands(count));
-        table.push(vec![
-            case.name.into(),
-            thousands(ours.instructions),
-            format!("{:.2}", ours.instructions / f64::from(macs)),
-            format!("+-{:.0}", ours.spread),
-            column(0),
-            column(1),
-            if theirs.is_empty() { String::new() } else { format!("{difference:.1e}") },
-            verdict,
-        ]);
-        rows.push(Measured {
-            case: case.name.into(),
-            metric: "instructions per inference".into(),
-            unit: "instructions".into(),
-            tendon: ours.instructions,
-            peers,
-            goal: goal.map(|(goal, _)| goal),
-        });
+        let row = |name: &str, who: &str, run: &Run, difference: String, verdict: String| {
+            let per_mac = format!("{:.2}", run.instructions / f64::from(macs));
+            let spread = if run.spread > 0.0 { format!("+-{:.0}", run.spread) } else { String::new() };
+            let cycles = [run.traced.cycles_m4, run.traced.cycles_m7].map(thousands);
+            let [m4, m7] = cycles;
+            let count = thousands(run.instructions);
+            vec![name.into(), who.into(), count, per_mac, spread, m4, m7, difference, verdict]
+        };
+        table.push(row(case.name, "tendon", &ours, String::new(), verdict));
+        for (who, run) in &theirs {
+            let pairs = ours.outputs.iter().flatten().zip(run.outputs.iter().flatten());
+            let difference = pairs.fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+            table.push(row("", who, run, format!("{difference:.1e}"), String::new()));
+        }
+        let figures: [(&str, &str, fn(&Run) -> f64); 3] = [
+            ("instructions", "instructions", |run| run.instructions),
+            ("cycles M4F (estimate)", "cycles", |run| run.traced.cycles_m4),
+            ("cycles M7 (estimate)", "cycles", |run| run.traced.cycles_m7),
+        ];
+        for (metric, unit, figure) in figures {
+            let peers = theirs.iter().map(|(who, run)| (who.clone(), figure(run).round().into())).collect();
+            rows.push(Measured {
+                case: case.name.into(),
+                metric: metric.into(),
+                unit: unit.into(),
+                tendon: figure(&ours).round(),
+                peers,
+                goal: goal.as_ref().filter(|_| metric == "instructions").map(|(_, bound)| (*bound).into()),
+            });
+        }
     }
     print_table(&table);
     println!(
-        "QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs. Difference: largest of an output from emx-onnx-cgen's, \
-         which computes 8w16a cases in f32."
+        "QEMU mps2-an386, -icount shift=0; mean of {INFERENCES} inputs. Cycles: estimates over the executed instructions of up to \
+         {TRACED} inferences (docs/bounds.md). Difference: largest of an output of ours from emx-onnx-cgen's, which computes \
+         8w16a cases in f32."
     );
     write_json(json, &rows)
 }
@@ -185,11 +193,21 @@ fn measure(case: &Case) -> Result<(Run, Vec<Vec<f32>>, u32)> {
         inputs = (0..plan.golden_count as usize).map_while(golden).collect();
         (0..plan.golden_count as u16).map(|vector| session.infer_golden(vector)).collect::<Result<_, _>>()?
     };
-    let counts: Vec<f64> = runs.iter().map(|(_, count)| f64::from(*count) * INSTRUCTIONS_PER_COUNT).collect();
+    let counts: Vec<f64> =
+        runs.iter().map(|(_, count)| f64::from(*count) * INSTRUCTIONS_PER_COUNT as f64).collect();
     let instructions = counts.iter().sum::<f64>() / counts.len() as f64;
     let spread = counts.iter().fold(0.0f64, |worst, count| worst.max((count - instructions).abs()));
     let outputs = runs.into_iter().map(|(output, _)| output).collect();
-    Ok((Run { instructions, spread, outputs }, inputs, plan.macs))
+    let traced = trace_network(runner.policy().network, &inputs.concat(), TRACED)?;
+    // The trace runs the same network in a program of its own: both counts must be of the same code.
+    let apart = (traced.instructions - instructions).abs();
+    ensure!(
+        apart < 200.0 + 0.01 * instructions,
+        "{} instructions in the firmware, {} in the trace: build both again with `cargo xtask firmware build`",
+        thousands(instructions),
+        thousands(traced.instructions)
+    );
+    Ok((Run { instructions, spread, outputs, traced }, inputs, plan.macs))
 }
 
 /// emx-onnx-cgen's C: generated, compiled, and run on the same emulated core without an operating system.
@@ -281,8 +299,9 @@ fn emulate(folder: &Path, rows: usize) -> Result<Run> {
     let outputs = lines
         .map(|line| Ok(line?.into_iter().map(f32::from_bits).collect()))
         .collect::<Result<Vec<Vec<f32>>>>()?;
-    let instructions = (with - without) * INSTRUCTIONS_PER_COUNT / rows as f64;
-    Ok(Run { instructions, spread: 0.0, outputs })
+    let instructions = (with - without) * INSTRUCTIONS_PER_COUNT as f64 / rows as f64;
+    let traced = trace_elf(&folder.join("net.elf"), TRACED)?;
+    Ok(Run { instructions, spread: 0.0, outputs, traced })
 }
 
 /// Runs a program to its end; its error output is the message.

@@ -251,7 +251,7 @@ fn read_images(path: &Path) -> Result<Images> {
     if head == tendon_wire::image::MAGIC {
         return Ok(Images::Policy(read_file(path, MAX_IMAGE as u64)?));
     }
-    Ok(Images::Firmware(Package::read(path)?))
+    Ok(Images::Firmware(Package::read(path)?.for_release(path)?))
 }
 
 fn signed_image(image: &[u8], key: Option<&SigningKey>, counter: Option<u32>) -> Result<Vec<u8>> {
@@ -469,6 +469,6 @@ fn print_slots(slots: &Slots) {
 /// For [`super::probe`]: images of a package, signed where there is a key.
 #[cfg(feature = "probe")]
 pub(super) fn signed_package(file: &Path, key: Option<&SigningKey>) -> Result<Vec<Vec<u8>>> {
-    let package = Package::read(file)?;
+    let package = Package::read(file)?.for_release(file)?;
     package.images.iter().map(|image| signed_image(image, key, None)).collect()
 }

@@ -7,6 +7,7 @@ mod bench_mcu;
 mod demo;
 mod flash;
 mod learn;
+mod monitor;
 mod policy;
 #[cfg(feature = "probe")]
 mod probe;
@@ -45,6 +46,8 @@ enum Command {
     Sim(run::Sim),
     /// Run an image on a controller, with the physics on this side (hardware in the loop)
     Hil(run::Hil),
+    /// Look at a controller: state, counters, times, joints; or its black box
+    Monitor(monitor::Monitor),
     /// Keys whose signatures controllers take: new, show, provision, rotate
     Keys(flash::Keys),
     /// Sign a policy image, or pack and sign firmware
@@ -107,6 +110,7 @@ pub fn main() -> Result<ExitCode> {
         Command::Parity(parity) => parity.run(),
         Command::Sim(sim) => done(sim.run()),
         Command::Hil(hil) => done(hil.run()),
+        Command::Monitor(monitor) => done(monitor.run()),
         Command::Keys(keys) => done(keys.run()),
         Command::Sign(sign) => done(sign.run()),
         Command::Flash(flash) => done(flash.run()),
@@ -178,7 +182,8 @@ struct Measured {
     unit: String,
     tendon: f64,
     peers: serde_json::Map<String, serde_json::Value>,
-    goal: Option<String>,
+    /// A number where the goal is one, else words.
+    goal: Option<serde_json::Value>,
 }
 
 /// Writes the rows where the user asked for them.

@@ -3,6 +3,7 @@
 use super::run::{contract_of, walking_task};
 use super::{print_table, read_file, read_image, read_text, write_file};
 use crate::hil::run_task;
+use crate::learner::bootstrap;
 use crate::link::{ControllerKind, Serial, Session, firmware_path, launch, with_in_process};
 use crate::recording::Recording;
 use crate::walk::walk;
@@ -16,7 +17,7 @@ use tendon_compiler::parity::{
 use tendon_compiler::trace::Trace;
 use tendon_compiler::{
     Abstain, AbstentionReport, ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization,
-    compile, range,
+    compile, inspect, range,
 };
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
@@ -37,6 +38,9 @@ pub(super) struct Compile {
     /// The controller refuses images with a smaller counter than it has stored
     #[arg(long, default_value_t = 0)]
     rollback_counter: u32,
+    /// An input that is state and the output it becomes; may be repeated. Given once, no pair is found by its name
+    #[arg(long = "state", value_name = "INPUT=OUTPUT", value_parser = state_pair)]
+    states: Vec<(String, String)>,
     /// Smaller numbers for dense layers
     #[arg(long, value_enum, requires = "calibrate")]
     quantize: Option<Quantize>,
@@ -48,9 +52,12 @@ pub(super) struct Compile {
     /// contract's `error_budget`, or 0.02, when absent
     #[arg(long, requires = "quantize")]
     error_budget: Option<f64>,
-    /// Compare the quantized policy in closed loop on this task, ten seeds
+    /// Compare the quantized policy in closed loop on this task
     #[arg(long, requires = "quantize")]
     task: Option<String>,
+    /// Seeds of that comparison
+    #[arg(long, requires = "task", default_value_t = CLOSED_LOOP_SEEDS)]
+    seeds: u64,
     /// Compare it in closed loop on this walking robot (MJCF), one command each
     #[arg(long, requires = "quantize", conflicts_with = "task")]
     robot: Option<PathBuf>,
@@ -75,6 +82,13 @@ enum Quantize {
     /// 8-bit weights, 16-bit activations, 32-bit sums
     #[value(name = "8w16a")]
     W8A16,
+}
+
+fn state_pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(input, output)| !input.is_empty() && !output.is_empty());
+    pair.map(|(input, output)| (input.into(), output.into())).ok_or_else(|| {
+        format!("`{text}` is not INPUT=OUTPUT: name an input of the graph and the output it becomes")
+    })
 }
 
 /// Accepted when neither the command line nor the contract says more.
@@ -154,7 +168,9 @@ impl Compile {
             None if self.bare => ContractChoice::Bare,
             None => ContractChoice::FromMetadata,
         };
-        let options = Options { contract, rollback_counter: self.rollback_counter, ..Options::default() };
+        let states = (!self.states.is_empty()).then_some(&*self.states);
+        let options =
+            Options { contract, rollback_counter: self.rollback_counter, states, ..Options::default() };
         let mut compiled = compile(&onnx, &options).with_context(|| self.onnx.display().to_string())?;
         let plain = compiled.image.clone();
         let read =
@@ -185,7 +201,7 @@ impl Compile {
                 );
             }
             if let Some(task) = &self.task {
-                closed_loop_task(task, &plain, &compiled.image)?;
+                closed_loop_task(task, &plain, &compiled.image, self.seeds)?;
             }
             if let Some(robot) = &self.robot {
                 closed_loop_walk(robot, &plain, &compiled.image)?;
@@ -203,14 +219,14 @@ impl Compile {
 }
 
 /// Returns of both images on a task, seed by seed.
-fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes) -> Result<()> {
+fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes, seeds: u64) -> Result<()> {
     let task = tasks::find(name)?;
     let returns = |image: &AlignedBytes| -> Result<Vec<f64>> {
         let (_, hash) = contract_of(image)?;
         with_in_process(image.len(), |transport| {
             let (mut session, _) = Session::open(transport)?;
             session.upload(image, |_| ())?;
-            (1..=CLOSED_LOOP_SEEDS)
+            (1..=seeds)
                 .map(|seed| {
                     let mut environment = task.make()?;
                     Ok(run_task(&mut session, &mut environment, hash, seed, 500, None, |_, _| ())?
@@ -238,6 +254,15 @@ fn closed_loop_task(name: &str, plain: &AlignedBytes, quantized: &AlignedBytes) 
         format!("{:+.2}%", 100.0 * (b - a) / a.abs().max(1e-9)),
     ]);
     print_table(&table);
+    let differences: Vec<f64> = before.iter().zip(&after).map(|(a, b)| b - a).collect();
+    let interval = bootstrap(&differences, 1);
+    let share = |value: f64| 100.0 * value / a.abs().max(1e-9);
+    println!(
+        "difference over {seeds} seeds: {:+.2}% (95% bootstrap {:+.2}% to {:+.2}%)",
+        share(interval.mean),
+        share(interval.low),
+        share(interval.high)
+    );
     Ok(())
 }
 
@@ -280,6 +305,9 @@ pub(super) struct Inspect {
     /// Range of inputs that the contract does not bound, plus and minus
     #[arg(long, default_value_t = 10.0, requires = "bounds")]
     assume: f64,
+    /// Cycles that each word of weights waits for the flash, in the estimated times; the profile's when absent
+    #[arg(long)]
+    wait_states: Option<u32>,
     /// ELF file of the firmware whose worst stack is printed, instead of TENDON_FIRMWARE or the one built here
     #[arg(long)]
     firmware: Option<PathBuf>,
@@ -291,8 +319,7 @@ impl Inspect {
         if self.bounds {
             return print_bounds(&image, self.assume).with_context(|| self.image.display().to_string());
         }
-        let text = tendon_compiler::inspect::inspect(&image, None)
-            .with_context(|| self.image.display().to_string())?;
+        let text = inspect::inspect(&image, None).with_context(|| self.image.display().to_string())?;
         let stack = match (self.firmware, firmware_path(ControllerKind::Qemu)) {
             (Some(path), _) => worst_stack(&path)?,
             // Nobody asked for this one: the image is shown all the same.
@@ -302,7 +329,16 @@ impl Inspect {
                     .to_owned()
             }
         };
+        let times = self.wait_states.map(|wait| -> Result<String> {
+            let runner = ImageRunner::new(&image)?;
+            Ok(inspect::times(&runner.policy().network, Some(wait)))
+        });
+        let times = times.transpose()?;
         for line in text.lines() {
+            if let (true, Some(times)) = (line.starts_with(inspect::TIMES), &times) {
+                println!("{:<18}{times}", inspect::TIMES);
+                continue;
+            }
             // The stack belongs to the firmware, which the compiler does not know.
             match line.strip_prefix("stack") {
                 Some(rest) => {

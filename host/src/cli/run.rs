@@ -282,6 +282,7 @@ impl Hil {
                     metrics.lowest_height, metrics.final_position, metrics.hash
                 );
                 print_stats(&stats);
+                print!("{}", crate::monitor::times(&session.timing()?));
             }
             (None, None) => bail!("give --task or --robot"),
         }
@@ -395,6 +396,7 @@ fn hil_task<T: crate::link::Transport>(
     );
     print_stats(&run.stats);
     println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);
+    print!("{}", crate::monitor::times(&session.timing()?));
     #[cfg(feature = "viewer")]
     if let (Some(viewer), Some(path)) = (viewer, outputs.rrd) {
         viewer.finish(&run)?;

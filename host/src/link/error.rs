@@ -137,8 +137,12 @@ fn refusal_text(refusal: Option<Refusal>, code: u8, detail: u32) -> String {
         }
         Some(Refusal::Input) => format!("the network takes {detail} inputs"),
         Some(Refusal::Slow) => format!(
-            "one inference takes up to {detail} us on this board, more than three quarters of the control period: make the network smaller, quantize it, or lengthen the period"
+            "by the response-time analysis of this board a tick may take {detail} us and miss its deadline: make the network smaller, quantize it, or lengthen the control period (docs/timing.md)"
         ),
+        Some(Refusal::Unsupported) => {
+            "this firmware does not do that; late ticks are injected into firmware with feature `inject` only"
+                .into()
+        }
         Some(Refusal::Session) => "another host has begun a session since; open the link again".to_owned(),
         Some(Refusal::Rollback) => {
             format!(

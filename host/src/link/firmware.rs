@@ -88,6 +88,22 @@ impl Package {
         if package.images.is_empty() { Err("the package is empty".into()) } else { Ok(package) }
     }
 
+    /// An error for a firmware that was built with a feature that only tests and campaigns may have.
+    ///
+    /// # Errors
+    /// Which feature.
+    pub fn for_release(self, path: &Path) -> Result<Self, FirmwareError> {
+        match self.version.split_once('+') {
+            None => Ok(self),
+            Some((_, feature)) => {
+                let problem = format!(
+                    "was built with feature `{feature}`, for tests alone; build a release with `cargo xtask firmware build`"
+                );
+                Err(FirmwareError::Format { file: path.into(), problem })
+            }
+        }
+    }
+
     /// The file: images one after the other.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
@@ -133,9 +149,12 @@ pub fn image_of_elf(file: &[u8]) -> Result<Vec<u8>, String> {
     let word =
         |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned());
     let (board, version) = (word("board "), word("version "));
-    let (Some(board), Some(version)) = (board, version) else {
+    let (Some(board), Some(mut version)) = (board, version) else {
         return Err("its section .tendon names no board and version".into());
     };
+    for feature in info.lines().filter_map(|line| line.strip_prefix("feature ")) {
+        version = format!("{version}+{feature}");
+    }
     let vectors = elf.section(".vector_table").ok_or("has no vector table")?.address;
     let mut code: Vec<u8> = Vec::new();
     for segment in &elf.segments {

@@ -57,6 +57,10 @@ impl Clock for HostClock {
     fn counts(&self) -> u32 {
         self.0.elapsed().as_nanos() as u32
     }
+
+    fn now_ns(&self) -> u64 {
+        self.0.elapsed().as_nanos().min(u64::MAX.into()) as u64
+    }
 }
 
 const INFO: BoardInfo = BoardInfo { name: "in-process", firmware: env!("CARGO_PKG_VERSION") };

@@ -19,6 +19,8 @@ pub enum ControllerKind {
     Qemu,
     /// The same, with instructions counted (`-icount shift=0`): slower, repeatable.
     QemuCounting,
+    /// As `QemuCounting`, with a firmware that makes ticks late or hang on demand (feature `inject`): for tests.
+    QemuInject,
     /// The firmware on an emulated Cortex-M7.
     QemuAn500,
     /// The firmware on an emulated Cortex-M33.
@@ -39,6 +41,7 @@ impl ControllerKind {
         match self {
             Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
             Self::QemuCounting => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
+            Self::QemuInject => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
             Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
             Self::StandIn => None,
@@ -59,6 +62,7 @@ impl ControllerKind {
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
+            Self::QemuInject => "QEMU mps2-an386 (Cortex-M4F firmware with feature inject)",
             Self::Qemu | Self::QemuCounting => "QEMU mps2-an386 (Cortex-M4F firmware)",
             Self::QemuAn500 => "QEMU mps2-an500 (Cortex-M7 firmware)",
             Self::QemuAn505 => "QEMU mps2-an505 (Cortex-M33 firmware)",
@@ -83,7 +87,8 @@ pub fn qemu_is_there() -> bool {
 #[must_use]
 pub fn firmware_path(kind: ControllerKind) -> Option<PathBuf> {
     let (board, ..) = kind.qemu()?;
-    let name = format!("{board}.elf");
+    let folder = if kind == ControllerKind::QemuInject { "inject/" } else { "" };
+    let name = format!("{folder}{board}.elf");
     if let Some(path) = std::env::var_os("TENDON_FIRMWARE").map(PathBuf::from) {
         let elf = if path.is_dir() { path.join(name) } else { path };
         return elf.is_file().then_some(elf);

@@ -1,6 +1,7 @@
 //! The host's end of the link: one [`Session`] for a controller behind a serial port (a board, QEMU, the
 //! stand-in process) and for one in this process.
 
+mod deadline;
 mod error;
 mod firmware;
 mod flash;
@@ -11,6 +12,7 @@ mod session;
 pub mod stand_in;
 mod update;
 
+pub use deadline::DeadlineThread;
 pub use error::LinkError;
 pub use firmware::{FirmwareError, Package, image_of_elf};
 pub use flash::{HostFlash, install};

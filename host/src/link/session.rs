@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tendon_runtime::node::kind_name;
 use tendon_runtime::{JointCommand, RawState, Refusal};
 use tendon_wire::message::{
-    Action, Arm, Hello, Identity, Infer, InferGolden, Message, Observe, Pace, Run, SetProfile, Stop,
-    TABLE_HASH, Telemetry,
+    Action, Arm, BlackBoxRecord, Heartbeat, Hello, Identity, Infer, InferGolden, Inject, Message, Observe,
+    Pace, ReadBlackBox, ReadTiming, Run, SetProfile, Stop, TABLE_HASH, Telemetry, Timing,
 };
 
 /// Time a controller has for an answer. Generous: QEMU shares the machine with builds.
@@ -164,6 +164,36 @@ impl<T: Transport> Session<T> {
         }
     }
 
+    /// Histograms and counters of the ticks.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn timing(&mut self) -> Result<Timing, LinkError> {
+        match self.request(&ReadTiming {}.into(), ANSWER)? {
+            Message::Timing(timing) => Ok(timing),
+            _ => Err(unexpected("ReadTiming")),
+        }
+    }
+
+    /// Record `index` of the black box, 0 the oldest; with an index beyond the last, the last tick.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn black_box(&mut self, index: u32) -> Result<BlackBoxRecord, LinkError> {
+        match self.request(&ReadBlackBox { index }.into(), ANSWER)? {
+            Message::BlackBoxRecord(record) => Ok(record),
+            _ => Err(unexpected("ReadBlackBox")),
+        }
+    }
+
+    /// Makes `ticks` ticks `delay_us` longer, after `after` others; `u32::MAX` us: for ever.
+    ///
+    /// # Errors
+    /// Refused by firmware without feature `inject`.
+    pub fn inject(&mut self, after: u32, ticks: u32, delay_us: u32) -> Result<(), LinkError> {
+        self.command(&Inject { after, ticks, delay_us }.into(), ANSWER)
+    }
+
     /// One inference of the active network, and the board's timer counts for it.
     ///
     /// # Errors
@@ -197,6 +227,15 @@ impl<T: Transport> Session<T> {
         let message = self.number(state);
         self.sequence = self.sequence.wrapping_add(1);
         self.transport.send(self.sequence, &message)
+    }
+
+    /// Says that this side lives, where it has no state to send.
+    ///
+    /// # Errors
+    /// When the port breaks.
+    pub fn heartbeat(&mut self) -> Result<(), LinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.transport.send(self.sequence, &Heartbeat { count: self.sequence.into() }.into())
     }
 
     /// One tick in lockstep: raw state out, action in.
@@ -265,6 +304,8 @@ fn is_answer(message: &Message, answer: &Message) -> bool {
         | (Message::RawState(_), Message::Action(_))
         | (Message::Infer(_) | Message::InferGolden(_), Message::Inferred(_))
         | (Message::Observe(_), Message::Telemetry(_))
+        | (Message::ReadTiming(_), Message::Timing(_))
+        | (Message::ReadBlackBox(_), Message::BlackBoxRecord(_))
         | (Message::QuerySlots(_), Message::Slots(_)) => true,
         _ => false,
     }
@@ -323,6 +364,20 @@ mod tests {
         let mut session =
             Session { transport: Script(script.into()), sequence: 0, state_sequence: 0, nonce: 0 };
         assert_eq!(session.observe().unwrap().ticks, 2);
+    }
+
+    #[test]
+    fn a_controller_with_another_message_table_can_be_updated_and_nothing_else() {
+        let identity = Identity { table_hash: TABLE_HASH ^ 1, ..Identity::default() };
+        let script = |more: Vec<(u16, Message)>| {
+            Script([(1, identity.clone().into())].into_iter().chain(more).collect())
+        };
+        assert!(matches!(Session::open(script(Vec::new())), Err(LinkError::Version { .. })));
+        let done = |to: u8| Reply { to, code: 0, detail: 0 };
+        let answers = vec![(2, done(0x14).into()), (3, done(0x11).into()), (4, done(0x12).into())];
+        let (mut session, found) = Session::open_any(script(answers)).unwrap();
+        assert_eq!(found.table_hash, identity.table_hash);
+        session.upload(&[1, 2, 3], |_| ()).unwrap();
     }
 
     #[test]

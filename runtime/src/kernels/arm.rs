@@ -49,7 +49,20 @@ macro_rules! four_by_four {
     };
 }
 
-/// A Gemm over blocks of four rows; `$store` writes the sums in `s0..s3` to `r3`.
+/// Eight inputs by four rows.
+macro_rules! eight_by_four {
+    () => {
+        concat!(
+            "vldmia r4!, {{s4-s11}}\n",
+            four_by_four!("s4", "s5", "s6", "s7"),
+            four_by_four!("s8", "s9", "s10", "s11"),
+        )
+    };
+}
+
+/// A Gemm over blocks of four rows; `$store` writes the sums in `s0..s3` to `r3`. What 32 leave of the inputs follows by
+/// the bits of its number, two at a time: `lsls` puts them into carry and sign, which no floating-point instruction
+/// here changes.
 macro_rules! gemm {
     ($name:ident, $store:expr) => {
         /// # Safety
@@ -72,41 +85,48 @@ macro_rules! gemm {
                 "ldr r9, [sp, #104]",
                 "movw r10, #0xffff",
                 "movt r10, #0x7f",
-                "lsr r6, r4, #4",      // inputs, by sixteen,
-                "ubfx r7, r4, #2, #2", // four
-                "and r8, r4, #3",      // and one
+                "lsr r6, r4, #5",
+                "lsl r7, r4, #27",
                 "0:",
                 "vldmia r1!, {{s0-s3}}",
                 "mov r4, r2",
                 "movs r5, r6",
                 "beq 2f",
                 "1:",
-                "vldmia r4!, {{s4-s11}}",
-                four_by_four!("s4", "s5", "s6", "s7"),
-                four_by_four!("s8", "s9", "s10", "s11"),
-                "vldmia r4!, {{s4-s11}}",
-                four_by_four!("s4", "s5", "s6", "s7"),
-                four_by_four!("s8", "s9", "s10", "s11"),
+                eight_by_four!(),
+                eight_by_four!(),
+                eight_by_four!(),
+                eight_by_four!(),
                 "subs r5, r5, #1",
                 "bne 1b",
                 "2:",
-                "movs r5, r7",
-                "beq 4f",
+                "cmp r7, #0",
+                "beq 7f",
+                "lsls r5, r7, #1",
+                "bcc 3f",
+                eight_by_four!(),
+                eight_by_four!(),
                 "3:",
+                "bpl 4f",
+                eight_by_four!(),
+                "4:",
+                "lsls r5, r5, #2",
+                "bcc 5f",
                 "vldmia r4!, {{s4-s7}}",
                 four_by_four!("s4", "s5", "s6", "s7"),
-                "subs r5, r5, #1",
-                "bne 3b",
-                "4:",
-                "movs r5, r8",
-                "beq 6f",
                 "5:",
+                "bpl 6f",
+                "vldmia r4!, {{s4, s5}}",
+                "vldmia r0!, {{s16-s23}}",
+                multiply_add!("s4", "s16", "s17", "s18", "s19"),
+                multiply_add!("s5", "s20", "s21", "s22", "s23"),
+                "6:",
+                "lsls r5, r5, #2",
+                "bcc 7f",
                 "vldmia r4!, {{s4}}",
                 "vldmia r0!, {{s16-s19}}",
                 multiply_add!("s4", "s16", "s17", "s18", "s19"),
-                "subs r5, r5, #1",
-                "bne 5b",
-                "6:",
+                "7:",
                 $store,
                 "subs r9, r9, #1",
                 "bne 0b",
@@ -233,6 +253,257 @@ pub(super) fn tanh(y: &mut [[f32; 4]]) {
         // SAFETY: as many groups as `y` has.
         unsafe { tanh_fours(y.as_mut_ptr().cast(), y.len(), math::TANH.as_ptr()) }
     }
+}
+
+/// `power` of `math.rs` for four lanes: `z` in `s0..s3` becomes `r`; `p` to `s4..s7`, `a` to `s8..s11`, `b` to `s12..s15`.
+/// Constants in `s20..s22`, 1.0 in `r7`; overwrites `r3..r6`. `$bits`: those of the exponent, for limits of 32 and 64.
+#[rustfmt::skip]
+macro_rules! power {
+    ($bits:literal) => {
+        concat!(
+            // To nearest, as FPSCR says; saturates, as the portable version's clip does behind it.
+            "vcvtr.s32.f32 s4, s0\n",
+            "vcvtr.s32.f32 s5, s1\n",
+            "vcvtr.s32.f32 s6, s2\n",
+            "vcvtr.s32.f32 s7, s3\n",
+            "vmov r3, r4, s4, s5\n",
+            "vmov r5, r6, s6, s7\n",
+            "ssat r3, ", $bits, ", r3\n",
+            "ssat r4, ", $bits, ", r4\n",
+            "ssat r5, ", $bits, ", r5\n",
+            "ssat r6, ", $bits, ", r6\n",
+            "vmov s4, s5, r3, r4\n",
+            "vmov s6, s7, r5, r6\n",
+            "vcvt.f32.s32 s4, s4\n",
+            "vcvt.f32.s32 s5, s5\n",
+            "vcvt.f32.s32 s6, s6\n",
+            "vcvt.f32.s32 s7, s7\n",
+            "add r3, r7, r3, lsl #23\n",
+            "add r4, r7, r4, lsl #23\n",
+            "add r5, r7, r5, lsl #23\n",
+            "add r6, r7, r6, lsl #23\n",
+            four!("vsub", ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"], ["s4" "s5" "s6" "s7"]),
+            "vmov s4, s5, r3, r4\n",
+            "vmov s6, s7, r5, r6\n",
+            four!("vmul", ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"]),
+            four!("vadd", ["s12" "s13" "s14" "s15"], ["s8" "s9" "s10" "s11"], "s22"),
+            four!("vmul", ["s8" "s9" "s10" "s11"], ["s8" "s9" "s10" "s11"], "s20"),
+            four!("vmul", ["s12" "s13" "s14" "s15"], ["s12" "s13" "s14" "s15"], ["s0" "s1" "s2" "s3"]),
+            four!("vadd", ["s8" "s9" "s10" "s11"], ["s8" "s9" "s10" "s11"], "s21"),
+        )
+    };
+}
+
+/// `gate` of `math.rs`: `x` in `s0..s3`; `a - b` to `s8..s11`, `p (a + b)` to `s0..s3`. The factor in `s23`.
+#[rustfmt::skip]
+macro_rules! gate {
+    ($x:tt, $bits:literal) => {
+        concat!(
+            four!("vmul", ["s0" "s1" "s2" "s3"], $x, "s23"),
+            power!($bits),
+            four!("vadd", ["s0" "s1" "s2" "s3"], ["s8" "s9" "s10" "s11"], ["s12" "s13" "s14" "s15"]),
+            four!("vsub", ["s8" "s9" "s10" "s11"], ["s8" "s9" "s10" "s11"], ["s12" "s13" "s14" "s15"]),
+            four!("vmul", ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"], ["s4" "s5" "s6" "s7"]),
+        )
+    };
+}
+
+/// A function by [`gate`]; `$last`: what follows the quotient.
+macro_rules! sigmoid {
+    ($name:ident, $last:expr) => {
+        /// # Safety
+        /// `y`: `4 * groups` `f32`; `groups > 0`. `constants`: [`math::POWER`].
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(y: *mut f32, groups: usize, constants: *const f32) {
+            naked_asm!(
+                cpu!(),
+                "push {{r4-r7, lr}}",
+                "vpush {{d8-d11}}",
+                "vldmia r2, {{s20-s23}}",
+                "mov r7, #0x3f800000",
+                "0:",
+                "vldmia r0, {{s16-s19}}",
+                gate!(["s16" "s17" "s18" "s19"], "#7"),
+                four!("vadd", ["s0" "s1" "s2" "s3"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+                four!("vdiv", ["s0" "s1" "s2" "s3"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+                $last,
+                "vstmia r0!, {{s0-s3}}",
+                "subs r1, r1, #1",
+                "bne 0b",
+                "vpop {{d8-d11}}",
+                "pop {{r4-r7, pc}}",
+            )
+        }
+    };
+}
+
+sigmoid!(sigmoid_fours, "");
+sigmoid!(swish_fours, four!("vmul", ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"], ["s16" "s17" "s18" "s19"]));
+
+/// `y = sigmoid(y)`.
+#[inline(always)]
+pub(super) fn sigmoid(y: &mut [[f32; 4]]) {
+    if !y.is_empty() {
+        // SAFETY: as many groups as `y` has.
+        unsafe { sigmoid_fours(y.as_mut_ptr().cast(), y.len(), math::POWER.as_ptr()) }
+    }
+}
+
+/// `y = y sigmoid(y)`.
+#[inline(always)]
+pub(super) fn swish(y: &mut [[f32; 4]]) {
+    if !y.is_empty() {
+        // SAFETY: as many groups as `y` has.
+        unsafe { swish_fours(y.as_mut_ptr().cast(), y.len(), math::POWER.as_ptr()) }
+    }
+}
+
+/// # Safety
+/// `y`: `4 * groups` `f32`; `groups > 0`. `constants`: [`math::POWER`].
+#[unsafe(naked)]
+unsafe extern "C" fn elu_fours(y: *mut f32, groups: usize, constants: *const f32, alpha: f32) {
+    naked_asm!(
+        cpu!(),
+        "push {{r4-r7, lr}}",
+        "vpush {{d8-d15}}",
+        "vldmia r2, {{s20-s23}}",
+        "mov r7, #0x3f800000",
+        "vmov s28, r7",
+        "vmov.f32 s29, s0",
+        "0:",
+        "vldmia r0, {{s16-s19}}",
+        "vmov r3, r4, s16, s17",
+        "vmov r5, r6, s18, s19",
+        // What is below 0: its sign, over all bits, keeps it.
+        "and r3, r3, r3, asr #31",
+        "and r4, r4, r4, asr #31",
+        "and r5, r5, r5, asr #31",
+        "and r6, r6, r6, asr #31",
+        "vmov s0, s1, r3, r4",
+        "vmov s2, s3, r5, r6",
+        four!("vsub", ["s16" "s17" "s18" "s19"], ["s16" "s17" "s18" "s19"], ["s0" "s1" "s2" "s3"]),
+        four!("vnmul", ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"], "s23"),
+        power!("#7"),
+        four!("vsub", ["s24" "s25" "s26" "s27"], ["s4" "s5" "s6" "s7"], "s28"),
+        four!("vadd", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], "s28"),
+        four!("vmul", ["s24" "s25" "s26" "s27"], ["s24" "s25" "s26" "s27"], ["s8" "s9" "s10" "s11"]),
+        four!("vmul", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], ["s12" "s13" "s14" "s15"]),
+        four!("vsub", ["s8" "s9" "s10" "s11"], ["s8" "s9" "s10" "s11"], ["s12" "s13" "s14" "s15"]),
+        four!("vadd", ["s4" "s5" "s6" "s7"], ["s24" "s25" "s26" "s27"], ["s4" "s5" "s6" "s7"]),
+        four!("vdiv", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], ["s8" "s9" "s10" "s11"]),
+        four!("vmul", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], "s29"),
+        four!("vadd", ["s0" "s1" "s2" "s3"], ["s16" "s17" "s18" "s19"], ["s4" "s5" "s6" "s7"]),
+        "vstmia r0!, {{s0-s3}}",
+        "subs r1, r1, #1",
+        "bne 0b",
+        "vpop {{d8-d15}}",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// `y = elu(y)`.
+#[inline(always)]
+pub(super) fn elu(y: &mut [[f32; 4]], alpha: f32) {
+    if !y.is_empty() {
+        // SAFETY: as many groups as `y` has.
+        unsafe { elu_fours(y.as_mut_ptr().cast(), y.len(), math::POWER.as_ptr(), alpha) }
+    }
+}
+
+/// # Safety
+/// `gates`: four runs of readable `f32`, `stride` bytes apart, `4 * groups` each; `cell` and `hidden`: `4 * groups`, writable,
+/// apart from each other and from the gates; `groups > 0`. `constants`: [`math::POWER`].
+#[unsafe(naked)]
+unsafe extern "C" fn lstm_fours(
+    gates: *const f32,
+    stride: usize,
+    cell: *mut f32,
+    hidden: *mut f32,
+    groups: usize,
+    constants: *const f32,
+) {
+    naked_asm!(
+        cpu!(),
+        "push {{r4-r11, lr}}",
+        "vpush {{d8-d15}}",
+        "ldr r11, [sp, #100]",
+        "ldr r12, [sp, #104]",
+        "mov r9, r2",
+        "mov r10, r3",
+        "mov r8, r1",
+        "add r1, r0, r8", // r0, r1, r2, r8: the gates i, o, f, g
+        "add r2, r1, r8",
+        "add r8, r2, r8",
+        "vldmia r12, {{s20-s23}}",
+        "mov r7, #0x3f800000",
+        "0:",
+        "vldmia r2!, {{s0-s3}}",
+        gate!(["s0" "s1" "s2" "s3"], "#6"),
+        "vldmia r9, {{s16-s19}}",
+        four!("vmul", ["s16" "s17" "s18" "s19"], ["s16" "s17" "s18" "s19"], ["s8" "s9" "s10" "s11"]),
+        four!("vadd", ["s0" "s1" "s2" "s3"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        four!("vdiv", ["s16" "s17" "s18" "s19"], ["s16" "s17" "s18" "s19"], ["s0" "s1" "s2" "s3"]),
+        "vldmia r0!, {{s0-s3}}",
+        gate!(["s0" "s1" "s2" "s3"], "#6"),
+        four!("vadd", ["s24" "s25" "s26" "s27"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        "vmov.f32 s28, s8",
+        "vmov.f32 s29, s9",
+        "vmov.f32 s30, s10",
+        "vmov.f32 s31, s11",
+        "vldmia r8!, {{s0-s3}}",
+        "vldr s23, [r12, #16]",
+        gate!(["s0" "s1" "s2" "s3"], "#6"),
+        four!("vsub", ["s4" "s5" "s6" "s7"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        four!("vadd", ["s0" "s1" "s2" "s3"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        four!("vmul", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], ["s28" "s29" "s30" "s31"]),
+        four!("vmul", ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"], ["s24" "s25" "s26" "s27"]),
+        four!("vdiv", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], ["s0" "s1" "s2" "s3"]),
+        four!("vadd", ["s16" "s17" "s18" "s19"], ["s4" "s5" "s6" "s7"], ["s16" "s17" "s18" "s19"]),
+        "vstmia r9!, {{s16-s19}}",
+        "vldmia r1!, {{s0-s3}}",
+        "vldr s23, [r12, #12]",
+        gate!(["s0" "s1" "s2" "s3"], "#6"),
+        four!("vadd", ["s24" "s25" "s26" "s27"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        "vmov.f32 s28, s8",
+        "vmov.f32 s29, s9",
+        "vmov.f32 s30, s10",
+        "vmov.f32 s31, s11",
+        "vldr s23, [r12, #16]",
+        gate!(["s16" "s17" "s18" "s19"], "#6"),
+        "vldr s23, [r12, #12]",
+        four!("vsub", ["s4" "s5" "s6" "s7"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        four!("vadd", ["s0" "s1" "s2" "s3"], ["s8" "s9" "s10" "s11"], ["s0" "s1" "s2" "s3"]),
+        four!("vmul", ["s4" "s5" "s6" "s7"], ["s4" "s5" "s6" "s7"], ["s28" "s29" "s30" "s31"]),
+        four!("vmul", ["s0" "s1" "s2" "s3"], ["s0" "s1" "s2" "s3"], ["s24" "s25" "s26" "s27"]),
+        four!("vdiv", ["s0" "s1" "s2" "s3"], ["s4" "s5" "s6" "s7"], ["s0" "s1" "s2" "s3"]),
+        "vstmia r10!, {{s0-s3}}",
+        "subs r11, r11, #1",
+        "bne 0b",
+        "vpop {{d8-d15}}",
+        "pop {{r4-r11, pc}}",
+    )
+}
+
+/// As many units as fill groups of four; returns how many those are.
+#[inline(always)]
+pub(super) fn lstm([i, o, f, g]: [&[f32]; 4], cell: &mut [f32], hidden: &mut [f32]) -> usize {
+    let n = cell.len();
+    // The four lie one behind the other.
+    let apart = [o, f, g].iter().zip([i, o, f]).all(|(b, a)| b.as_ptr() == a.as_ptr().wrapping_add(n));
+    let groups = n / 4;
+    if groups == 0
+        || hidden.len() != n
+        || [i, o, f].iter().any(|gate| gate.len() != n)
+        || g.len() < n
+        || !apart
+    {
+        return 0;
+    }
+    let stride = n.wrapping_mul(size_of::<f32>());
+    let (gates, cell, hidden) = (i.as_ptr(), cell.as_mut_ptr(), hidden.as_mut_ptr());
+    // SAFETY: every run has `n` elements and the distance was checked; cell and hidden are borrowed alone.
+    unsafe { lstm_fours(gates, stride, cell, hidden, groups, math::POWER.as_ptr()) }
+    groups.wrapping_mul(4)
 }
 
 /// Four inputs by four rows of `i8`: activations in `r7` and `r8`, weights in `r9..r12`, sums in `r3..r6`.

@@ -2,6 +2,7 @@
 
 use crate::functions::number;
 use crate::math::exp;
+use core::hint::select_unpredictable as select;
 use tendon_wire::image::reduce as by;
 
 /// Elements of one line along the axis: `block[i + j * inner]`.
@@ -39,10 +40,10 @@ pub(crate) fn reduce(kind: u8, x: &[f32], y: &mut [f32], sizes: [usize; 2]) {
             y.iter_mut().for_each(|place| *place /= count);
         }
         by::MAX => lines(x, y, sizes, line, |values| {
-            values.fold(f32::NEG_INFINITY, |best, &v| if v > best || v.is_nan() { v } else { best })
+            values.fold(f32::NEG_INFINITY, |best, &v| select((v > best) | v.is_nan(), v, best))
         }),
         by::MIN => lines(x, y, sizes, line, |values| {
-            values.fold(f32::INFINITY, |best, &v| if v < best || v.is_nan() { v } else { best })
+            values.fold(f32::INFINITY, |best, &v| select((v < best) | v.is_nan(), v, best))
         }),
         by::PROD => lines(x, y, sizes, line, |values| values.fold(1.0, |product, &v| product * v)),
         by::L1 => sum(x, y, f32::abs),
@@ -56,10 +57,9 @@ pub(crate) fn arg(kind: u8, x: &[f32], y: &mut [f32], sizes: [usize; 2]) {
     lines(x, y, sizes, line, |values| {
         let mut best = (f32::NEG_INFINITY, 0.0, 0.0);
         for &v in values {
-            let v = if smallest { -v } else { v };
-            let better = v > best.0 || (v == best.0 && last);
-            let (value, index) = if better { (v, best.2) } else { (best.0, best.1) };
-            best = (value, index, best.2 + 1.0);
+            let v = select(smallest, -v, v);
+            let better = (v > best.0) | ((v == best.0) & last);
+            best = (select(better, v, best.0), select(better, best.2, best.1), best.2 + 1.0);
         }
         best.1
     });
@@ -76,10 +76,10 @@ pub(crate) fn top(kind: u8, x: &[f32], y: &mut [f32], [n, inner]: [usize; 2], k:
             for place in out.get_mut(i..).unwrap_or(&mut []).iter_mut().step_by(inner.max(1)) {
                 let (mut best, mut index) = ((f32::NEG_INFINITY, -1.0), 0.0);
                 for &v in line(block, i, inner) {
-                    let v = if kind & 1 != 0 { -v } else { v };
-                    let follows = v < before.0 || (v == before.0 && index > before.1);
-                    let better = follows && (v > best.0 || best.1 < 0.0);
-                    best = if better { (v, index) } else { best };
+                    let v = select(kind & 1 != 0, -v, v);
+                    let follows = (v < before.0) | ((v == before.0) & (index > before.1));
+                    let better = follows & ((v > best.0) | (best.1 < 0.0));
+                    best = (select(better, v, best.0), select(better, index, best.1));
                     index += 1.0;
                 }
                 *place = best.1;

@@ -15,16 +15,48 @@ mod window;
 pub(crate) mod x86;
 
 #[cfg(arm_fpu_dsp)]
-use arm::tanh as tanh_fours;
+use arm::{
+    elu as elu_fours, lstm as lstm_fours, sigmoid as sigmoid_fours, swish as swish_fours, tanh as tanh_fours,
+};
 pub(crate) use axis::{arg, cumulate, matmul, reduce, softmax, top};
 pub(crate) use gemm::{gemm_batch, gemm_linear, gemm_relu};
 pub(crate) use moves::{gather, move_view, scatter, take};
 pub(crate) use window::{conv, pool};
 
 #[cfg(not(arm_fpu_dsp))]
-#[inline(always)]
-fn tanh_fours(y: &mut [[f32; 4]]) {
-    map(y.as_flattened_mut(), math::tanh);
+use portable::{elu_fours, lstm_fours, sigmoid_fours, swish_fours, tanh_fours};
+
+/// What `arm.rs` does, for every other processor.
+#[cfg(not(arm_fpu_dsp))]
+mod portable {
+    use super::map;
+    use crate::math;
+
+    #[inline(always)]
+    pub(super) fn tanh_fours(y: &mut [[f32; 4]]) {
+        map(y.as_flattened_mut(), math::tanh);
+    }
+
+    #[inline(always)]
+    pub(super) fn sigmoid_fours(y: &mut [[f32; 4]]) {
+        map(y.as_flattened_mut(), math::sigmoid);
+    }
+
+    #[inline(always)]
+    pub(super) fn swish_fours(y: &mut [[f32; 4]]) {
+        map(y.as_flattened_mut(), math::swish);
+    }
+
+    #[inline(always)]
+    pub(super) fn elu_fours(y: &mut [[f32; 4]], alpha: f32) {
+        map(y.as_flattened_mut(), |x| math::elu(x, alpha));
+    }
+
+    /// Does nothing: all units are left to the loop behind it.
+    #[inline(always)]
+    pub(super) fn lstm_fours(_gates: [&[f32]; 4], _cell: &mut [f32], _hidden: &mut [f32]) -> usize {
+        0
+    }
 }
 
 /// `y = tanh(y)`.
@@ -33,6 +65,45 @@ pub(crate) fn tanh(y: &mut [f32]) {
     let (fours, rest) = y.as_chunks_mut::<4>();
     tanh_fours(fours);
     map(rest, math::tanh);
+}
+
+/// `y = sigmoid(y)`.
+#[inline(always)]
+pub(crate) fn sigmoid(y: &mut [f32]) {
+    let (fours, rest) = y.as_chunks_mut::<4>();
+    sigmoid_fours(fours);
+    map(rest, math::sigmoid);
+}
+
+/// `y = y sigmoid(y)`.
+#[inline(always)]
+pub(crate) fn swish(y: &mut [f32]) {
+    let (fours, rest) = y.as_chunks_mut::<4>();
+    swish_fours(fours);
+    map(rest, math::swish);
+}
+
+/// `y = elu(y)`.
+#[inline(always)]
+pub(crate) fn elu(y: &mut [f32], alpha: f32) {
+    let (fours, rest) = y.as_chunks_mut::<4>();
+    elu_fours(fours, alpha);
+    map(rest, |x| math::elu(x, alpha));
+}
+
+/// Units of an LSTM. `gates`: `[4, n]` sums of the input, output, forget and cell gates; `y`: `[2, n]`, on entry the
+/// cell in its first half, afterwards cell and output.
+pub(crate) fn lstm(gates: &[f32], y: &mut [f32]) {
+    let n = y.len() / 2;
+    let (cell, hidden) = y.split_at_mut(n);
+    let Some((i, rest)) = gates.split_at_checked(n) else { return };
+    let Some((o, rest)) = rest.split_at_checked(n) else { return };
+    let Some((f, g)) = rest.split_at_checked(n) else { return };
+    let done = lstm_fours([i, o, f, g], cell, hidden);
+    let units = i.iter().zip(o).zip(f.iter().zip(g)).zip(cell.iter_mut().zip(hidden)).skip(done);
+    for (((i, o), (f, g)), (c, h)) in units {
+        (*c, *h) = math::lstm([*i, *o, *f, *g], *c);
+    }
 }
 
 /// `y = f(y)`.

@@ -1,6 +1,7 @@
 //! Convolution and pooling: windows over images `[channels, height, width]`.
 
 use super::gemm_linear;
+use core::hint::select_unpredictable as select;
 use core::ops::Range;
 use tendon_wire::image::{GEMM_ROWS, Window, pool as by};
 
@@ -139,7 +140,7 @@ pub(crate) fn pool(kind: u8, w: &Window, x: &[f32], y: &mut [f32]) {
             let mut sum = start;
             for k in ky.clone() {
                 for &value in pixels(w, plane, top, left, k, &kx) {
-                    let larger = if value > sum || value.is_nan() { value } else { sum };
+                    let larger = select((value > sum) | value.is_nan(), value, sum);
                     sum = if kind == by::MAX { larger } else { sum + value };
                 }
             }

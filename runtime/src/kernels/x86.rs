@@ -90,6 +90,9 @@ fn gemm_avx2<const RELU: bool>(
 /// Pairs of blocks at once: as many sums under way as hide the time an addition takes.
 const PAIRS: usize = 4;
 
+/// How far ahead weights are fetched, `f32`.
+const AHEAD: usize = 128;
+
 /// `2 * N` blocks. `w`: `8 * N * x.len()`; `b`, `y`: `2 * N`; other lengths write nothing.
 #[target_feature(enable = "avx2")]
 fn gemm_pairs<const N: usize, const RELU: bool>(
@@ -115,6 +118,9 @@ fn gemm_pairs<const N: usize, const RELU: bool>(
             let mut from = w.as_ptr().add(GEMM_ROWS * k);
             for sum in &mut sums {
                 let (even, odd) = (from, from.add(block));
+                // A hint: beyond the end it does nothing.
+                _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(odd.wrapping_add(AHEAD).cast());
                 for half in 0..2 {
                     // Two inputs of each block become two blocks of each input.
                     let (e, o) = (_mm256_loadu_ps(even.add(8 * half)), _mm256_loadu_ps(odd.add(8 * half)));

@@ -369,13 +369,19 @@ fn falls_back_when_the_memory_is_too_short() {
 #[test]
 fn an_overrun_falls_back_in_the_next_tick_and_counts_only_with_torque_on() {
     let mut bench = Bench::running();
-    bench.controller.overrun(bench.now_us);
+    bench.controller.overrun(bench.now_us, false);
     let applied = bench.healthy(PERIOD_US);
     assert_eq!((applied.state, applied.cause), (State::Damping, Cause::Overrun));
-    bench.controller.overrun(bench.now_us);
+    bench.controller.overrun(bench.now_us, false);
     assert_eq!(bench.controller.fallbacks(), 1);
+    bench.controller.overrun(bench.now_us, true);
+    assert_eq!(
+        (bench.controller.state(), bench.controller.cause()),
+        (State::Fault, Cause::Overrun),
+        "latched"
+    );
     let mut idle = Bench::new();
-    idle.controller.overrun(0);
+    idle.controller.overrun(0, true);
     assert_eq!((idle.controller.state(), idle.controller.fallbacks()), (State::Idle, 0));
 }
 
@@ -568,7 +574,7 @@ fn walk(contract: &ContractSpec, seed: u64, steps: usize) -> [u32; 7] {
                 may_run |= taken;
             }
             80..83 => drop(bench.controller.stop(bench.now_us)),
-            83..86 => bench.controller.overrun(bench.now_us),
+            83..86 => bench.controller.overrun(bench.now_us, false),
             86 => bench.controller.link_lost(bench.now_us),
             87 => bench.controller.image_changed(rng.bool(), None),
             88 => bench.now_us += rng.u64(0..1_000_000),

@@ -1,7 +1,9 @@
 //! What the runtime promises, seen through its public interface.
 
 mod action;
+mod blackbox;
 mod controller;
+mod deadline;
 mod envelope;
 mod image;
 mod monitor;

@@ -2,20 +2,24 @@ use crate::world::{Parts, spec, state};
 use std::cell::Cell;
 use tendon_boot::sim::Flash;
 use tendon_boot::{Boot, Layout};
-use tendon_runtime::node::{BoardInfo, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write};
+use tendon_runtime::node::{
+    BoardInfo, CONFIRM_AFTER_US, Clock, Control, LOCKSTEP_SILENCE_US, Loader, handle, receive, write,
+};
 use tendon_runtime::spec::ContractSpec;
+use tendon_runtime::store::{Store, places};
 use tendon_runtime::{Cause, Memory, RawState, Refusal, State};
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk, ImageCommit,
-    Infer, Inferred, Message, Observe, PROTOCOL_VERSION, Pace, Reply, Run, Stop, TABLE_HASH, Telemetry,
+    Action, Arm, Bytes, Confirm, DEVELOPMENT, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin,
+    ImageChunk, ImageCommit, Infer, Inferred, Message, NO_SLOT, Observe, PROTOCOL_VERSION, Pace, QuerySlots,
+    Reply, Restart, Revert, Run, Slots, Stop, TABLE_HASH, Telemetry, UpdateBegin,
 };
 
 const SLOT: usize = 8192;
 const PERIOD_US: u64 = 20_000;
 const BOARD: BoardInfo = BoardInfo { name: "bench", firmware: "1.2.3" };
 
-struct FakeClock(Cell<u64>);
+pub(crate) struct FakeClock(pub(crate) Cell<u64>);
 
 impl Clock for FakeClock {
     fn now_us(&self) -> u64 {
@@ -27,44 +31,62 @@ impl Clock for FakeClock {
 }
 
 /// A controller's end of the link. Its memory is leaked, as a controller's is static.
-struct Node {
-    control: Control<'static>,
+pub(crate) struct Node {
+    pub(crate) control: Control<'static>,
     loader: Loader<'static, Boot<Flash>>,
-    clock: FakeClock,
+    pub(crate) clock: FakeClock,
     state: RawState,
     session: u32,
 }
 
-fn slot() -> &'static mut [u8] {
+pub(crate) fn slot() -> &'static mut [u8] {
     bytemuck::cast_slice_mut(vec![0u128; SLOT / 16].leak())
 }
 
-fn floats(n: usize) -> &'static mut [f32] {
+pub(crate) fn floats(n: usize) -> &'static mut [f32] {
     vec![0.0; n].leak()
 }
 
 impl Node {
     fn new() -> Self {
+        let capacity = Layout::policies(SLOT as u32, 4096).capacity();
+        Self::booted(Flash::new(capacity))
+    }
+
+    /// A controller that finds this in its flash.
+    fn booted(flash: Flash) -> Self {
         let memory = Memory { arena: floats(256), history: floats(64), observation: floats(64) };
-        let control = Control::new(slot(), memory);
-        let layout = Layout::policies(SLOT as u32, 4096);
-        let store = Boot::start(Flash::new(layout.capacity()), layout, BOARD.name);
-        let loader = Loader::new(slot(), floats(256), store, &control);
+        let mut store = Boot::start(flash, Layout::policies(SLOT as u32, 4096), BOARD.name);
+        let [active, inactive] = places(&store.slots(), [slot(), slot()]);
+        let mut control = Control::new(active, memory);
+        let mut loader = Loader::new(inactive, floats(256), store, &control);
+        loader.boot(&mut control).unwrap();
         Self { control, loader, clock: FakeClock(Cell::new(1_000_000)), state: state(), session: 0 }
     }
 
-    fn with(parts: &Parts) -> Self {
+    pub(crate) fn with(parts: &Parts) -> Self {
         let mut node = Self::new();
         node.update(&parts.image()).unwrap();
         node
     }
 
-    fn send(&mut self, message: impl Into<Message>) -> Option<Message> {
+    fn reset(self) -> Self {
+        Self::booted(self.loader.into_store().into_flash())
+    }
+
+    fn slots(&mut self) -> Slots {
+        match self.send(QuerySlots {}) {
+            Some(Message::Slots(slots)) => slots,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn send(&mut self, message: impl Into<Message>) -> Option<Message> {
         handle(&message.into(), &mut self.loader, &mut self.control, &BOARD, &self.clock)
     }
 
     /// Sends a command; its refusal with the detail, if any.
-    fn command(&mut self, message: impl Into<Message>) -> Result<(), (Refusal, u32)> {
+    pub(crate) fn command(&mut self, message: impl Into<Message>) -> Result<(), (Refusal, u32)> {
         let message = message.into();
         match self.send(message.clone()) {
             Some(Message::Reply(Reply { to, code, detail })) => {
@@ -83,13 +105,13 @@ impl Node {
         Ok(())
     }
 
-    fn update(&mut self, image: &[u8]) -> Result<(), (Refusal, u32)> {
+    pub(crate) fn update(&mut self, image: &[u8]) -> Result<(), (Refusal, u32)> {
         self.command(ImageBegin { total_len: image.len() as u32 })?;
         self.chunks(image)?;
         self.command(ImageCommit {})
     }
 
-    fn identity(&mut self) -> Identity {
+    pub(crate) fn identity(&mut self) -> Identity {
         match self.send(Hello {}) {
             Some(Message::Identity(identity)) => identity,
             other => panic!("{other:?}"),
@@ -101,21 +123,21 @@ impl Node {
         Identity { session: 0, ..self.identity() }
     }
 
-    fn telemetry(&mut self) -> Telemetry {
+    pub(crate) fn telemetry(&mut self) -> Telemetry {
         match self.send(Observe {}) {
             Some(Message::Telemetry(telemetry)) => telemetry,
             other => panic!("{other:?}"),
         }
     }
 
-    fn raw_state(&mut self) -> RawState {
+    pub(crate) fn raw_state(&mut self) -> RawState {
         self.state.sequence += 1;
         self.state.time_us += PERIOD_US;
         self.state.clone()
     }
 
     /// One period of the hardware timer with a raw state before it.
-    fn period(&mut self) -> Action {
+    pub(crate) fn period(&mut self) -> Action {
         self.clock.0.set(self.clock.0.get() + PERIOD_US);
         let state = self.raw_state();
         assert_eq!(self.send(state), None);
@@ -136,7 +158,7 @@ impl Node {
     }
 
     /// The robot goes where it is told.
-    fn follow(&mut self, action: Option<&Action>) {
+    pub(crate) fn follow(&mut self, action: Option<&Action>) {
         let Some(action) = action else { return };
         for ((q, position), kp) in self.state.joint_position.iter_mut().zip(&action.position).zip(&action.kp)
         {
@@ -146,24 +168,28 @@ impl Node {
         }
     }
 
-    fn arm(&mut self) -> Result<(), (Refusal, u32)> {
+    pub(crate) fn run(&mut self) -> Result<(), (Refusal, u32)> {
+        self.command(Run { session: self.session })
+    }
+
+    pub(crate) fn arm(&mut self) -> Result<(), (Refusal, u32)> {
         let Identity { schema_hash, session, .. } = self.identity();
         self.session = session;
         self.command(Arm { schema_hash, session })
     }
 
-    fn running(parts: &Parts) -> Self {
+    pub(crate) fn running(parts: &Parts) -> Self {
         let mut node = Self::with(parts);
         (0..12).for_each(|_| drop(node.period()));
         node.arm().unwrap();
         (0..12).for_each(|_| drop(node.period()));
-        node.command(Run { session: node.session }).unwrap();
+        node.run().unwrap();
         assert_eq!(node.control.state(), State::Running);
         node
     }
 }
 
-fn parts() -> Parts {
+pub(crate) fn parts() -> Parts {
     Parts::of(&spec(), 1)
 }
 
@@ -514,23 +540,12 @@ fn telemetry_counts_what_happened() {
     bad.command[0] = f32::NAN;
     node.send(bad);
     node.timer();
-    node.control.tick_took(19_999, node.clock.0.get());
-    node.control.tick_took(20_001, node.clock.0.get());
     node.control.counters().dropped = 5;
     let telemetry = node.telemetry();
     assert_eq!((telemetry.state, telemetry.cause), (State::Damping as u8, Cause::InvalidState as u8));
-    assert_eq!((telemetry.ticks, telemetry.misses, telemetry.tick_max_us), (25, 1, 20_001));
+    assert_eq!((telemetry.ticks, telemetry.misses), (25, 0));
     assert_eq!((telemetry.fallbacks, telemetry.rejected_states, telemetry.dropped), (1, 1, 5));
     assert_eq!(telemetry.observation.len(), parts().plan.n_inputs as usize);
-}
-
-#[test]
-fn a_tick_past_its_deadline_ends_running() {
-    let mut node = Node::running(&parts());
-    node.period();
-    node.control.tick_took(20_001, node.clock.0.get());
-    let action = node.period();
-    assert_eq!((action.state, action.cause), (State::Damping as u8, Cause::Overrun as u8));
 }
 
 #[test]
@@ -550,4 +565,110 @@ fn codes_survive_the_way_back() {
         assert!(State::from_code(code).is_none_or(|state| state as u8 == code));
         assert!(Cause::from_code(code).is_none_or(|cause| cause as u8 == code));
     }
+}
+
+fn crc_of(parts: &Parts) -> u32 {
+    u32::from_le_bytes(parts.image()[4..8].try_into().unwrap())
+}
+
+#[test]
+fn boots_the_policy_that_was_confirmed_and_forgets_the_one_on_trial() {
+    let mut node = Node::with(&parts());
+    assert_eq!(node.identity().flags & DEVELOPMENT, DEVELOPMENT, "no keys, and says so");
+    node = node.reset();
+    assert_eq!((node.identity().image_crc32c, node.slots().policy_slot), (0, NO_SLOT));
+    node.update(&parts().image()).unwrap();
+    node.command(Confirm { part: 0 }).unwrap();
+    assert_eq!(node.command(Confirm { part: 0 }), Err((Refusal::Trial, 0)), "nothing is on trial");
+    node = node.reset();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+    node.update(&Parts::of(&spec(), 2).image()).unwrap();
+    assert_eq!(node.identity().image_crc32c, crc_of(&Parts::of(&spec(), 2)));
+    node = node.reset();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+}
+
+#[test]
+fn gives_a_trial_up_between_two_ticks_and_takes_no_third_policy_meanwhile() {
+    let mut node = Node::running(&parts());
+    node.command(Confirm { part: 0 }).unwrap();
+    node.update(&Parts::of(&spec(), 2).image()).unwrap();
+    assert_eq!(node.update(&Parts::of(&spec(), 3).image()), Err((Refusal::Trial, 0)));
+    node.command(Revert { part: 0 }).unwrap();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+    assert_eq!(node.period().state, State::Running as u8);
+    assert_eq!(node.command(Revert { part: 0 }), Err((Refusal::Trial, 0)));
+    // Another schema waits until it is quiet, both ways.
+    let mut node = Node::with(&Parts::of(&other_contract(), 1));
+    node.command(Confirm { part: 0 }).unwrap();
+    node.update(&parts().image()).unwrap();
+    (0..12).for_each(|_| drop(node.period()));
+    node.arm().unwrap();
+    assert_eq!(node.command(Revert { part: 0 }), Err((Refusal::State, State::Ready as u32)));
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()), "and stays on trial");
+    assert_eq!(node.slots().policy_trial, 1);
+}
+
+#[test]
+fn a_policy_without_one_before_it_leaves_none_when_it_is_given_up() {
+    let mut node = Node::with(&parts());
+    node.command(Revert { part: 0 }).unwrap();
+    assert_eq!((node.identity().image_crc32c, node.control.state()), (0, State::Idle));
+    node.update(&parts().image()).unwrap();
+}
+
+#[test]
+fn a_policy_is_confirmed_by_running_long_enough_and_not_in_lockstep() {
+    let mut node = Node::running(&parts());
+    let periods = CONFIRM_AFTER_US / PERIOD_US;
+    for _ in 0..periods - 20 {
+        node.period();
+    }
+    assert_eq!(node.slots().policy_trial, 1, "not yet");
+    // A break starts the count anew.
+    node.command(Stop {}).unwrap();
+    while node.control.state() != State::Idle {
+        node.period();
+    }
+    while node.arm().is_err() {
+        node.period();
+    }
+    while node.command(Run { session: node.session }).is_err() {
+        node.period();
+    }
+    (0..periods - 20).for_each(|_| drop(node.period()));
+    assert_eq!(node.slots().policy_trial, 1, "in two pieces");
+    (0..40).for_each(|_| drop(node.period()));
+    assert_eq!(node.slots().policy_trial, 0);
+    node = node.reset();
+    assert_eq!(node.identity().image_crc32c, crc_of(&parts()));
+
+    let mut node = Node::with(&parts());
+    node.command(Pace { lockstep: true }).unwrap();
+    while node.arm().is_err() {
+        node.lockstep();
+    }
+    while node.command(Run { session: node.session }).is_err() {
+        node.lockstep();
+    }
+    for _ in 0..2 * periods {
+        node.clock.0.set(node.clock.0.get() + PERIOD_US);
+        node.lockstep();
+    }
+    assert_eq!((node.control.state(), node.slots().policy_trial), (State::Running, 1));
+}
+
+#[test]
+fn restarts_only_when_it_is_quiet_and_knows_no_third_part() {
+    let mut node = Node::running(&parts());
+    assert_eq!(node.command(Restart {}), Err((Refusal::State, State::Running as u32)));
+    assert!(!node.loader.wants_restart());
+    let mut node = Node::new();
+    node.command(Restart {}).unwrap();
+    assert!(node.loader.wants_restart());
+    let begin = UpdateBegin { part: 2, total_len: 1000, offset: 0, crc32c: 0 };
+    assert_eq!(node.command(begin), Err((Refusal::Input, 2)));
+    assert_eq!(node.command(Confirm { part: 7 }), Err((Refusal::Input, 7)));
+    let firmware = UpdateBegin { part: 1, total_len: 1000, offset: 0, crc32c: 0 };
+    assert_eq!(node.command(firmware), Err((Refusal::TooLarge, 0)), "this controller has no firmware slots");
 }

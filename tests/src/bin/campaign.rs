@@ -1,10 +1,11 @@
 //! `cargo xtask campaign` runs this.
 
 use std::process::ExitCode;
-use tendon_tests::campaign::{Options, main as run};
+use tendon_tests::campaign::program;
 
 fn main() -> ExitCode {
-    match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match program(&words) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {

@@ -6,8 +6,11 @@
 
 mod frames;
 mod names;
+mod process;
 mod record;
+mod recorder;
 mod replay;
+mod silence;
 mod world;
 
 use names::NAMES;
@@ -36,7 +39,15 @@ pub struct Campaign {
 }
 
 /// Every campaign, in the order of `names.rs`.
-pub const CAMPAIGNS: &[Campaign] = &[frames::FLIPS, frames::DECODER, frames::RESYNC, replay::REPLAY];
+pub const CAMPAIGNS: &[Campaign] =
+    &[frames::FLIPS, frames::DECODER, frames::RESYNC, replay::REPLAY, silence::SILENCE, recorder::RECORDER];
+
+/// Words under which the program of the campaigns is what a campaign starts and kills.
+const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
+    ("controller", |_| tendon::link::stand_in::serve(None).map_err(|error| error.to_string())),
+    (silence::HOST, silence::host),
+    (recorder::CHILD, recorder::record),
+];
 
 /// How much is tried, and what came of it.
 #[derive(Debug)]
@@ -226,12 +237,39 @@ impl Options {
     }
 }
 
-/// Runs what the command line asks. `true`: every promise held; with `--mutate`: no campaign found the hole that
-/// some check left.
+/// Environment variable that names the check which is taken away, in this process and in those that it starts.
+pub const WITHOUT: &str = "TENDON_WITHOUT";
+
+/// The whole program: a campaign, or what one starts. `true`: every promise held; with `--mutate`: no campaign found
+/// the hole that some check left.
 ///
 /// # Errors
-/// A campaign that could not run, or a file that could not be written.
-pub fn main(options: &Options) -> Result<bool, String> {
+/// Words that are not understood, a campaign that could not run, or a file that could not be written.
+pub fn program(words: &[String]) -> Result<bool, String> {
+    take_away()?;
+    if let Some((_, part)) = PARTS.iter().find(|(word, _)| words.first().is_some_and(|first| first == word)) {
+        return part(&words[1..]).map(|()| true);
+    }
+    run(&Options::parse(words.iter().cloned())?)
+}
+
+#[cfg(feature = "mutate")]
+fn take_away() -> Result<(), String> {
+    let Ok(name) = std::env::var(WITHOUT) else { return Ok(()) };
+    let check = Check::ALL.iter().find(|check| check.name() == name);
+    tendon_wire::mutation::remove(Some(*check.ok_or(format!("{WITHOUT}: there is no check `{name}`"))?));
+    Ok(())
+}
+
+#[cfg(not(feature = "mutate"))]
+fn take_away() -> Result<(), String> {
+    match std::env::var(WITHOUT) {
+        Ok(_) => Err(format!("{WITHOUT} is set, and this program carries every check: unset it")),
+        Err(_) => Ok(()),
+    }
+}
+
+fn run(options: &Options) -> Result<bool, String> {
     let chosen: Vec<&Campaign> = if options.names.is_empty() {
         CAMPAIGNS.iter().collect()
     } else {
@@ -270,33 +308,29 @@ pub fn main(options: &Options) -> Result<bool, String> {
     Ok(if options.mutate { survived } else { held })
 }
 
-/// Takes each guard away; whether the campaign missed the hole of one.
+/// Takes each guard away, in a process of its own; whether the campaign missed the hole of one.
 #[cfg(feature = "mutate")]
 fn survives(campaign: &Campaign, options: &Options, rows: &mut Vec<Row>) -> Result<bool, String> {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use tendon_wire::mutation::remove;
-    if campaign.guards.is_empty() {
-        return Err(format!("{}: has no check that can be taken away", campaign.name));
-    }
     let mut survived = false;
-    for &guard in campaign.guards {
-        let mut run = Run::new(campaign, options.short, options.seed);
-        remove(Some(guard));
-        let result = catch_unwind(AssertUnwindSafe(|| (campaign.run)(&mut run)));
-        remove(None);
-        run.bar.finish_and_clear();
-        // A panic or an error is the hole as well: with the check neither happens.
-        let found = run.holes > 0 || !matches!(result, Ok(Ok(())));
+    for guard in campaign.guards {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = std::process::Command::new(program);
+        command.arg(campaign.name).args(["--seed", &options.seed.to_string()]).env(WITHOUT, guard.name());
+        command.args(options.short.then_some("--short")).stdout(std::process::Stdio::null());
+        let status = command.status().map_err(|error| error.to_string())?;
+        // 0: held. 2: could not run. Else a hole, a panic, or a signal: with the check there is none of them.
+        if status.code() == Some(2) {
+            return Err(format!("{} without {}: could not run", campaign.name, guard.name()));
+        }
+        let found = !status.success();
         println!("{} without {}: {}", campaign.name, guard.name(), if found { "found" } else { "SURVIVED" });
-        let goal = Some("1".to_owned());
-        let (metric, case) = (format!("hole without {} found", guard.name()), campaign.name.to_owned());
         rows.push(Row {
-            case,
-            metric,
+            case: campaign.name.to_owned(),
+            metric: format!("hole without {} found", guard.name()),
             unit: "0 or 1",
             tendon: f64::from(u8::from(found)),
-            peers: Default::default(),
-            goal,
+            peers: serde_json::Map::new(),
+            goal: Some("1".to_owned()),
         });
         survived |= !found;
     }

@@ -4,4 +4,9 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("decoder", "random bytes are no message and never a panic"),
     ("resync", "after any corruption the second good frame decodes"),
     ("replay", "replayed, reordered and duplicated commands never act twice"),
+    (
+        "silence",
+        "a host that is killed or stopped, or has no more states, ends Running within the timeout and one tick",
+    ),
+    ("recorder", "a recorder that is killed loses no tick that it said was written"),
 ];

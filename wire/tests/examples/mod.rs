@@ -3,9 +3,10 @@
 
 use tendon_wire::frame::{Frame, MAX_FRAME, MAX_PAYLOAD, encode};
 use tendon_wire::message::{
-    Action, Arm, Bytes, Confirm, Floats, Heartbeat, Hello, Identity, ImageAbort, ImageBegin, ImageChunk,
-    ImageCommit, Infer, InferGolden, Inferred, Message, Observe, Pace, ProvisionKeys, QuerySlots, RawState,
-    Reply, Restart, Revert, RotateKeys, Run, SetProfile, Slots, Stop, TABLE, Telemetry, Text, UpdateBegin,
+    Action, Arm, BlackBoxRecord, Bytes, Confirm, Counts, Floats, Heartbeat, Hello, Identity, ImageAbort,
+    ImageBegin, ImageChunk, ImageCommit, Infer, InferGolden, Inferred, Inject, Message, Observe, Pace,
+    ProvisionKeys, QuerySlots, RawState, ReadBlackBox, ReadTiming, Reply, Restart, Revert, RotateKeys, Run,
+    SetProfile, Slots, Stop, TABLE, Telemetry, Text, Timing, UpdateBegin,
 };
 
 fn floats<const N: usize>(n: usize) -> Floats<N> {
@@ -58,6 +59,9 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         Infer { reset: 1, input: floats(4) }.into(),
         Observe {}.into(),
         InferGolden { vector: 1 }.into(),
+        ReadTiming {}.into(),
+        ReadBlackBox { index: 3 }.into(),
+        Inject { after: 1, ticks: 2, delay_us: 3000 }.into(),
         Identity {
             protocol: 1,
             table_hash: 2,
@@ -98,6 +102,48 @@ pub(crate) fn one_of_each() -> Vec<Message> {
         Telemetry { state: 2, ticks: 1000, observation: floats(4), ..Telemetry::default() }.into(),
         Slots { generation: 1, key_a: [1; 8], robot: text("arm"), policy_crc_1: 9, ..Slots::default() }
             .into(),
+        Timing {
+            reset_cause: 2,
+            boots: 3,
+            period_us: 20_000,
+            deadline_us: 17_500,
+            response_us: 900,
+            misses: 1,
+            latches: 2,
+            early_feeds: 3,
+            release_max_ns: 400,
+            execution_max_ns: 80_000,
+            blocked_max_ns: 9000,
+            fallback_max_ns: 7000,
+            release_from: 0,
+            release: Counts::default(),
+            execution_from: 30,
+            execution: Counts([7, 70_000, 1].into_iter().collect()),
+        }
+        .into(),
+        BlackBoxRecord {
+            count: 9,
+            index: 8,
+            boot: 1,
+            tick: 1000,
+            time_us: 1 << 40,
+            sequence: 5,
+            state: 4,
+            cause: 6,
+            late: true,
+            limited: 3,
+            release_ns: 400,
+            execution_ns: 80_000,
+            base_orientation: [1.0, 0.0, 0.0, 0.0],
+            base_angular_velocity: [0.1, 0.2, 0.3],
+            joint_position: floats(2),
+            joint_velocity: floats(2),
+            position: floats(2),
+            torque: floats(2),
+            kp: floats(2),
+            kd: floats(2),
+        }
+        .into(),
     ];
     let kinds: Vec<u8> = messages.iter().map(Message::kind).collect();
     assert_eq!(kinds, TABLE.iter().map(|row| row.kind).collect::<Vec<_>>(), "a row is missing here");

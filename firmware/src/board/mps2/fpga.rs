@@ -7,6 +7,7 @@ pub(super) struct Fpga {
     pub(super) uart0: usize,
     pub(super) timer0: usize,
     pub(super) timer1: usize,
+    pub(super) watchdog: usize,
     /// The boot stage, in ZBT SSRAM1.
     pub(super) boot: usize,
     /// 16 MiB that QEMU can back with a file: the flash.
@@ -26,6 +27,7 @@ const AN386: Fpga = Fpga {
     uart0: 0x4000_4000,
     timer0: 0x4000_0000,
     timer1: 0x4000_1000,
+    watchdog: 0x4000_8000,
     boot: 0,
     psram: 0x2100_0000,
     ticks_per_us: 25,
@@ -46,6 +48,7 @@ const AN505: Fpga = Fpga {
     uart0: 0x5020_0000,
     timer0: 0x5000_0000,
     timer1: 0x5000_1000,
+    watchdog: 0x5008_1000,
     boot: 0x1000_0000,
     psram: 0x8000_0000,
     ticks_per_us: 20,

@@ -4,14 +4,14 @@
 //! file. What differs between them is in `fpga.rs`.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
-use super::{Acknowledge, Board, ControlTimer, Parts};
+use super::{Acknowledge, Board, ControlTimer, Parts, Watchdog};
 use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use tendon_boot::Layout;
-use tendon_runtime::cost::Profile;
 use tendon_runtime::node::{BoardInfo, Clock};
+use tendon_runtime::response::BoardTiming;
 use tendon_runtime::store::Part;
 
 mod fpga;
@@ -21,6 +21,7 @@ use fpga::FPGA;
 const UART0: usize = FPGA.uart0;
 const TIMER0: usize = FPGA.timer0;
 const TIMER1: usize = FPGA.timer1;
+const WATCHDOG: usize = FPGA.watchdog;
 const TICKS_PER_US: u32 = FPGA.ticks_per_us;
 
 /// Registers of a CMSDK UART, from its base.
@@ -44,6 +45,16 @@ mod timer {
     pub(super) const RELOAD: usize = 0x8;
     pub(super) const INT: usize = 0xc;
     pub(super) const CTRL_ENABLE_AND_INTERRUPT: u32 = 0b1001;
+}
+
+/// Registers of the CMSDK watchdog, from its base.
+mod watchdog {
+    pub(super) const LOAD: usize = 0x0;
+    pub(super) const CTRL: usize = 0x8;
+    pub(super) const CLEAR: usize = 0xc;
+    pub(super) const LOCK: usize = 0xc00;
+    pub(super) const CTRL_INTERRUPT_AND_RESET: u32 = 0b11;
+    pub(super) const UNLOCK: u32 = 0x1acc_e551;
 }
 
 fn read(address: usize) -> u32 {
@@ -137,12 +148,17 @@ static WRAPS: AtomicU32 = AtomicU32::new(0);
 
 impl Board for Mps2 {
     const INFO: BoardInfo = BoardInfo { name: FPGA.name, firmware: env!("CARGO_PKG_VERSION") };
+    const TIMING: BoardTiming = BoardTiming::QEMU;
+    const SYSTICK_HZ: u32 = TICKS_PER_US * 1_000_000;
     const BOOT_STAGE: usize = FPGA.boot;
-    const PROFILE: Profile = Profile::QEMU;
     type Rx = Rx;
     type Tx = Tx;
     type Timer = Timer;
     type Clock = BoardClock;
+    type Watchdog = BoardWatchdog;
+
+    /// Does not sleep: while QEMU's processor sleeps, its clock is the host's, also where it counts instructions.
+    fn sleep() {}
 
     fn take() -> Parts<Self> {
         write(UART0 + uart::BAUDDIV, 25);
@@ -158,7 +174,14 @@ impl Board for Mps2 {
             // which then has the one reference to it.
             unsafe { core::slice::from_raw_parts_mut(start, slot.len as usize) }
         };
-        Parts { rx: Rx(()), tx: Tx(()), timer: Timer(()), clock: BoardClock(()), slots: [slot(0), slot(1)] }
+        Parts {
+            rx: Rx(()),
+            tx: Tx(()),
+            timer: Timer(()),
+            clock: BoardClock(()),
+            watchdog: BoardWatchdog(()),
+            slots: [slot(0), slot(1)],
+        }
     }
 }
 
@@ -221,6 +244,29 @@ impl ControlTimer for Timer {
         write(TIMER0 + timer::VALUE, ticks - 1);
         write(TIMER0 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
     }
+
+    fn elapsed_ns(&self) -> u32 {
+        let ticks = read(TIMER0 + timer::RELOAD).wrapping_sub(read(TIMER0 + timer::VALUE));
+        ticks.saturating_mul(1000 / TICKS_PER_US)
+    }
+}
+
+/// The CMSDK watchdog: at its first timeout the NMI, at the second the reset.
+pub struct BoardWatchdog(());
+
+impl Watchdog for BoardWatchdog {
+    fn start(&mut self, timeout_us: u32) {
+        write(WATCHDOG + watchdog::LOCK, watchdog::UNLOCK);
+        write(WATCHDOG + watchdog::LOAD, (timeout_us / 2).saturating_mul(TICKS_PER_US).max(1));
+        write(WATCHDOG + watchdog::CTRL, watchdog::CTRL_INTERRUPT_AND_RESET);
+        write(WATCHDOG + watchdog::LOCK, 0);
+    }
+
+    fn feed(&mut self) {
+        write(WATCHDOG + watchdog::LOCK, watchdog::UNLOCK);
+        write(WATCHDOG + watchdog::CLEAR, 1);
+        write(WATCHDOG + watchdog::LOCK, 0);
+    }
 }
 
 impl Acknowledge for Timer {
@@ -237,8 +283,9 @@ impl BoardClock {
     }
 }
 
-impl Clock for BoardClock {
-    fn now_us(&self) -> u64 {
+impl BoardClock {
+    /// Counts since boot.
+    fn total(self) -> u64 {
         let wraps = WRAPS.load(Ordering::Relaxed);
         let low = self.counts();
         // A wrap that nobody counted yet: the task is pending, or ran between the two reads.
@@ -251,10 +298,20 @@ impl Clock for BoardClock {
         } else {
             wraps
         };
-        ((u64::from(high) << 32) | u64::from(low)) / u64::from(TICKS_PER_US)
+        (u64::from(high) << 32) | u64::from(low)
+    }
+}
+
+impl Clock for BoardClock {
+    fn now_us(&self) -> u64 {
+        self.total() / u64::from(TICKS_PER_US)
     }
 
     fn counts(&self) -> u32 {
         !read(TIMER1 + timer::VALUE)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.total() * u64::from(1000 / TICKS_PER_US)
     }
 }
