@@ -4,10 +4,12 @@ mod common;
 
 use common::{cart_pole, in_process, real};
 use tendon::faults::{Channel, Fault, Kind, Outcome, Plant, TaskPlant, WalkPlant, run};
-use tendon_compiler::{ContractChoice, Manifest, Options, compile};
+use tendon::recording::{Recorder, Recording};
+use tendon::walk::walk;
+use tendon_compiler::{Abstain, ContractChoice, Manifest, Options, compile};
 use tendon_runtime::spec::ContractSpec;
 use tendon_runtime::{AlignedBytes, Cause, Image, State};
-use tendon_sim::{Robot, RobotOptions};
+use tendon_sim::{LocomotionTask, Robot, RobotOptions};
 
 const FROM: u64 = 60;
 const TICKS: u64 = 200;
@@ -82,14 +84,87 @@ fn limits_hold_for_every_fault_on_every_channel_of_the_cart_pole() {
     assert_eq!(of(Channel::JointPosition(1), Kind::Stuck).cause, Cause::SensorStuck);
 }
 
+/// Observations of a healthy walk, as the network saw them.
+fn recorded(
+    (image, contract, robot): &(AlignedBytes, ContractSpec, std::sync::Arc<Robot>),
+    command: [f32; 3],
+    ticks: u64,
+) -> Vec<Vec<f32>> {
+    let hash = Image::parse(image).unwrap().header().schema_hash;
+    let task = LocomotionTask {
+        keyframe: "home".into(),
+        site: "imu".into(),
+        control_period_s: 0.02,
+        duration_s: ticks as f32 * 0.02,
+        window_s: 1.0,
+    };
+    let folder = std::env::temp_dir().join(format!("tendon-faults-{}-{command:?}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("walk.tnr");
+    in_process(|session| {
+        session.upload(image, |_| ()).unwrap();
+        let mut recorder = Recorder::create(&path).unwrap();
+        walk(session, robot, contract, hash, &task, &command, Some(&mut recorder)).unwrap();
+        recorder.finish().unwrap();
+    });
+    let rows = Recording::read(&path).unwrap().observations(&contract.compile().unwrap().view());
+    std::fs::remove_dir_all(&folder).unwrap();
+    rows
+}
+
+#[test]
+fn with_abstention_the_go1_notices_more_and_still_walks() {
+    let Some(plain) = go1() else { return };
+    let commands = [[1.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.4, 0.0], [0.0, 0.0, 1.0], [-0.5, 0.2, -0.5], [0.0; 3]];
+    let runs: Vec<Vec<Vec<f32>>> = commands.iter().map(|&command| recorded(&plain, command, 1000)).collect();
+    let abstain = Abstain { runs: &runs, false_alarm: 1e-3, window: 5, needed: 3 };
+    let onnx = std::fs::read(real().unwrap().join("go1_joystick.onnx")).unwrap();
+    let text = go1_contract();
+    let contract = ContractChoice::Toml { file: "go1_joystick.toml", text: &text };
+    let compiled = compile(&onnx, &Options { contract, abstain: Some(abstain), ..Options::default() }).unwrap();
+    println!("{:?}", compiled.abstention);
+    let careful = (compiled.image, plain.1.clone(), plain.2.clone());
+
+    // Commands that were not recorded.
+    let (mut ticks, mut false_alarms) = (0, 0);
+    for command in [[0.8, 0.0, 0.0], [0.7, 0.2, 0.0], [0.3, 0.0, 0.5], [0.0, -0.3, 0.0]] {
+        let outcome = go1_run(&careful, None, command, 400);
+        println!("healthy at {command:?}: {} ticks with alarms, {:?}", outcome.false_alarms, outcome.state);
+        ticks += outcome.ticks;
+        false_alarms += outcome.false_alarms;
+    }
+    println!("{false_alarms} of {ticks} healthy ticks with other commands");
+    // And the recorded ones.
+    for command in commands {
+        let outcome = go1_run(&careful, None, command, 400);
+        println!("healthy at {command:?}: {} ticks with alarms, {:?}", outcome.false_alarms, outcome.state);
+    }
+    let leg = |fault: &Fault| match fault.channel {
+        Channel::JointPosition(joint) | Channel::JointVelocity(joint) | Channel::Actuator(joint) => joint < 3,
+        _ => true,
+    };
+    let faults: Vec<Fault> = Fault::every(&plain.1, FROM, 1).into_iter().filter(leg).collect();
+    let all = |go1: &(AlignedBytes, ContractSpec, std::sync::Arc<Robot>)| -> Vec<(Fault, Outcome)> {
+        faults.iter().map(|&fault| (fault, go1_run(go1, Some(fault), [1.0, 0.0, 0.0], 150))).collect()
+    };
+    let (before, after) = (all(&plain), all(&careful));
+    table("Go1 with abstention", &after);
+    let noticed = |results: &[(Fault, Outcome)]| results.iter().filter(|(_, o)| o.fell_back_after.is_some()).count();
+    let (before, after_count) = (noticed(&before), noticed(&after));
+    println!("fell back: {before} without, {after_count} with abstention, of {}", faults.len());
+    assert!(after_count > before);
+    assert!(after.iter().all(|(_, outcome)| outcome.limits_held()));
+}
+
+fn go1_contract() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/contracts/go1_joystick.toml");
+    std::fs::read_to_string(path).unwrap()
+}
+
 fn go1() -> Option<(AlignedBytes, ContractSpec, std::sync::Arc<Robot>)> {
     let folder = real()?;
     let onnx = std::fs::read(folder.join("go1_joystick.onnx")).unwrap();
-    let text = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../models/contracts/go1_joystick.toml"
-    ));
-    let text = text.unwrap();
+    let text = go1_contract();
     let contract = ContractChoice::Toml { file: "go1_joystick.toml", text: &text };
     let image = compile(&onnx, &Options { contract, ..Options::default() }).unwrap().image;
     let contract = Manifest::of_image(&image).unwrap().contract.unwrap();

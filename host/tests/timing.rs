@@ -292,7 +292,7 @@ fn utilisation_just_over_the_limit_is_refused_on_the_controller() {
         let (image, ..) = policy(period_us, &[96, 96]);
         let view = Image::parse(&image).unwrap();
         let policy = view.policy(&image).unwrap();
-        BoardTiming::QEMU.admit(&policy.contract.unwrap(), &policy.network)
+        BoardTiming::QEMU.admit(&policy.contract.unwrap(), &policy)
     };
     // Bisection: the shortest period that the analysis admits.
     let (mut low, mut high) = (100, 5000);

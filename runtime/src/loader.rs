@@ -266,7 +266,7 @@ impl<'m, S: Store> Loader<'m, S> {
         let mut response_us = 0;
         if let Some(contract) = policy.contract {
             let us = |ns: u64| (ns / 1000).saturating_add(1).min(u32::MAX.into()) as u32;
-            match self.limits.timing.admit(&contract, &policy.network) {
+            match self.limits.timing.admit(&contract, &policy) {
                 Ok(ns) => response_us = us(ns),
                 Err((_, ns)) if !removed(Check::Admission) => return Err((Refusal::Slow, us(ns))),
                 Err(_) => {}

@@ -34,6 +34,8 @@ pub mod channel {
 const NEWEST: f32 = 1.0 / 8.0;
 /// What is left after a tick of the ways that response compares: a window of some 16 ticks.
 const KEPT: f32 = 15.0 / 16.0;
+/// Share of the torque limit from which a joint that does not move is stalled.
+const STALL: f32 = 0.9;
 /// Way of all joints in a tick that counts as motion, rad or m.
 const MOTION: f32 = 0.005;
 /// Time between two raw states, in control periods, that thresholds are scaled to at most.
@@ -407,9 +409,14 @@ impl Channel {
 
 impl Joint {
     fn does_not_respond(&mut self, record: &MonitorRecord, limit: f32, torque: f32, moved: f32) -> bool {
-        let change = if limit > 0.0 { (torque - self.torque).abs() / limit } else { 0.0 };
+        let (change, load) = match limit > 0.0 {
+            true => ((torque - self.torque).abs() / limit, torque.abs() / limit),
+            false => (0.0, 0.0),
+        };
         self.torque = torque;
-        self.swing = KEPT * self.swing + change;
+        // A quarter: a joint that pushes against something with all its torque is given some 12 ticks.
+        let stalled = if load >= STALL { 0.25 * load } else { 0.0 };
+        self.swing = KEPT * self.swing + change + stalled;
         self.path = KEPT * self.path + moved;
         if !(self.swing.is_finite() && self.path.is_finite()) {
             (self.swing, self.path) = (0.0, 0.0);

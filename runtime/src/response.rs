@@ -7,7 +7,7 @@
 
 use crate::cost::{self, Profile};
 use crate::deadline::deadline_us;
-use crate::{Contract, Network};
+use crate::{Contract, Policy};
 
 /// A task, times in ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +55,15 @@ impl BoardTiming {
 
     /// The firmware's tasks with this policy, highest priority first.
     #[must_use]
-    pub fn tasks(&self, contract: &Contract<'_>, network: &Network<'_>) -> [Task; 5] {
+    pub fn tasks(&self, contract: &Contract<'_>, policy: &Policy<'_>) -> [Task; 5] {
         let ns = |instructions: u64| self.profile.ns(instructions.saturating_add(cost::ENTRY));
         let byte_ns = u64::from(self.byte_ns);
         let period_ns = u64::from(contract.header.period_us).saturating_mul(1000);
         let deadline_ns = u64::from(deadline_us(contract.header.period_us)).saturating_mul(1000);
         let fallback = ns(cost::deadline(contract));
-        let inference = self.profile.inference_ns(network);
+        // An abstention score goes before every inference.
+        let score = policy.abstention.map_or(0, |abstention| ns(abstention.instructions()));
+        let inference = self.profile.inference_ns(&policy.network).saturating_add(score);
         let task = |name, priority, period_ns, cost_ns, deadline_ns| Task {
             name,
             priority,
@@ -109,8 +111,8 @@ impl BoardTiming {
     ///
     /// # Errors
     /// The first task that may miss its deadline, with the time reached when that was certain.
-    pub fn admit(&self, contract: &Contract<'_>, network: &Network<'_>) -> Result<u64, (Task, u64)> {
-        let tasks = self.tasks(contract, network);
+    pub fn admit(&self, contract: &Contract<'_>, policy: &Policy<'_>) -> Result<u64, (Task, u64)> {
+        let tasks = self.tasks(contract, policy);
         let mut last = 0;
         for task in &tasks {
             last = response_ns(&tasks, task).map_err(|reached| (*task, reached))?;

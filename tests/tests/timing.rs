@@ -44,7 +44,7 @@ fn policies() -> [(&'static str, AlignedBytes); 3] {
 fn tasks(board: &BoardTiming, image: &AlignedBytes) -> [Task; 5] {
     let parsed = Image::parse(image).unwrap();
     let policy = parsed.policy(image).unwrap();
-    board.tasks(&policy.contract.unwrap(), &policy.network)
+    board.tasks(&policy.contract.unwrap(), &policy)
 }
 
 fn us(ns: u64) -> String {

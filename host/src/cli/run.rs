@@ -207,6 +207,9 @@ pub(super) struct Hil {
     /// Serial port of a controller that already runs, or qemu[:FLASH], stand-in[:FLASH]
     #[arg(long)]
     port: Option<Address>,
+    /// Profile of the contract to run under, by name
+    #[arg(long)]
+    profile: Option<String>,
     /// Seed of the episode
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -247,6 +250,7 @@ impl Hil {
             (Some(name), _) => {
                 let task = tasks::find(name)?;
                 let outputs = Outputs {
+                    profile: self.profile.as_deref(),
                     recorder: recorder.as_mut(),
                     png: self.png.as_ref(),
                     #[cfg(feature = "viewer")]
@@ -258,6 +262,7 @@ impl Hil {
                 let robot = Robot::from_file(path, RobotOptions::default())?;
                 let (contract, schema_hash) = contract_of(&image)?;
                 upload(&mut session, &image)?;
+                choose_profile(&mut session, &contract, self.profile.as_deref())?;
                 let task = walking_task(&contract, &self.keyframe, &self.site, self.seconds);
                 let (metrics, stats) = walk(
                     &mut session,
@@ -325,9 +330,25 @@ pub(super) fn upload<T: crate::link::Transport>(
     Ok(())
 }
 
-/// What a run leaves behind, each if asked for.
+/// Takes the profile called `name`, and says which one holds.
+fn choose_profile<T: crate::link::Transport>(
+    session: &mut Session<T>,
+    contract: &ContractSpec,
+    name: Option<&str>,
+) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    let names = || contract.profiles.iter().map(|profile| &*profile.name).collect::<Vec<_>>().join(", ");
+    let place = contract.profiles.iter().position(|profile| profile.name == name);
+    let place = place.with_context(|| format!("no profile `{name}` in the contract; it has {}", names()))?;
+    session.set_profile(place as u8)?;
+    println!("profile {}", session.identity()?.profile_name);
+    Ok(())
+}
+
+/// How a run is made and what it leaves behind, each if asked for.
 #[derive(Default)]
 struct Outputs<'a> {
+    profile: Option<&'a str>,
     recorder: Option<&'a mut Recorder>,
     png: Option<&'a PathBuf>,
     #[cfg(feature = "viewer")]
@@ -342,9 +363,10 @@ fn hil_task<T: crate::link::Transport>(
     seconds: f64,
     outputs: Outputs<'_>,
 ) -> Result<()> {
-    let (_, schema_hash) = contract_of(image)?;
+    let (contract, schema_hash) = contract_of(image)?;
     let mut environment = task.make()?;
     upload(session, image)?;
+    choose_profile(session, &contract, outputs.profile)?;
     let period = environment.contract().control_period_s;
     let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
     let mut frames = Vec::new();

@@ -1,6 +1,7 @@
 use crate::world::{Loaded, PERIOD_US, Parts, any_f32, spec, state};
 use fastrand::Rng;
-use tendon_runtime::spec::{ContractSpec, LimitShares, ProfileSpec};
+use tendon_runtime::spec::{ContractSpec, LimitShares, MonitorAction, MonitorSpec, ProfileSpec};
+use tendon_wire::image::monitor;
 use tendon_runtime::{Applied, Cause, Controller, RawState, Refusal, State};
 
 const HASH: u64 = 42;
@@ -443,7 +444,7 @@ fn neither_a_new_pace_nor_another_image_frees_a_fault() {
     assert_eq!(bench.arm().unwrap_err().0, Refusal::Dwell, "health starts anew");
 }
 
-fn profiles() -> ContractSpec {
+pub(crate) fn profiles() -> ContractSpec {
     let share = |velocity, torque| LimitShares { velocity, torque, ..LimitShares::default() };
     let profile = |name: &str, scale, cap| ProfileSpec { name: name.into(), scale, cap };
     let mut contract = spec();
@@ -483,6 +484,62 @@ fn a_profile_is_only_tightened_while_torque_is_on() {
     assert_eq!(set(&mut bench, 0), Ok(()), "by explicit command, without torque");
     bench.controller.clock_changed();
     assert_eq!(bench.controller.profile().name(), "full");
+}
+
+#[test]
+fn abstains_once_enough_observations_are_unlike_the_recorded_ones() {
+    let mut bench = Bench::with(&Parts::of(&spec(), 1).abstaining(5.0));
+    bench.healthy(240_000);
+    bench.arm().unwrap();
+    let mut bench = bench.into_running();
+    bench.healthy(200_000);
+    assert!(bench.controller.abstention() > 0.0 && bench.controller.abstention() < 1.0);
+    // A command beyond anything recorded, for two ticks: nothing happens; for a third: damping.
+    bench.state.command[1] = 7.0;
+    for tick in 0..2 {
+        let applied = bench.healthy(PERIOD_US);
+        let alarms = bench.controller.monitors().alarms() >> monitor::ABSTENTION & 1;
+        assert_eq!((applied.state, alarms), (State::Running, 0), "tick {tick}");
+    }
+    let applied = bench.healthy(PERIOD_US);
+    assert_eq!((applied.state, applied.cause), (State::Damping, Cause::Abstention));
+    assert!(is_damping(&applied) && applied.proposed.is_empty());
+    assert_eq!(bench.controller.monitors().count(monitor::ABSTENTION), 1);
+    assert!((bench.controller.abstention() - 1.4).abs() < 1e-3, "{}", bench.controller.abstention());
+}
+
+#[test]
+fn abstention_only_counts_where_the_contract_says_so() {
+    let mut counting = spec();
+    counting.monitors.abstention = MonitorAction::Count;
+    let mut bench = Bench::with(&Parts::of(&counting, 1).abstaining(5.0));
+    bench.healthy(240_000);
+    bench.arm().unwrap();
+    let mut bench = bench.into_running();
+    bench.state.command[1] = 7.0;
+    assert_eq!(bench.healthy(200_000).state, State::Running);
+    assert_eq!(bench.controller.monitors().count(monitor::ABSTENTION), 8, "from the third of ten ticks on");
+}
+
+#[test]
+fn a_monitor_falls_back_with_its_own_cause_and_its_alarm_starts_the_dwell_again() {
+    let mut watched = spec();
+    watched.monitors.jump = MonitorSpec { action: MonitorAction::FallBack, needed: 1 };
+    let mut bench = Bench::with(&Parts::of(&watched, 1));
+    bench.healthy(240_000);
+    bench.arm().unwrap();
+    bench.healthy(PERIOD_US);
+    bench.state.joint_position[1] += 1.0;
+    let applied = bench.healthy(PERIOD_US);
+    assert_eq!((applied.state, applied.cause), (State::Damping, Cause::SensorJump));
+    assert!(is_damping(&applied), "at once: a sensor that jumps carries no setpoint");
+    bench.healthy(2_000_000);
+    assert_eq!((bench.controller.state(), bench.controller.last_fault()), (State::Fault, Cause::SensorJump));
+    bench.state.joint_position[1] -= 1.0;
+    bench.healthy(PERIOD_US);
+    assert_eq!(bench.arm().unwrap_err().0, Refusal::Dwell);
+    bench.healthy(240_000);
+    assert_eq!(bench.arm(), Ok(()));
 }
 
 fn random_state(rng: &mut Rng, healthy: &RawState) -> RawState {

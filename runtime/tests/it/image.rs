@@ -1,6 +1,8 @@
+use crate::controller::profiles;
 use crate::world::{Parts, any_f32, seal, spec, state};
 use fastrand::Rng;
-use tendon_runtime::{AlignedBytes, Controller, Image, ImageError, Memory, State};
+use tendon_runtime::abstention::Window;
+use tendon_runtime::{AlignedBytes, Contract, Controller, Image, ImageError, Memory, Profile, State};
 use tendon_wire::image::{Header, Operator, Section};
 
 /// Memory of the controller in these tests; an image that needs more is not run, as `Loader` would refuse it.
@@ -49,7 +51,14 @@ fn edit_u32(bytes: &mut [u8], at: usize, rng: &mut Rng) {
 /// One change that knows the layout: a field of the header, a record, a count, a value, or the order of things.
 fn mutate(image: &mut AlignedBytes, rng: &mut Rng) {
     let length = image.len();
-    let sections = [Section::Contract, Section::Operators, Section::Weights, Section::Plan, Section::Golden];
+    let sections = [
+        Section::Contract,
+        Section::Operators,
+        Section::Weights,
+        Section::Plan,
+        Section::Golden,
+        Section::Abstention,
+    ];
     let (start, len) = span(image, sections[rng.usize(..sections.len())]);
     let (start, len) = if start + len <= length && len >= 4 { (start, len) } else { (0, length) };
     let bytes = image.as_mut_slice();
@@ -134,7 +143,15 @@ fn exercise(bytes: &[u8], image: &Image, room: &mut Room, rng: &mut Rng) {
     let input: Vec<f32> = (0..plan.n_inputs).map(|_| rng.f32() - 0.5).collect();
     let output = policy.network.run(&input, &mut room.arena[..plan.arena_len as usize]).expect("it runs");
     assert_eq!(output.len(), plan.n_outputs as usize);
+    if let Some(abstention) = policy.abstention {
+        let score = abstention.score(&input);
+        assert!(score >= 0.0, "{score}");
+        assert!(!Window::default().push(abstention.header, score).is_nan());
+    }
     let Some(contract) = policy.contract else { return };
+    for index in 0..contract.profiles.len() as u8 {
+        controller_limits(&contract, index);
+    }
     assert!(plan.history_len as usize <= HISTORY, "{plan:?}");
 
     let mut memory = Memory {
@@ -178,12 +195,49 @@ fn exercise(bytes: &[u8], image: &Image, room: &mut Room, rng: &mut Rng) {
     }
 }
 
+/// A profile never loosens what the contract says.
+fn controller_limits(contract: &Contract<'_>, index: u8) {
+    let profile = Profile::of(contract, index).expect("it has this one");
+    for joint in contract.joints {
+        let limits = profile.limits(joint);
+        assert!(limits.torque <= joint.torque_limit && limits.velocity <= joint.velocity_limit);
+    }
+    assert!(!profile.loosens(&profile, contract));
+}
+
+#[test]
+fn refuses_an_abstention_section_that_does_not_hold() {
+    let good = || Parts::of(&spec(), 1).abstaining(50.0);
+    assert!(Image::parse(&good().image()).is_ok());
+    let n = good().plan.n_inputs as usize;
+    let cases: [(&str, usize, f32); 6] = [
+        ("abstention window", 8, 0.0),
+        ("abstention weights", 12, f32::NAN),
+        ("abstention ranges", 40, 60.0),
+        ("abstention values", 40 + 8 * n, f32::INFINITY),
+        ("abstention scales", 40 + 12 * n, -1.0),
+        ("abstention inputs", 0, 0.0),
+    ];
+    for (what, at, value) in cases {
+        let mut parts = good();
+        let bytes = if what == "abstention inputs" { Parts::bare(6, 3, 2).abstaining(1.0).abstention } else { parts.abstention.clone() };
+        parts.abstention = bytes;
+        if what != "abstention inputs" {
+            parts.abstention[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        assert_eq!(Image::parse(&parts.image()).err(), Some(ImageError::Section(what)));
+    }
+    let mut short = good();
+    short.abstention.truncate(100);
+    assert!(matches!(Image::parse(&short.image()).err(), Some(ImageError::Section(_))));
+}
+
 #[test]
 fn admitted_mutants_run_and_others_are_refused_without_panic() {
     let mutants = if cfg!(debug_assertions) { 20_000 } else { 300_000 };
     let mut rng = Rng::with_seed(13);
     let mut room = Room::new();
-    let seeds = [Parts::of(&spec(), 1).image(), Parts::bare(6, 3, 2).image()];
+    let seeds = [Parts::of(&profiles(), 1).abstaining(50.0).image(), Parts::bare(6, 3, 2).image()];
     let mut admitted = 0;
     for mutant in 0..mutants {
         let mut image = seeds[usize::from(mutant % 8 == 0)].clone();

@@ -222,6 +222,23 @@ fn a_joint_that_does_not_move_while_its_torque_swings_does_not_respond() {
 }
 
 #[test]
+fn a_joint_that_pushes_with_all_its_torque_and_does_not_move_is_stalled() {
+    let mut state = moving(0);
+    state.joint_velocity.iter_mut().for_each(|v| *v = 0.0);
+    state.base_angular_velocity = [0.0; 3];
+    let first = |torque: f32| {
+        let mut bench = Bench::new(&watched());
+        let mut state = state.clone();
+        (0..100).find(|_| {
+            state.time_us += 20_000;
+            bench.see(&state, torque) >> monitor::RESPONSE & 1 == 1
+        })
+    };
+    assert!(first(5.9).is_some_and(|tick| (5..16).contains(&tick)), "{:?}", first(5.9));
+    assert_eq!(first(4.0), None, "two thirds of the limit are a load to carry");
+}
+
+#[test]
 fn a_joint_far_beyond_its_velocity_limit_runs_away() {
     let mut bench = Bench::new(&watched());
     let (mut q, dq) = (0.0, 13.0); // limit 8

@@ -6,7 +6,7 @@ use tendon_runtime::spec::{Mode, MonitorAction, MonitorsSpec, Signal, TermSpec};
 use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
-    ALIGN, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, binary, opcode,
+    ALIGN, AbstentionHeader, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, binary, opcode,
     unary,
 };
 
@@ -138,6 +138,8 @@ pub(crate) struct Parts {
     pub(crate) weights: Vec<f32>,
     pub(crate) plan: Plan,
     pub(crate) golden: Vec<f32>,
+    /// Bytes of the section; empty: none.
+    pub(crate) abstention: Vec<u8>,
 }
 
 impl Parts {
@@ -219,9 +221,36 @@ impl Parts {
             instructions: 0,
             reserved: [0; 2],
         };
-        let mut parts = Self { contract: None, operators, weights, plan, golden: Vec::new() };
+        let mut parts = Self { contract: None, operators, weights, plan, golden: Vec::new(), abstention: Vec::new() };
         parts.compute_golden(3);
         parts
+    }
+
+    /// Observations beyond +-`half` in any element in 3 of 5 ticks are unlike the recorded ones.
+    pub(crate) fn abstaining(mut self, half: f32) -> Self {
+        let n = self.plan.n_inputs as usize;
+        let header = AbstentionHeader {
+            n: n as u32,
+            rank: 2,
+            window: 5,
+            needed: 3,
+            threshold: 1.0,
+            residual: 0.0,
+            density_scale: 1e-3,
+            range_scale: 1.0,
+            false_alarm: 0.01,
+            calibrated: 1000,
+            fitted: 1000,
+        };
+        let mut values = vec![-half; n];
+        values.extend(vec![half; n]);
+        values.extend(vec![0.0; n]);
+        values.extend(vec![1.0; n]);
+        values.extend([1.0, 1.0]);
+        values.extend((0..2 * n).map(|i| f32::from(u8::from(i % n == i / n))));
+        self.abstention = bytemuck::bytes_of(&header).to_vec();
+        self.abstention.extend_from_slice(bytemuck::cast_slice(&values));
+        self
     }
 
     /// Writes golden vectors from what the network computes.
@@ -247,12 +276,13 @@ impl Parts {
     }
 
     pub(crate) fn image(&self) -> AlignedBytes {
-        let sections: [(Section, Vec<u8>); 5] = [
+        let sections: [(Section, Vec<u8>); 6] = [
             (Section::Contract, self.contract.as_ref().map(CompiledContract::bytes).unwrap_or_default()),
             (Section::Operators, bytemuck::cast_slice(&self.operators).to_vec()),
             (Section::Weights, bytemuck::cast_slice(&self.weights).to_vec()),
             (Section::Plan, bytemuck::bytes_of(&self.plan).to_vec()),
             (Section::Golden, bytemuck::cast_slice(&self.golden).to_vec()),
+            (Section::Abstention, self.abstention.clone()),
         ];
         let mut header: Header = bytemuck::Zeroable::zeroed();
         header.magic = MAGIC;
