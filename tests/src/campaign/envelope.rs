@@ -20,12 +20,8 @@ mod cases;
 pub(super) const ENVELOPE: Campaign =
     Campaign { name: "envelope", gates: &[4], guards: &[Check::Envelope], run: envelope };
 
-pub(super) const FAULTS: Campaign = Campaign {
-    name: "faults",
-    gates: &[20],
-    guards: &[Check::Envelope, Check::SensorMonitor],
-    run: faults,
-};
+pub(super) const FAULTS: Campaign =
+    Campaign { name: "faults", gates: &[20], guards: &[Check::Envelope, Check::SensorMonitor], run: faults };
 
 fn envelope(run: &mut Run) -> Result<(), String> {
     // A contract is walked for 300 ticks with three joints.
