@@ -12,6 +12,7 @@ pub mod hil;
 pub mod keys;
 pub mod learner;
 pub mod link;
+pub mod mishaps;
 pub mod monitor;
 pub mod preference;
 pub mod recording;

@@ -22,6 +22,8 @@ use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::{Action, Arm, Bytes, Hello, ImageBegin, ImageChunk, ImageCommit, Message, Run};
 
 const PERIOD_US: u32 = 2000;
+/// A raw state that no action has answered for so long did not arrive.
+const LOST: Duration = Duration::from_millis(100);
 const DEADLINE_US: u32 = 1750;
 
 /// The cart-pole with another period, quick to arm, and a network of these hidden layers.
@@ -70,6 +72,9 @@ struct Bench {
     state: RawState,
     /// Every action since `clear`.
     actions: Vec<Action>,
+    /// Raw states sent, and the newest that an action answered: a line slower than the ticks takes one at a time.
+    sent: u32,
+    answered: u32,
 }
 
 impl Bench {
@@ -78,7 +83,7 @@ impl Bench {
     }
 
     fn with(session: Session<Serial>, (image, schema, state): (AlignedBytes, u64, RawState)) -> Self {
-        let mut bench = Self { session, schema, state, actions: Vec::new() };
+        let mut bench = Self { session, schema, state, actions: Vec::new(), sent: 0, answered: 0 };
         bench.session.upload(&image, |_| ()).unwrap();
         bench.session.pace(false).unwrap();
         bench
@@ -87,10 +92,16 @@ impl Bench {
     /// Sends a state per action and collects the actions, until `done` says so of the last.
     fn until(&mut self, what: &str, mut done: impl FnMut(&Action) -> bool) {
         let start = Instant::now();
+        let mut newest = start;
         while start.elapsed() < Duration::from_secs(120) {
-            self.state.time_us += u64::from(PERIOD_US);
-            self.session.send_state(&self.state).unwrap();
+            if self.sent == self.answered || newest.elapsed() > LOST {
+                self.state.time_us += u64::from(PERIOD_US);
+                self.session.send_state(&self.state).unwrap();
+                self.sent += 1;
+                newest = Instant::now();
+            }
             if let Some(Message::Action(action)) = self.session.receive(Duration::from_millis(50)).unwrap() {
+                self.answered = action.sequence;
                 self.actions.push(action);
                 if self.actions.last().is_some_and(&mut done) {
                     return;
@@ -224,6 +235,7 @@ fn a_tick_that_hangs_ends_in_a_watchdog_reset_without_torque_and_the_black_box_s
         let (image, ..) = policy(PERIOD_US, &[32]);
         bench.session.upload(&image, |_| ()).unwrap();
         bench.session.pace(false).unwrap();
+        (bench.sent, bench.answered) = (0, 0);
     }
 }
 

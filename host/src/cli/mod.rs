@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod flash;
 mod learn;
+mod mishaps;
 mod monitor;
 mod policy;
 #[cfg(feature = "probe")]

@@ -1,7 +1,9 @@
 //! `sim`, `hil`.
 
 use super::flash::started;
+use super::mishaps::mishaps;
 use super::{Controller, print_table, read_image, write_file};
+use crate::faults::{Plant, TaskPlant, WalkPlant};
 use crate::hil::{TickStats, run_task};
 use crate::link::{Address, Serial, Session, launch, with_in_process};
 use crate::recording::Recorder;
@@ -216,8 +218,15 @@ pub(super) struct Hil {
     /// Simulated time, s
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Recording of every tick
+    /// Pull the link, send a corrupt image, feed it NaN, freeze a sensor, and see what happens: with keys in a
+    /// terminal, else each once
     #[arg(long)]
+    faults: bool,
+    /// Report of `--faults`
+    #[arg(long, default_value = "faults.html")]
+    report: PathBuf,
+    /// Recording of every tick
+    #[arg(long, conflicts_with = "faults")]
     record: Option<PathBuf>,
     /// Animated PNG of the run
     #[arg(long)]
@@ -246,6 +255,9 @@ impl Hil {
             .as_ref()
             .map(|path| Recorder::create(path).with_context(|| path.display().to_string()))
             .transpose()?;
+        if self.faults {
+            return self.show_faults(&mut session, &image);
+        }
         match (&self.task, &self.robot) {
             (Some(name), _) => {
                 let task = tasks::find(name)?;
@@ -291,6 +303,30 @@ impl Hil {
             println!("{}", path.display());
         }
         Ok(())
+    }
+}
+
+impl Hil {
+    fn show_faults<T: crate::link::Transport>(
+        &self,
+        session: &mut Session<T>,
+        image: &AlignedBytes,
+    ) -> Result<()> {
+        let (contract, schema_hash) = contract_of(image)?;
+        upload(session, image)?;
+        choose_profile(session, &contract, self.profile.as_deref())?;
+        let robot =
+            self.robot.as_ref().map(|path| Robot::from_file(path, RobotOptions::default())).transpose()?;
+        let task = self.task.as_deref().map(tasks::find).transpose()?;
+        let plant = || -> Result<Box<dyn Plant>> {
+            if let Some(task) = task {
+                return Ok(Box::new(TaskPlant::new(task.make()?, self.seed)));
+            }
+            let robot = robot.as_ref().context("give --task or --robot")?;
+            let (keyframe, site) = (&self.keyframe, &self.site);
+            Ok(Box::new(WalkPlant::new(robot, &contract, keyframe, site, &self.command)?))
+        };
+        mishaps(session, plant, &contract, schema_hash, image, &self.report)
     }
 }
 

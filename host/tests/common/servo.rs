@@ -224,6 +224,7 @@ impl Robot {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition(self) {
             assert!(Instant::now() < deadline, "{what} never came");
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) const KILL: Campaign =
     Campaign { name: "kill", gates: &[3], guards: &[Check::TrialReturn], run: kill };
 
 const PERIOD_US: u32 = 2000;
+/// A raw state that no action has answered for so long did not arrive.
+const LOST: Duration = Duration::from_millis(100);
 /// Of a tick, from its release: `docs/timing.md`.
 const DEADLINE_US: u32 = 1750;
 /// For what takes moments on an idle machine.
@@ -62,12 +64,17 @@ struct Bench {
     schema_hash: u64,
     state: RawState,
     actions: Vec<Action>,
+    /// Raw states sent, and the number of the newest that an action answered: a line that is slower than the ticks
+    /// takes one at a time.
+    sent: u32,
+    answered: u32,
 }
 
 impl Bench {
     fn new(controller: &Launched) -> Result<Self, String> {
         let (image, schema_hash, state) = quick()?;
-        let mut bench = Self { session: open(controller)?, image, schema_hash, state, actions: Vec::new() };
+        let (session, actions) = (open(controller)?, Vec::new());
+        let mut bench = Self { session, image, schema_hash, state, actions, sent: 0, answered: 0 };
         bench.load()?;
         Ok(bench)
     }
@@ -83,13 +90,19 @@ impl Bench {
     /// Sends a state per action and keeps the actions until `done` says so; whether it did in time.
     fn until(&mut self, mut done: impl FnMut(&Action) -> bool) -> Result<bool, String> {
         let start = Instant::now();
+        let mut newest = start;
         while start.elapsed() < PATIENCE {
-            self.state.time_us += u64::from(PERIOD_US);
-            self.session.send_state(&self.state).map_err(|error| error.to_string())?;
+            if self.sent == self.answered || newest.elapsed() > LOST {
+                self.state.time_us += u64::from(PERIOD_US);
+                self.session.send_state(&self.state).map_err(|error| error.to_string())?;
+                self.sent += 1;
+                newest = Instant::now();
+            }
             let message =
                 self.session.receive(Duration::from_millis(50)).map_err(|error| error.to_string())?;
             if let Some(Message::Action(action)) = message {
                 let is_done = done(&action);
+                self.answered = action.sequence;
                 self.actions.push(action);
                 if is_done {
                     return Ok(true);
@@ -243,7 +256,12 @@ fn garbage(run: &mut Run) -> Result<(), String> {
         let state = RawState { sequence, ..bench.state.clone() };
         bytes.extend(super::world::framed(&state.into(), frame));
         port.write_all(&bytes).map_err(|error| error.to_string())?;
-        while process::ready([std::os::fd::AsFd::as_fd(&port)], Duration::from_millis(1))?[0] {
+        // A line that is slower than the ticks takes one burst at a time.
+        let mut is_answered = false;
+        while !is_answered && newest.elapsed() < PATIENCE {
+            if !process::ready([std::os::fd::AsFd::as_fd(&port)], Duration::from_millis(50))?[0] {
+                continue;
+            }
             for byte in process::read_some(&port)? {
                 if let Some(Ok(frame)) = decoder.push(byte)
                     && let Ok(Message::Action(action)) = Message::decode(frame.kind, frame.payload)
@@ -251,6 +269,7 @@ fn garbage(run: &mut Run) -> Result<(), String> {
                     ticks += 1;
                     newest = Instant::now();
                     stopped += u64::from(action.state != State::Running as u8);
+                    is_answered |= action.sequence == sequence;
                 }
             }
         }
@@ -310,6 +329,15 @@ fn kill(run: &mut Run) -> Result<(), String> {
         let keys = [*key.verifying_key().as_bytes(), [0; 32]];
         session.upload(&policies[0], |_| ()).map_err(fail)?;
         session.confirm(Part::Policy).map_err(fail)?;
+        // The firmware that boots has to be signed with one of the keys as well.
+        let firmware =
+            tendon::link::firmware_path(ControllerKind::Qemu).ok_or("the firmware is not built")?;
+        let package = tendon::link::Package::read(&firmware).map_err(|error| error.to_string())?;
+        let other = package.images.get(1).ok_or("no firmware for the second slot")?;
+        let other = sign(other, &key).map_err(|error| format!("{error:?}"))?;
+        session.update(Part::Firmware, &other, |_| ()).map_err(fail)?;
+        session.restart().map_err(fail)?;
+        session.confirm(Part::Firmware).map_err(fail)?;
         session.provision(&KeySet { generation: 1, reserved: 0, keys, robot_id: [0; 32] }).map_err(fail)?;
     }
     let (mut wrong, mut whole, mut example) = (0, 0u64, None);

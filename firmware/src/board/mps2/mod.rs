@@ -106,9 +106,6 @@ impl Board for Mps2 {
     type Clock = BoardClock;
     type Watchdog = BoardWatchdog;
 
-    /// Does not sleep: while QEMU's processor sleeps, its clock is the host's, also where it counts instructions.
-    fn sleep() {}
-
     fn take() -> Parts<Self> {
         write(UART0 + uart::BAUDDIV, 25);
         write(UART0 + uart::CTRL, uart::CTRL_TX_RX_AND_INTERRUPTS);
