@@ -115,13 +115,15 @@ fn recorded(
 #[test]
 fn with_abstention_the_go1_notices_more_and_still_walks() {
     let Some(plain) = go1() else { return };
-    let commands = [[1.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.4, 0.0], [0.0, 0.0, 1.0], [-0.5, 0.2, -0.5], [0.0; 3]];
+    let commands =
+        [[1.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.4, 0.0], [0.0, 0.0, 1.0], [-0.5, 0.2, -0.5], [0.0; 3]];
     let runs: Vec<Vec<Vec<f32>>> = commands.iter().map(|&command| recorded(&plain, command, 1000)).collect();
     let abstain = Abstain { runs: &runs, false_alarm: 1e-3, window: 5, needed: 3 };
     let onnx = std::fs::read(real().unwrap().join("go1_joystick.onnx")).unwrap();
     let text = go1_contract();
     let contract = ContractChoice::Toml { file: "go1_joystick.toml", text: &text };
-    let compiled = compile(&onnx, &Options { contract, abstain: Some(abstain), ..Options::default() }).unwrap();
+    let compiled =
+        compile(&onnx, &Options { contract, abstain: Some(abstain), ..Options::default() }).unwrap();
     println!("{:?}", compiled.abstention);
     let careful = (compiled.image, plain.1.clone(), plain.2.clone());
 
@@ -149,7 +151,8 @@ fn with_abstention_the_go1_notices_more_and_still_walks() {
     };
     let (before, after) = (all(&plain), all(&careful));
     table("Go1 with abstention", &after);
-    let noticed = |results: &[(Fault, Outcome)]| results.iter().filter(|(_, o)| o.fell_back_after.is_some()).count();
+    let noticed =
+        |results: &[(Fault, Outcome)]| results.iter().filter(|(_, o)| o.fell_back_after.is_some()).count();
     let (before, after_count) = (noticed(&before), noticed(&after));
     println!("fell back: {before} without, {after_count} with abstention, of {}", faults.len());
     assert!(after_count > before);

@@ -1,8 +1,8 @@
 use crate::world::{Loaded, PERIOD_US, Parts, any_f32, spec, state};
 use fastrand::Rng;
 use tendon_runtime::spec::{ContractSpec, LimitShares, MonitorAction, MonitorSpec, ProfileSpec};
-use tendon_wire::image::monitor;
 use tendon_runtime::{Applied, Cause, Controller, RawState, Refusal, State};
+use tendon_wire::image::monitor;
 
 const HASH: u64 = 42;
 

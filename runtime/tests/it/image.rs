@@ -220,7 +220,11 @@ fn refuses_an_abstention_section_that_does_not_hold() {
     ];
     for (what, at, value) in cases {
         let mut parts = good();
-        let bytes = if what == "abstention inputs" { Parts::bare(6, 3, 2).abstaining(1.0).abstention } else { parts.abstention.clone() };
+        let bytes = if what == "abstention inputs" {
+            Parts::bare(6, 3, 2).abstaining(1.0).abstention
+        } else {
+            parts.abstention.clone()
+        };
         parts.abstention = bytes;
         if what != "abstention inputs" {
             parts.abstention[at..at + 4].copy_from_slice(&value.to_le_bytes());

@@ -6,8 +6,8 @@ use tendon_runtime::spec::{Mode, MonitorAction, MonitorsSpec, Signal, TermSpec};
 use tendon_runtime::{AlignedBytes, Image, Memory, Policy, RawState};
 use tendon_wire::CRC32C;
 use tendon_wire::image::{
-    ALIGN, AbstentionHeader, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section, Span, binary, opcode,
-    unary,
+    ALIGN, AbstentionHeader, CRC_FROM, FORMAT_VERSION, GEMM_ROWS, Header, MAGIC, Operator, Plan, Section,
+    Span, binary, opcode, unary,
 };
 
 /// Places of the joints in the robot's raw state: policy joint `i` is robot joint `ROBOT_INDEX[i]`.
@@ -221,7 +221,8 @@ impl Parts {
             instructions: 0,
             reserved: [0; 2],
         };
-        let mut parts = Self { contract: None, operators, weights, plan, golden: Vec::new(), abstention: Vec::new() };
+        let mut parts =
+            Self { contract: None, operators, weights, plan, golden: Vec::new(), abstention: Vec::new() };
         parts.compute_golden(3);
         parts
     }
