@@ -3,25 +3,30 @@
 
 use std::{env, fs, path::PathBuf};
 
-/// Boards, as features of Cargo.toml name them, their folders, their memory maps in these, and where the two firmware
-/// slots lie in memory (`tendon_boot::Layout`).
-const BOARDS: [(&str, &str, &str, [u32; 2]); 3] = [
-    ("qemu-an386", "mps2", "memory.x", [0x2180_0000, 0x2190_0000]),
-    ("qemu-an500", "mps2", "memory.x", [0x6080_0000, 0x6090_0000]),
-    ("qemu-an505", "mps2", "memory-an505.x", [0x8080_0000, 0x8090_0000]),
+/// Name (the feature of Cargo.toml), folder, memory map in it, the two firmware slots in memory and their length
+/// (`tendon_boot::Layout`).
+type Board = (&'static str, &'static str, &'static str, [u32; 2], u32);
+const BOARDS: [Board; 5] = [
+    ("qemu-an386", "mps2", "memory.x", [0x2180_0000, 0x2190_0000], 1 << 20),
+    ("qemu-an500", "mps2", "memory.x", [0x6080_0000, 0x6090_0000], 1 << 20),
+    ("qemu-an505", "mps2", "memory-an505.x", [0x8080_0000, 0x8090_0000], 1 << 20),
+    ("nucleo-h743zi", "nucleo_h743zi", "memory.x", [0x0808_0000, 0x080c_0000], 256 << 10),
+    ("pico2", "pico2", "memory.x", [0x1004_0000, 0x1008_0000], 256 << 10),
 ];
 /// From the start of a slot to the program (`tendon_wire::flash::CODE_OFFSET`); the boot stage refuses a firmware that
 /// was linked elsewhere.
 const CODE_OFFSET: u32 = 0x400;
-/// Room for the program: the smallest firmware slot, without header and signature.
-const SLOT_LEN: u32 = (1 << 20) - 0x800;
+/// Room in a slot for header and signature.
+const AROUND: u32 = 0x800;
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let (name, folder, memory, slots) = board();
+    let (name, folder, memory, slots, slot_len) = board();
     let board = PathBuf::from("src/board").join(folder);
-    let scripts = [(board.join(memory), "memory.x"), (board.join("device.x"), "device.x")];
-    for (script, name) in scripts.into_iter().chain([("src/stack.x".into(), "stack.x")]) {
+    let mut scripts = vec![(board.join(memory), "memory.x"), ("src/stack.x".into(), "stack.x")];
+    // Where it is missing, the peripheral crate brings it with its vectors.
+    scripts.extend(Some((board.join("device.x"), "device.x")).filter(|(script, _)| script.exists()));
+    for (script, name) in scripts {
         println!("cargo:rerun-if-changed={}", script.display());
         fs::copy(&script, out.join(name)).expect("copy a linker script");
     }
@@ -29,8 +34,8 @@ fn main() {
     for (slot, binary) in slots.into_iter().zip(["tendon-firmware", "tendon-firmware-b"]) {
         let place = out.join(binary);
         fs::create_dir_all(&place).expect("make a folder");
-        let origin = slot + CODE_OFFSET;
-        let script = format!("MEMORY {{ FLASH : ORIGIN = {origin:#x}, LENGTH = {SLOT_LEN:#x} }}\n");
+        let (origin, room) = (slot + CODE_OFFSET, slot_len - AROUND);
+        let script = format!("MEMORY {{ FLASH : ORIGIN = {origin:#x}, LENGTH = {room:#x} }}\n");
         fs::write(place.join("slot.x"), script).expect("write slot.x");
         println!("cargo:rustc-link-arg-bin={binary}=-L{}", place.display());
     }
@@ -55,7 +60,7 @@ fn main() {
 }
 
 /// The board whose feature is on.
-fn board() -> (&'static str, &'static str, &'static str, [u32; 2]) {
+fn board() -> Board {
     let is_on = |name: &str| {
         env::var_os(format!("CARGO_FEATURE_{}", name.replace('-', "_").to_uppercase())).is_some()
     };

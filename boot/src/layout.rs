@@ -106,6 +106,29 @@ impl Layout {
         mapped_at: 0x2100_0000,
     };
 
+    /// STM32H743ZI, erase unit 128 KiB. Bank 1: boot stage, records and keys, firmware; bank 2: policies.
+    pub const NUCLEO_H743ZI: Self = {
+        const fn sectors(first: u32, count: u32) -> Region {
+            Region { start: first << 17, len: count << 17 }
+        }
+        Self {
+            policy: [sectors(8, 4), sectors(12, 4)],
+            firmware: [sectors(4, 2), sectors(6, 2)],
+            log: sectors(1, 3),
+            keys: sectors(1, 3),
+            mapped_at: 0x0800_0000,
+        }
+    };
+
+    /// Raspberry Pi Pico 2, 4 MiB behind QSPI, erase unit 4 KiB; the boot stage has the first 256 KiB.
+    pub const PICO2: Self = Self {
+        firmware: [Region { start: 0x4_0000, len: 0x4_0000 }, Region { start: 0x8_0000, len: 0x4_0000 }],
+        policy: [Region { start: 0xc_0000, len: 0x19_c000 }, Region { start: 0x25_c000, len: 0x19_c000 }],
+        log: Region { start: 0x3f_8000, len: 0x4000 },
+        keys: Region { start: 0x3f_c000, len: 0x4000 },
+        mapped_at: 0x1000_0000,
+    };
+
     /// For a controller in a process: two policy slots of at least `slot_len` bytes, no firmware.
     #[must_use]
     pub const fn policies(slot_len: u32, erase_size: u32) -> Self {

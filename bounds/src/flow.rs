@@ -15,6 +15,12 @@ const MAX_CALLS: usize = 200;
 /// Entries of one jump table.
 const MAX_TABLE: u32 = 4096;
 
+/// How functions are called that call what lies in the ROM of a chip, at addresses that they look up. What is there
+/// belongs to no file.
+const ROM_CALLER: &str = "tendon_rom_";
+/// Stack that a ROM function is taken to need, bytes: an assumption (docs/boards.md), not derived.
+pub const ROM_STACK: u32 = 1024;
+
 /// Instructions and functions of a program.
 #[derive(Debug, Default)]
 pub struct Code<'a> {
@@ -548,6 +554,14 @@ impl<'c, 'a> Flow<'c, 'a> {
                         self.arrive(walk, address, following, after);
                     }
                 }
+                _ if self.calls_rom(walk.entry) => {
+                    let here = u32::try_from(below).unwrap_or(u32::MAX);
+                    walk.depth.worst = walk.depth.worst.max(here.saturating_add(ROM_STACK));
+                    for register in [0, 1, 2, 3, 12, LR] {
+                        after.set(register, Held::Unknown);
+                    }
+                    self.arrive(walk, address, following, after);
+                }
                 _ => self.violation(walk.entry, address, Problem::Indirect(register)),
             },
             Next::Return => self.leave(walk, address, below),
@@ -632,6 +646,12 @@ impl<'c, 'a> Flow<'c, 'a> {
     }
 
     /// Counts a call; whether it can come back.
+    /// Whether a function may call what is in the ROM of the chip and in no file: its name says so.
+    fn calls_rom(&self, entry: u32) -> bool {
+        let names = self.code.function(entry).map_or(&[][..], |function| &function.names);
+        names.iter().any(|name| name.starts_with(ROM_CALLER))
+    }
+
     fn call(&mut self, walk: &mut Walk, address: u32, target: u32, below: i64) -> bool {
         if self.code.function(target).is_none() {
             self.violation(walk.entry, address, Problem::NoFunction(target));

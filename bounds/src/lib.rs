@@ -12,7 +12,7 @@ mod system;
 pub mod thumb;
 
 pub use elf::{Elf, ElfError, Section, Segment, Symbol};
-pub use flow::{Code, Depth, Flow, Frame, Function, Problem, Violation};
+pub use flow::{Code, Depth, Flow, Frame, Function, Problem, ROM_STACK, Violation};
 pub use system::{
     BootStage, EXCEPTION_FRAME, Failure, Report, SECTION, Task, check, check_file, check_with,
     forbidden_symbols,

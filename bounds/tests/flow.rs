@@ -1,19 +1,23 @@
 //! The stack analysis on short programs, assembled by GNU as and written down with their source.
 //! Function `f0` lies at 0x100, `f1` at 0x200, and so on.
 
-use tendon_bounds::{Code, Depth, Elf, Flow, Frame, Problem, Section, Symbol};
+use tendon_bounds::{Code, Depth, Elf, Flow, Frame, Problem, ROM_STACK, Section, Symbol};
 
 /// `sub sp,#40; add sp,#40; bx lr`
 const LEAF: &str = "b08a b00a 4770";
 
 fn analyse(functions: &[&str]) -> (Depth, Vec<Problem>, Vec<Frame>) {
+    let names: Vec<String> = (0..functions.len()).map(|index| format!("f{index}")).collect();
+    analyse_named(&names, functions)
+}
+
+fn analyse_named(names: &[String], functions: &[&str]) -> (Depth, Vec<Problem>, Vec<Frame>) {
     let mut bytes: Vec<u8> = Vec::new();
     for (index, function) in functions.iter().enumerate() {
         bytes.resize(0x100 * index, 0);
         let halves = function.split_whitespace().map(|half| u16::from_str_radix(half, 16).unwrap());
         bytes.extend(halves.flat_map(u16::to_le_bytes));
     }
-    let names: Vec<String> = (0..functions.len()).map(|index| format!("f{index}")).collect();
     let symbol = |index: usize| Symbol {
         name: names[index].as_str(),
         value: 0x100 * (index as u32 + 1) + 1,
@@ -225,6 +229,16 @@ fn refuses_calls_and_jumps_to_unknown_places() {
     ] {
         assert_eq!(problems(&[code]), [problem], "{source}");
     }
+}
+
+/// The ROM is in no file: what it needs is an assumption, and only functions that say so by name may call it.
+#[test]
+fn takes_the_stack_of_a_rom_function_as_an_assumption() {
+    // push {r4,lr}; blx r3; pop {r4,pc}
+    let code = ["b510 4798 bd10"];
+    let (depth, found, _) = analyse_named(&["tendon_rom_flash".into()], &code);
+    assert_eq!((depth.own, depth.worst, found.len()), (8, 8 + ROM_STACK, 0));
+    assert_eq!(problems(&code), [Problem::Indirect(3)]);
 }
 
 #[test]

@@ -3,8 +3,13 @@
 use std::{env, fs, path::PathBuf};
 
 /// Boards, as features of Cargo.toml name them, and their memory maps.
-const BOARDS: [(&str, &str); 3] =
-    [("qemu-an386", "mps2"), ("qemu-an500", "mps2"), ("qemu-an505", "mps2-an505")];
+const BOARDS: [(&str, &str); 5] = [
+    ("qemu-an386", "mps2"),
+    ("qemu-an500", "mps2"),
+    ("qemu-an505", "mps2-an505"),
+    ("nucleo-h743zi", "nucleo-h743zi"),
+    ("pico2", "pico2"),
+];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -20,8 +25,10 @@ fn main() {
         println!("cargo:rerun-if-changed={script}");
         fs::copy(&script, out.join(place)).expect("copy a linker script");
     }
-    // No interrupt is enabled here.
-    fs::write(out.join("device.x"), "").expect("write device.x");
+    // No interrupt is enabled here. rp235x-hal brings vectors all the same.
+    if name != "pico2" {
+        fs::write(out.join("device.x"), "").expect("write device.x");
+    }
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg=-Tentry.x");
 }

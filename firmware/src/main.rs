@@ -302,6 +302,7 @@ mod app {
     #[task(binds = LINK_RX, priority = 4, local = [rx, received])]
     fn link_rx(cx: link_rx::Context) {
         let mut byte = [0];
+        cx.local.rx.acknowledge();
         while let Ok(true) = cx.local.rx.read_ready() {
             let Ok(_) = cx.local.rx.read(&mut byte);
             // A full queue loses the byte; the frame's CRC will tell.

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cost;
 pub mod count;
 pub mod demo;
+pub mod doctor;
 pub mod export;
 pub mod faults;
 pub mod hil;
@@ -15,6 +16,7 @@ pub mod monitor;
 pub mod preference;
 pub mod recording;
 pub mod report;
+pub mod robot;
 pub mod run_folder;
 #[cfg(feature = "viewer")]
 pub mod viewer;

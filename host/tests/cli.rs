@@ -298,3 +298,55 @@ fn a_policy_is_flashed_confirmed_and_shown_over_a_stand_in_with_a_flash_file() {
     complains(&tendon(&[&"flash", &"--firmware", &one, &"--port", &port]), &["is a policy", "--policy"]);
     complains(&tendon(&[&"flash", &"--port", &port]), &["--policy FILE"]);
 }
+
+#[test]
+fn keys_are_provisioned_and_rotated_over_the_port_and_unsigned_policies_are_refused_with_advice() {
+    let folder = Folder::new("provision");
+    let port = format!("stand-in:{}", folder.0.join("flash.img").display());
+    let says = |arguments: &[&dyn AsRef<std::ffi::OsStr>], words: &[&str]| {
+        let output = tendon(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        for word in words {
+            assert!(text.contains(word), "`{word}` is not in: {text}");
+        }
+    };
+    for name in ["a", "b", "c"] {
+        says(&[&"keys", &"new", &name, &"--dir", &folder.0], &["secret"]);
+    }
+    let file = |name: &str| folder.0.join(name);
+    let image = folder.file("bare.tnd", &bare(1));
+    says(
+        &[&"keys", &"show", &"--dir", &folder.0, &"--port", &port],
+        &["a.pub", "no keys", "development mode"],
+    );
+    says(
+        &[&"flash", &"--port", &port, &"--policy", &image, &"--key", &file("a.key"), &"--confirm"],
+        &["confirmed"],
+    );
+    let wrong = [&file("b.pub"), &file("c.pub")];
+    complains(
+        &tendon(&[&"keys", &"provision", &"--port", &port, &"--key", wrong[0], &"--key", wrong[1]]),
+        &["not signed with one of the new keys"],
+    );
+    says(
+        &[&"keys", &"provision", &"--port", &port, &"--key", &file("a.pub"), &"--key", &file("b.pub")],
+        &["generation 1", "robot any"],
+    );
+    complains(&tendon(&[&"flash", &"--port", &port, &"--policy", &image]), &["not signed", "--key FILE"]);
+    complains(
+        &tendon(&[&"flash", &"--port", &port, &"--policy", &image, &"--key", &file("c.key")]),
+        &["does not know"],
+    );
+    let rotate = |by: &str| {
+        let (by, new) = (file(by), [file("a.pub"), file("c.pub")]);
+        tendon(&[&"keys", &"rotate", &"--port", &port, &"--key", &by, &"--new", &new[0], &"--new", &new[1]])
+    };
+    complains(&rotate("c.key"), &["none of the controller's"]);
+    assert!(rotate("b.key").status.success());
+    says(&[&"keys", &"show", &"--dir", &folder.0, &"--port", &port], &["generation 2"]);
+    says(
+        &[&"flash", &"--port", &port, &"--policy", &image, &"--key", &file("c.key"), &"--confirm"],
+        &["confirmed"],
+    );
+}

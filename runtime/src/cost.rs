@@ -29,8 +29,8 @@ impl Profile {
     /// cycle more than words (Arm DDI 0439, table of instruction timings): 1.6 cycles per instruction over the
     /// dense kernel, 2 with what surrounds it.
     pub const M4F: Self = Self { name: "m4f", centicycles: 200, flash_wait: 1, mhz: 168 };
-    /// Cortex-M7 at 480 MHz (STM32H743): loads beside arithmetic, no credit taken for the second pipeline.
-    pub const M7: Self = Self { name: "m7", centicycles: 120, flash_wait: 1, mhz: 480 };
+    /// Cortex-M7 at 480 MHz (STM32H743): at most 1.33 by the model of `bounds/src/cycles.rs` over the networks of `bench mcu`.
+    pub const M7: Self = Self { name: "m7", centicycles: 140, flash_wait: 1, mhz: 480 };
     /// Cortex-M33 with FPU at 150 MHz (RP2350): timings as the M4F's.
     pub const M33: Self = Self { name: "m33", centicycles: 200, flash_wait: 1, mhz: 150 };
     /// Cortex-M3 at 72 MHz: every `f32` operation is a call of some 40 to 100 instructions; an estimate that nothing
@@ -150,7 +150,7 @@ fn of_dense(n_in: u64, n_out: u64, relu: bool) -> u64 {
     let rest = rest + bit(4, 134) + bit(3, 67) + bit(2, 34) + bit(1, 18) + bit(0, 10);
     let block = (n_in / 32).saturating_mul(270).saturating_add(rest + if relu { 19 } else { 9 });
     // The call; the last rows have one of their own.
-    let calls = if n_out.is_multiple_of(4) { 45 } else { 45 + 90 };
+    let calls = if n_out.is_multiple_of(4) { 45 } else { 45 + 75 };
     n_out.div_ceil(4).saturating_mul(block).saturating_add(calls)
 }
 
@@ -192,13 +192,13 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
         opcode::REDUCE | opcode::ARG => {
             all(&[n_in, 18]).saturating_add(all(&[n_out, 60])).saturating_add(160)
         }
-        opcode::TOP => all(&[n_out, all(&[d1, 34]).saturating_add(60)]),
+        opcode::TOP => all(&[n_out, all(&[d1, 38]).saturating_add(60)]),
         opcode::CUMULATE => all(&[n_out, 26]).saturating_add(all(&[d0, d2, 60])).saturating_add(copied),
         opcode::SOFTMAX => all(&[n_out, 100]).saturating_add(all(&[d0, d2, 220])).saturating_add(copied),
-        opcode::MATMUL => all(&[d0, d1, d2, d3, 20])
+        opcode::MATMUL => all(&[d0, d1, d2, d3, 22])
             .saturating_add(all(&[n_out, 40]))
             .saturating_add(all(&[d0, d1, d2, 30]))
-            .saturating_add(all(&[d0, 200])),
+            .saturating_add(all(&[d0, 230])),
         opcode::CONV => match network.record::<Window>(op.input_b) {
             Some(w) => {
                 let groups = u64::from(w.groups.max(1));
@@ -210,7 +210,7 @@ fn of_operator(network: &Network<'_>, op: &Operator) -> u64 {
                 let pixel =
                     of_dense(patch, c_out, false).saturating_add(gathered).saturating_add(all(&[c_out, 14]));
                 let pixels = all(&[d0, groups, w.height_out.into(), w.width_out.into()]);
-                all(&[pixels, pixel.saturating_add(160)]).saturating_add(function).saturating_add(500)
+                all(&[pixels, pixel.saturating_add(175)]).saturating_add(function).saturating_add(500)
             }
             None => 0,
         },

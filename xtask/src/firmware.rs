@@ -44,6 +44,18 @@ pub(crate) const BOARDS: &[Board] = &[
         machine: Some("mps2-an505"),
         about: "Arm MPS2 with AN505, Cortex-M33, in QEMU",
     },
+    Board {
+        name: "nucleo-h743zi",
+        target: V7EM,
+        machine: None,
+        about: "ST Nucleo-H743ZI and H743ZI2, Cortex-M7; never run",
+    },
+    Board {
+        name: "pico2",
+        target: V8M,
+        machine: None,
+        about: "Raspberry Pi Pico 2 (RP2350), Cortex-M33; never run",
+    },
 ];
 
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";

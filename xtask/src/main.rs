@@ -116,6 +116,7 @@ fn on_board(name: &str, what: impl FnOnce(&Board) -> Result<(), String>) -> Resu
 
 fn test() -> Result<(), String> {
     stack::check(&built()?, None)?;
+    drivers_do_not_panic()?;
     stack::refuses(&BOARDS[0].build_to_inject()?)?;
     if let Err(problem) = conformance::cases() {
         eprintln!(
@@ -130,6 +131,14 @@ fn test() -> Result<(), String> {
     }
     run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", firmware::folder()))?;
     campaign::mutants()
+}
+
+/// Links the joint drivers so that a reachable panic is an undefined symbol.
+fn drivers_do_not_panic() -> Result<(), String> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--locked"]).env("CARGO_TARGET_DIR", target().join("no-panic"));
+    run(command.current_dir(root().join("drivers/no-panic")))
+        .map_err(|error| format!("{error}; `a_panic_is_reachable` above means that a driver can panic"))
 }
 
 /// Runs a board's firmware in QEMU until it is interrupted; its flash is in the file `TENDON_FLASH`, if that is set.

@@ -48,6 +48,7 @@ impl Stage {
 #[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".vector_table.interrupts")]
 #[unsafe(no_mangle)]
+#[cfg(not(feature = "pico2"))]
 static __INTERRUPTS: [usize; 1] = [0];
 
 #[panic_handler]

@@ -5,6 +5,24 @@ use tendon_runtime::node::{BoardInfo, Clock};
 use tendon_runtime::response::BoardTiming;
 use tendon_runtime::timing::ResetCause;
 
+#[cfg_attr(
+    feature = "pico2",
+    allow(unused_imports, unused_macros, reason = "its vectors come from the peripheral crate")
+)]
+mod interrupts;
+#[cfg(not(feature = "pico2"))]
+mod wraps;
+
+#[cfg(feature = "nucleo-h743zi")]
+mod nucleo_h743zi;
+#[cfg(feature = "nucleo-h743zi")]
+pub use nucleo_h743zi::{NucleoH743zi as Selected, device};
+
+#[cfg(feature = "pico2")]
+mod pico2;
+#[cfg(feature = "pico2")]
+pub use pico2::{Pico2 as Selected, device};
+
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
@@ -23,8 +41,9 @@ pub trait Board: Sized {
     const SYSTICK_HZ: u32;
     /// Address of the boot stage, which begins the flash.
     const BOOT_STAGE: usize;
-    /// Receiving half of the link; its interrupt is `LINK_RX`.
-    type Rx: Read + ReadReady;
+    /// Receiving half of the link; its interrupt is `LINK_RX`. Where the hardware has one interrupt for both halves,
+    /// this half acknowledges the other's and pends `LINK_TX`.
+    type Rx: Read + ReadReady + Acknowledge;
     /// Sending half; `LINK_TX` fires when it can take more.
     type Tx: Write + WriteReady + Acknowledge;
     /// Drives the control tick through `CONTROL_TIMER`.

@@ -68,6 +68,21 @@ enum What {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Jitter and execution time of `tendon run --realtime` on a simulated arm, quiet and under load
+    Realtime {
+        /// Time per case, s
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+        /// Rate of bus and policy, Hz
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
+        /// Busy threads per core in the second case
+        #[arg(long, default_value_t = 2)]
+        load: usize,
+        /// Rows as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Learned against true reward over seeds
     Learning {
         /// Task
@@ -92,6 +107,9 @@ impl Bench {
             What::Mcu { peer, case, json } => super::bench_mcu::mcu(peer.as_deref(), &case, json.as_ref()),
             What::Cost { short, json } => super::bench_cost::cost(short, json.as_ref()),
             What::Sim2sim { real, seconds, json } => sim2sim(&real, seconds, json.as_ref()),
+            What::Realtime { seconds, rate, load, json } => {
+                super::bench_realtime::realtime(seconds, rate, load, json.as_ref())
+            }
             What::Learning { task, seeds, short, json } => {
                 learning(&task, if short { 1 } else { seeds }, short, json.as_ref())
             }

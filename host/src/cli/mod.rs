@@ -4,13 +4,16 @@ mod bench;
 mod bench_cost;
 mod bench_host;
 mod bench_mcu;
+mod bench_realtime;
 mod demo;
+mod doctor;
 mod flash;
 mod learn;
 mod monitor;
 mod policy;
 #[cfg(feature = "probe")]
 mod probe;
+mod robot;
 mod run;
 
 use crate::link::{Address, ControllerKind, launch_from, stand_in};
@@ -54,6 +57,10 @@ enum Command {
     Sign(flash::Sign),
     /// Send a policy or firmware to a controller; confirm it, or go back
     Flash(flash::Flash),
+    /// Run an image on this computer, on the servos of a serial bus, in real time
+    Run(robot::Run),
+    /// Look at ports, versions, joint order, signs, offsets and calibration before any torque
+    Doctor(doctor::Doctor),
     /// Measurements: host, mcu, sim2sim, learning
     Bench(bench::Bench),
     /// A controller on this machine, until it is interrupted; prints its port
@@ -66,6 +73,9 @@ enum Command {
         #[arg(long, env = "TENDON_FLASH")]
         flash: Option<PathBuf>,
     },
+    /// A simulated robot in a process of its own: a servo bus behind a pseudo-terminal
+    #[command(hide = true)]
+    Bus(robot::SimulatedBus),
 }
 
 /// Which controller a command talks to.
@@ -114,6 +124,9 @@ pub fn main() -> Result<ExitCode> {
         Command::Keys(keys) => done(keys.run()),
         Command::Sign(sign) => done(sign.run()),
         Command::Flash(flash) => done(flash.run()),
+        Command::Run(run) => run.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Bus(bus) => done(bus.run()),
         Command::Bench(bench) => done(bench.run()),
         Command::Controller { name, flash } => done(controller(&name, flash)),
     }

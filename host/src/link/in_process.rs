@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tendon_boot::{Boot, Layout};
 use tendon_runtime::node::{self, BoardInfo, Clock, Control, Loader};
 use tendon_runtime::store::{Store, places};
-use tendon_runtime::{Memory, Refusal};
+use tendon_runtime::{Memory, Refusal, State};
 use tendon_wire::frame::{Decoder, MAX_FRAME};
-use tendon_wire::message::{Message, Reply, Telemetry};
+use tendon_wire::message::{Action, Message, Reply, Telemetry};
 
 /// `f32` of activations; as in the firmware.
 pub(super) const ARENA: usize = 32 << 10;
@@ -86,6 +86,28 @@ pub fn with_in_process<R>(slot_len: usize, f: impl FnOnce(InProcess<'_>) -> R) -
         clock: HostClock(Instant::now()),
         decoder: Decoder::new(),
     })
+}
+
+impl InProcess<'_> {
+    /// The control timer fired: one tick outside lockstep.
+    pub fn timer(&mut self) -> Option<Action> {
+        let before = self.clock.now_us();
+        let mut action = self.control.timer(before)?;
+        action.tick_us = self.clock.now_us().saturating_sub(before).min(u32::MAX.into()) as u32;
+        Some(action)
+    }
+
+    /// Too many ticks were late: no torque from now on.
+    pub fn overran(&mut self) {
+        let now_us = self.clock.now_us();
+        self.control.overran(now_us);
+    }
+
+    /// Controller state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.control.state()
+    }
 }
 
 impl Transport for InProcess<'_> {

@@ -271,8 +271,16 @@ pub fn launch_stand_in(program: &Path, flash: Option<&Path>) -> Result<Launched,
     if let Some(path) = flash {
         command.arg("--flash").arg(path);
     }
+    launch_program(command, STAND_IN)
+}
+
+/// Starts a program whose first line of output is the path of its port. `name`: for messages.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_program(command: Command, name: &str) -> Result<Launched, LinkError> {
     let port_of = |line: &str| line.starts_with("/dev/").then(|| line.trim().to_owned());
-    start(command, STAND_IN, "run it by hand to see why", port_of)
+    start(command, name, "run it by hand to see why", port_of)
 }
 
 fn start(

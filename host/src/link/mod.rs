@@ -18,8 +18,8 @@ pub use firmware::{FirmwareError, Package, image_of_elf};
 pub use flash::{HostFlash, install};
 pub use in_process::{InProcess, with_in_process};
 pub use launch::{
-    Address, ControllerKind, Launched, boot_stage_path, firmware_path, launch, launch_from, launch_stand_in,
-    qemu_is_there,
+    Address, ControllerKind, Launched, boot_stage_path, firmware_path, launch, launch_from, launch_program,
+    launch_stand_in, qemu_is_there,
 };
 pub use serial::Serial;
-pub use session::{Session, Transport, joint_commands};
+pub use session::{Session, Transport, commands_of, joint_commands};

@@ -8,8 +8,8 @@ use tendon_runtime::node;
 use tendon_wire::frame::{Decoder, MAX_FRAME};
 use tendon_wire::message::Message;
 
-/// Bits per second, where a port has such a thing.
-const BAUD: u32 = 3_000_000;
+/// Bits per second, where a port has such a thing: what the boards use (docs/boards.md).
+const BAUD: u32 = 1_000_000;
 
 /// Longest wait for a controller that takes no bytes.
 const SEND: Duration = Duration::from_secs(5);

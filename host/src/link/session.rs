@@ -321,17 +321,20 @@ pub(super) fn unexpected(message: &'static str) -> LinkError {
 /// The commands in an action, one per joint in the robot's order.
 #[must_use]
 pub fn joint_commands(action: &Action) -> Vec<JointCommand> {
+    commands_of(action).collect()
+}
+
+/// As [`joint_commands`], without memory of its own.
+pub fn commands_of(action: &Action) -> impl Iterator<Item = JointCommand> + '_ {
     let at = |values: &[f32], index: usize| values.get(index).copied().unwrap_or(0.0);
-    (0..action.position.len())
-        .map(|index| JointCommand {
-            position: at(&action.position, index),
-            velocity: at(&action.velocity, index),
-            torque: at(&action.torque, index),
-            kp: at(&action.kp, index),
-            kd: at(&action.kd, index),
-            torque_limit: at(&action.torque_limit, index),
-        })
-        .collect()
+    (0..action.position.len()).map(move |index| JointCommand {
+        position: at(&action.position, index),
+        velocity: at(&action.velocity, index),
+        torque: at(&action.torque, index),
+        kp: at(&action.kp, index),
+        kd: at(&action.kd, index),
+        torque_limit: at(&action.torque_limit, index),
+    })
 }
 
 #[cfg(test)]

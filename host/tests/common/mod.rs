@@ -1,6 +1,8 @@
 //! Controllers, policies and real inputs for the tests of this folder.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+pub mod servo;
+
 use std::path::{Path, PathBuf};
 use tendon::link::{
     ControllerKind, InProcess, Launched, LinkError, Serial, Session, launch, launch_from, launch_stand_in,

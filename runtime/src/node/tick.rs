@@ -84,6 +84,12 @@ impl<'m> Control<'m> {
         self
     }
 
+    /// For a loop without [`Guard`]: too many ticks were late, no torque from now on.
+    pub fn overran(&mut self, now_us: u64) {
+        self.controller.overrun(now_us, true);
+        self.note_state();
+    }
+
     /// A message kept the control tick waiting.
     pub fn kept_waiting(&mut self, ns: u64) {
         if !self.lockstep && self.controller.state().has_torque() {

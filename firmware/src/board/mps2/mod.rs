@@ -4,10 +4,11 @@
 //! file. What differs between them is in `fpga.rs`.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
+use super::interrupts::{device, vectors};
+use super::wraps::Wraps;
 use super::{Acknowledge, Board, ControlTimer, Parts, Watchdog};
 use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
-use core::sync::atomic::{AtomicU32, Ordering};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use tendon_boot::Layout;
 use tendon_runtime::node::{BoardInfo, Clock};
@@ -67,66 +68,14 @@ fn write(address: usize, value: u32) {
     unsafe { write_volatile(address as *mut u32, value) }
 }
 
-/// The interrupts of the board by their use, and the vectors that RTIC and cortex-m-rt need.
-#[allow(non_camel_case_types, missing_docs)]
-pub mod device {
-    use super::FPGA;
-    pub use Interrupt as interrupt;
-
-    /// Bits of priority that the NVIC has.
-    pub const NVIC_PRIO_BITS: u8 = 3;
-
-    /// Interrupt numbers by their use.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[repr(u16)]
-    pub enum Interrupt {
-        LINK_RX = FPGA.uart0_rx_irq,
-        LINK_TX = FPGA.uart0_tx_irq,
-        CONTROL_TIMER = FPGA.timer0_irq,
-        CLOCK_WRAP = FPGA.timer1_irq,
-    }
-
-    // SAFETY: the numbers are those of the board's NVIC.
-    unsafe impl cortex_m::interrupt::InterruptNumber for Interrupt {
-        fn number(self) -> u16 {
-            self as u16
-        }
-    }
-
-    unsafe extern "C" {
-        fn LINK_RX();
-        fn LINK_TX();
-        fn CONTROL_TIMER();
-        fn CLOCK_WRAP();
-        fn DefaultHandler();
-    }
-
-    /// Peripherals, as RTIC takes them: none but the core's.
-    #[derive(Debug)]
-    pub struct Peripherals;
-
-    impl Peripherals {
-        /// RTIC calls it; nothing is handed out here.
-        ///
-        /// # Safety
-        /// None needed.
-        #[must_use]
-        pub unsafe fn steal() -> Self {
-            Self
-        }
-    }
-
-    #[unsafe(link_section = ".vector_table.interrupts")]
-    #[unsafe(no_mangle)]
-    static __INTERRUPTS: [unsafe extern "C" fn(); FPGA.irqs] = {
-        let mut vectors: [unsafe extern "C" fn(); FPGA.irqs] = [DefaultHandler; FPGA.irqs];
-        vectors[Interrupt::LINK_RX as usize] = LINK_RX;
-        vectors[Interrupt::LINK_TX as usize] = LINK_TX;
-        vectors[Interrupt::CONTROL_TIMER as usize] = CONTROL_TIMER;
-        vectors[Interrupt::CLOCK_WRAP as usize] = CLOCK_WRAP;
-        vectors
-    };
+device! {
+    LINK_RX = FPGA.uart0_rx_irq,
+    LINK_TX = FPGA.uart0_tx_irq,
+    CONTROL_TIMER = FPGA.timer0_irq,
+    CLOCK_WRAP = FPGA.timer1_irq;
+    priority_bits = 3
 }
+vectors!(FPGA.irqs);
 
 /// The board.
 pub struct Mps2;
@@ -144,7 +93,7 @@ pub struct Timer(());
 #[derive(Clone, Copy)]
 pub struct BoardClock(());
 
-static WRAPS: AtomicU32 = AtomicU32::new(0);
+static WRAPS: Wraps = Wraps::new();
 
 impl Board for Mps2 {
     const INFO: BoardInfo = BoardInfo { name: FPGA.name, firmware: env!("CARGO_PKG_VERSION") };
@@ -204,6 +153,11 @@ impl Read for Rx {
         *place = read(UART0 + uart::DATA) as u8;
         Ok(1)
     }
+}
+
+impl Acknowledge for Rx {
+    /// Reading does.
+    fn acknowledge(&mut self) {}
 }
 
 impl ErrorType for Tx {
@@ -279,26 +233,14 @@ impl BoardClock {
     /// The `CLOCK_WRAP` interrupt.
     pub fn wrapped(self) {
         write(TIMER1 + timer::INT, 1);
-        WRAPS.store(WRAPS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        WRAPS.count();
     }
 }
 
 impl BoardClock {
     /// Counts since boot.
     fn total(self) -> u64 {
-        let wraps = WRAPS.load(Ordering::Relaxed);
-        let low = self.counts();
-        // A wrap that nobody counted yet: the task is pending, or ran between the two reads.
-        let pending = read(TIMER1 + timer::INT) & 1 != 0 && low < u32::MAX / 2;
-        let now = WRAPS.load(Ordering::Relaxed);
-        let high = if pending {
-            wraps.wrapping_add(1)
-        } else if low < u32::MAX / 2 {
-            now
-        } else {
-            wraps
-        };
-        (u64::from(high) << 32) | u64::from(low)
+        WRAPS.total(|| self.counts(), || read(TIMER1 + timer::INT) & 1 != 0)
     }
 }
 
