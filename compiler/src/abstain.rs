@@ -103,7 +103,11 @@ pub(crate) fn calibrate(
     if let Some(row) = runs.iter().flatten().find(|row| row.len() != n) {
         return fail(format!("recorded observations of {} elements, the network takes {n}", row.len()));
     }
-    let blocks = || runs.iter().flat_map(|run| run.chunks(BLOCK).enumerate());
+    // Turns begin with another one in every run, so that beginnings are on both sides.
+    let blocks = || {
+        let runs = runs.iter().enumerate();
+        runs.flat_map(|(first, run)| run.chunks(BLOCK).enumerate().map(move |(i, block)| (first + i, block)))
+    };
     let fitted: Vec<&Vec<f32>> = blocks().filter(|(i, _)| i % 2 == 0).flat_map(|(_, block)| block).collect();
     let held_out: Vec<&[Vec<f32>]> = blocks().filter(|(i, _)| i % 2 == 1).map(|(_, block)| block).collect();
     let windows: usize = held_out.iter().map(|block| (block.len() + 1).saturating_sub(window.into())).sum();
