@@ -69,7 +69,9 @@ fn image_of(mut spec: ContractSpec, period_us: u32, hidden: &[usize]) -> (Aligne
 /// computer's also under `-icount`, so a tick may be late for no reason of the firmware's.
 fn on_timer(kind: ControllerKind) -> Option<tendon::link::Launched> {
     if std::env::var_os("TENDON_TIMING").is_none() {
-        println!("SKIPPED: ticks by QEMU's timer are late now and then; TENDON_TIMING=1 runs this on a quiet machine");
+        println!(
+            "SKIPPED: ticks by QEMU's timer are late now and then; TENDON_TIMING=1 runs this on a quiet machine"
+        );
         return None;
     }
     start(kind)

@@ -28,9 +28,6 @@ held! {
     power_is_held "power"
     admission_is_held "admission"
     kill_is_held "kill"
-    overrun_is_held "overrun"
-    hang_is_held "hang"
-    garbage_is_held "garbage"
 }
 
 #[test]

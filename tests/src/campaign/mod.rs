@@ -54,9 +54,6 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::POWER,
     flash::ADMISSION,
     controller::KILL,
-    controller::OVERRUN,
-    controller::HANG,
-    controller::GARBAGE,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.

@@ -20,7 +20,4 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ),
     ("admission", "no changed, truncated, older, foreign or unsigned image is taken, and rot does not boot"),
     ("kill", "QEMU killed at any instant of flashing boots what was confirmed"),
-    ("overrun", "a late tick is replaced by the fallback in the same tick, and counted"),
-    ("hang", "a tick that hangs ends in a watchdog reset without torque"),
-    ("garbage", "garbage at the line's full rate makes no tick late and stops no policy"),
 ];
