@@ -116,7 +116,7 @@ fn the_analysis_has_the_tasks_priorities_and_instructions_of_the_firmware() {
         println!("SKIPPED: the firmware is missing; run `cargo xtask test`");
         return;
     };
-    let report = tendon_bounds::check(&std::fs::read(elf).unwrap()).unwrap_or_else(|f| panic!("{f:#?}"));
+    let report = tendon_bounds::check_file(&elf).unwrap_or_else(|f| panic!("{f:#?}"));
     let (_, image) = &policies()[0];
     let mut analysed: Vec<(&str, u8)> =
         tasks(&BoardTiming::QEMU, image).iter().map(|task| (task.name, task.priority)).collect();
