@@ -194,9 +194,6 @@ impl Monitors {
 
     /// Looks at a raw state that passed `check_state`. `torques`: what the servos were last told to give, policy order.
     pub fn observe(&mut self, contract: &Contract<'_>, state: &RawState, torques: impl Iterator<Item = f32>) {
-        if removed(Check::SensorMonitor) && removed(Check::ResponseMonitor) {
-            return;
-        }
         let Some(previous) = self.previous else {
             self.previous = Some(Previous::of(state));
             return;

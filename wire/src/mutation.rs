@@ -39,8 +39,6 @@ checks! {
     StateSequence "state-sequence",
     /// CRC-32C of an image.
     ImageCrc "image-crc",
-    /// Operators, plan and contract of an image are checked before anything of it runs.
-    ImageCheck "image-check",
     /// Ed25519 signature of an image.
     Signature "signature",
     /// An image is for this robot.
@@ -53,14 +51,10 @@ checks! {
     TrialReturn "trial-return",
     /// An image is verified at every boot.
     BootVerify "boot-verify",
-    /// Golden vectors run before an image acts.
-    SelfTest "self-test",
     /// An image that does not fit the control period is refused.
     Admission "admission",
     /// The envelope as a whole.
     Envelope "envelope",
-    /// A raw state with a number that is not finite is refused.
-    StateFinite "state-finite",
     /// A raw state older than its limit ends Running.
     StateAge "state-age",
     /// A silent host ends Running.
@@ -77,8 +71,6 @@ checks! {
     Abstention "abstention",
     /// A recorder hands every tick to the system before it says that it is written.
     RecorderFlush "recorder-flush",
-    /// A full queue drops instead of waiting.
-    QueueDrop "queue-drop",
 }
 
 /// Whether `check` was taken away.
