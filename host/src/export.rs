@@ -9,7 +9,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
 use tendon_learn::run_folder::{FileError, write_atomically};
-use tendon_learn::{ACTION_LIMIT, NORMALISED_LIMIT, Policy};
+use tendon_learn::{ACTION_LIMIT, Activation, Head, NORMALISED_LIMIT, Policy};
 
 /// Writes `policy` to `file` with metadata `tendon.contract` = `contract` (JSON) and `keys` (the CSV keys that other tools read:
 /// `joint_names`, `joint_stiffness`, `joint_damping`, `default_joint_pos`, `observation_names`, `action_scale`).
@@ -41,10 +41,11 @@ pub fn contract_keys(contract: &ContractSpec) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// The file's bytes. Input `obs`, `[1, n_obs]`, output `actions`, `[1, n_act]` in -1..1:
-/// `Sub -> Mul -> Clip` (observation normaliser), `Gemm -> Tanh` per hidden layer, `Gemm -> Clip`.
+/// The file's bytes. Input `obs`, `[1, n_obs]`, output `actions`, `[1, n_act]` in -1..1: `Sub -> Mul -> Clip` (observation
+/// normaliser), then the network (`Gemm` and its activation per layer) once, or, for a flow, once per Euler step on
+/// `[observation, x, t]` with `x` added up from 0; at the end `Clip`.
 pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -> Vec<u8> {
-    let (n_obs, n_act) = (policy.mlp.inputs(), policy.mlp.outputs());
+    let (n_obs, n_act) = (policy.observation_len(), policy.action_len());
     let mut graph = Graph::default();
     graph.constant("normaliser.offset", &[1, n_obs], &policy.normaliser.offset);
     graph.constant("normaliser.scale", &[1, n_obs], &policy.normaliser.scale);
@@ -53,20 +54,29 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
     graph.node("Sub", &["obs", "normaliser.offset"], "centred");
     graph.node("Mul", &["centred", "normaliser.scale"], "scaled");
     graph.node("Clip", &["scaled", "normaliser.low", "normaliser.high"], "normalised");
-    let mut input = "normalised".to_string();
-    for (i, layer) in policy.mlp.layers().enumerate() {
-        let (weight, bias) = (format!("actor.{i}.weight"), format!("actor.{i}.bias"));
-        graph.constant(&weight, &[layer.inputs, layer.outputs], &policy.parameters[layer.weight..layer.bias]);
-        graph.constant(&bias, &[layer.outputs], &policy.parameters[layer.bias..layer.bias + layer.outputs]);
-        let linear = format!("linear.{i}");
-        graph.node("Gemm", &[&input, &weight, &bias], &linear);
-        input = linear;
-        if !layer.last {
-            let hidden = format!("hidden.{i}");
-            graph.node("Tanh", &[&input], &hidden);
-            input = hidden;
-        }
+    for (i, layer) in policy.mlp.layers().iter().enumerate() {
+        let shape = [layer.inputs, layer.outputs];
+        graph.constant(&format!("actor.{i}.weight"), &shape, &policy.parameters[layer.weights()]);
+        graph.constant(&format!("actor.{i}.bias"), &shape[1..], &policy.parameters[layer.biases()]);
     }
+    let input = match policy.head {
+        Head::Direct => graph.network(policy, "normalised", ""),
+        Head::Flow { steps } => {
+            let length = 1.0 / steps as f32;
+            graph.constant("flow.step", &[], &[length]);
+            graph.constant("flow.start", &[1, n_act], &vec![0.0; n_act]);
+            (0..steps).fold("flow.start".to_string(), |x, step| {
+                let (time, input) = (format!("flow.{step}.time"), format!("flow.{step}.input"));
+                graph.constant(&time, &[1, 1], &[step as f32 * length]);
+                graph.concat(&["normalised", &x, &time], &input);
+                let velocity = graph.network(policy, &input, &format!("flow.{step}."));
+                let (moved, next) = (format!("flow.{step}.moved"), format!("flow.{step}.x"));
+                graph.node("Mul", &[&velocity, "flow.step"], &moved);
+                graph.node("Add", &[&x, &moved], &next);
+                next
+            })
+        }
+    };
     graph.constant("action.low", &[], &[-ACTION_LIMIT]);
     graph.constant("action.high", &[], &[ACTION_LIMIT]);
     graph.node("Clip", &[&input, "action.low", "action.high"], "actions");
@@ -115,6 +125,41 @@ impl Graph {
         });
     }
 
+    /// The policy's network from `input`; intermediate names begin with `prefix`. Returns the output's name.
+    fn network(&mut self, policy: &Policy, input: &str, prefix: &str) -> String {
+        policy.mlp.layers().iter().enumerate().fold(input.to_string(), |input, (i, layer)| {
+            let linear = format!("{prefix}linear.{i}");
+            self.node("Gemm", &[&input, &format!("actor.{i}.weight"), &format!("actor.{i}.bias")], &linear);
+            let hidden = format!("{prefix}hidden.{i}");
+            match layer.activation {
+                Activation::None => return linear,
+                Activation::Tanh => self.node("Tanh", &[&linear], &hidden),
+                Activation::Relu => self.node("Relu", &[&linear], &hidden),
+                Activation::Elu => self.node("Elu", &[&linear], &hidden),
+                Activation::Sigmoid => self.node("Sigmoid", &[&linear], &hidden),
+                Activation::Swish => {
+                    let gate = format!("{prefix}gate.{i}");
+                    self.node("Sigmoid", &[&linear], &gate);
+                    self.node("Mul", &[&linear, &gate], &hidden);
+                }
+            }
+            hidden
+        })
+    }
+
+    /// Along the last axis.
+    fn concat(&mut self, inputs: &[&str], output: &str) {
+        self.node("Concat", inputs, output);
+        if let Some(node) = self.nodes.last_mut() {
+            node.attribute.push(pb::AttributeProto {
+                name: "axis".into(),
+                r#type: pb::attribute_proto::AttributeType::Int as i32,
+                i: 1,
+                ..Default::default()
+            });
+        }
+    }
+
     /// Nodes carry the name of their output.
     fn node(&mut self, operator: &str, inputs: &[&str], output: &str) {
         self.nodes.push(pb::NodeProto {
@@ -150,23 +195,32 @@ mod tests {
     use tract_onnx::prelude::*;
 
     use super::*;
-    use tendon_learn::{Mlp, Normaliser, Rng};
+    use tendon_learn::{Hidden, Normaliser, Rng, mlp};
 
-    fn policy() -> Policy {
+    fn policy(activation: Hidden, head: Head) -> Policy {
         let mut rng = Rng::at(4, &[]);
         let rows: Vec<f32> = (0..600).map(|i| (i % 6) as f32 * 3.0 + rng.normal() as f32).collect();
         let mut normaliser = Normaliser::new(6);
         normaliser.update(&rows);
-        let mlp = Mlp::new(6, &[32, 24], 2);
-        let parameters =
-            mlp.initialise(1.0, &mut rng).iter().map(|p| p + 0.05 * rng.normal() as f32).collect();
-        Policy { normaliser: normaliser.freeze(), mlp, parameters }
+        let inputs = if head == Head::Direct { 6 } else { 6 + 2 + 1 };
+        let mlp = mlp(inputs, &[32, 24], 2, activation);
+        let parameters: Vec<f32> = mlp.initialise(1.0, &mut || rng.normal());
+        let parameters = parameters.iter().map(|p| p + 0.05 * rng.normal() as f32).collect();
+        Policy { normaliser: normaliser.freeze(), head, mlp, parameters }
     }
 
     #[test]
     fn tract_computes_the_same_actions() {
-        let policy = policy();
-        let bytes = policy_onnx(&policy, "{}", &[]);
+        for activation in [Hidden::Tanh, Hidden::Relu, Hidden::Elu, Hidden::Swish] {
+            for head in [Head::Direct, Head::Flow { steps: 1 }, Head::Flow { steps: 3 }] {
+                let worst = difference_to_tract(&policy(activation, head));
+                assert!(worst <= 1e-5, "{activation:?} {head:?}: {worst}");
+            }
+        }
+    }
+
+    fn difference_to_tract(policy: &Policy) -> f32 {
+        let bytes = policy_onnx(policy, "{}", &[]);
         let model = tract_onnx::onnx()
             .model_for_read(&mut &bytes[..])
             .unwrap()
@@ -175,24 +229,28 @@ mod tests {
             .into_runnable()
             .unwrap();
         let mut rng = Rng::at(5, &[]);
+        let mut actor = policy.actor();
         let mut worst = 0.0f32;
         for _ in 0..200 {
             // Some far outside what the normaliser saw, so that its clip works.
             let observation: Vec<f32> = (0..6).map(|i| i as f32 * 3.0 + 8.0 * rng.normal() as f32).collect();
             let mut expected = Vec::new();
-            policy.act(&observation, &mut expected);
+            actor.act(&observation, &mut expected);
             let input = Tensor::from_shape(&[1, 6], &observation).unwrap();
             let output = model.run(tvec!(input.into())).unwrap();
             let actions = output[0].to_plain_array_view::<f32>().unwrap();
             worst = actions.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
         }
-        assert!(worst <= 1e-5, "{worst}");
+        worst
     }
 
     #[test]
     fn metadata_holds_the_contract_and_the_keys() {
         let keys = [("joint_names".to_string(), "slide,hinge".to_string())];
-        let model = pb::ModelProto::decode(&policy_onnx(&policy(), "{\"robot\":\"x\"}", &keys)[..]).unwrap();
+        let model = pb::ModelProto::decode(
+            &policy_onnx(&policy(Hidden::Tanh, Head::Direct), "{\"robot\":\"x\"}", &keys)[..],
+        )
+        .unwrap();
         let found: Vec<_> = model.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())).collect();
         assert_eq!(found, [("tendon.contract", "{\"robot\":\"x\"}"), ("joint_names", "slide,hinge")]);
     }

@@ -103,6 +103,16 @@ impl Checkpoint {
         Ok(self.array(name, length)?.iter().map(|&v| v as f32).collect())
     }
 
+    /// Refuses to go on with another seed than the run began with.
+    pub(crate) fn same_seed(&self, seed: u64) -> Result<(), FileError> {
+        let was = self.counter("seed")?;
+        if was == seed {
+            Ok(())
+        } else {
+            Err(self.error("seed", format!("{was}, the run now asked for has {seed}")))
+        }
+    }
+
     /// An error about a field of this checkpoint.
     pub fn error(&self, field: &str, problem: impl ToString) -> FileError {
         FileError::new(self.file.join("state.json"), field, problem, NEXT_STEP)

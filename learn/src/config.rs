@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Hidden;
 use crate::ppo::LearnError;
 
 /// All hyper-parameters of PPO. Defaults suit small control tasks (cart-pole swing-up, pendulum).
@@ -21,8 +22,10 @@ pub struct PpoConfig {
     pub epochs: usize,
     /// Minibatches per pass.
     pub minibatches: usize,
-    /// Hidden layers of policy and value network, tanh.
+    /// Hidden layers of policy and value network.
     pub hidden: Vec<usize>,
+    /// What follows each of them.
+    pub activation: Hidden,
     /// Standard deviation of the first policy's actions; the action range is -1..1.
     pub initial_std: f32,
     /// Adam's step size at the start.
@@ -47,6 +50,16 @@ pub struct PpoConfig {
     pub max_gradient_norm: f32,
     /// Divide rewards by the running standard deviation of the discounted return, without a mean (PPO-max).
     pub scale_rewards: bool,
+    /// Normalise observations by their running mean and deviation; otherwise they are only clipped to +-10.
+    pub normalise_observations: bool,
+    /// The critic also sees what the task calls privileged (asymmetric actor-critic).
+    pub privileged_critic: bool,
+    /// Iterations over which the learning rate rises from 0 (PPO-max); 0: none.
+    pub warmup_iterations: u64,
+    /// Iterations at the start in which only the value learns (PPO-max, for a policy that was trained before); 0: none.
+    pub critic_warmup_iterations: u64,
+    /// Weight of the KL penalty to the policy that the run started from, per step, before rewards are scaled (PPO-max); 0: none.
+    pub reference_kl: f32,
     /// Iterations between checkpoints.
     pub checkpoint_interval: u64,
     /// Threads for rollouts and gradients; changes no bit of the result.
@@ -75,6 +88,7 @@ impl Default for PpoConfig {
             epochs: 8,
             minibatches: 4,
             hidden: vec![64, 64],
+            activation: Hidden::Tanh,
             initial_std: 1.0,
             learning_rate: 1e-3,
             schedule: Schedule::AdaptiveKl,
@@ -87,6 +101,11 @@ impl Default for PpoConfig {
             entropy_weight: 0.002,
             max_gradient_norm: 0.5,
             scale_rewards: true,
+            normalise_observations: true,
+            privileged_critic: true,
+            warmup_iterations: 0,
+            critic_warmup_iterations: 0,
+            reference_kl: 0.0,
             checkpoint_interval: 20,
             threads: 2,
         }
@@ -126,6 +145,15 @@ impl PpoConfig {
         for (field, value) in [("discount", self.discount), ("gae_lambda", self.gae_lambda)] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(LearnError::Config { field, problem: format!("{value} is not in 0..1") });
+            }
+        }
+        for (field, value) in [
+            ("entropy_weight", self.entropy_weight),
+            ("value_weight", self.value_weight),
+            ("reference_kl", self.reference_kl),
+        ] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(LearnError::Config { field, problem: format!("{value} is below 0") });
             }
         }
         let rows = self.environments * self.rollout_steps;

@@ -77,7 +77,13 @@ pub fn demo_learning(
         Evaluation::of(&results, make().metric_names(), seed)
     };
     let random = judge(None);
-    let baseline = Progress { stage: Stage::RandomBaseline, done: episodes, total: episodes, row: None };
+    let baseline = Progress {
+        stage: Stage::RandomBaseline,
+        done: episodes,
+        total: episodes,
+        row: None,
+        finished: Vec::new(),
+    };
     let mut interrupted = on_progress(&baseline) == ControlFlow::Break(());
 
     let trained = train(&config.ppo, make, seed, true_run.as_ref(), on_progress)?;
@@ -91,7 +97,13 @@ pub fn demo_learning(
     if !interrupted {
         true_reward = judge(Some(&trained.policy));
         learned_reward = judge(Some(&learned.trained.policy));
-        let done = Progress { stage: Stage::Evaluation, done: 2 * episodes, total: 2 * episodes, row: None };
+        let done = Progress {
+            stage: Stage::Evaluation,
+            done: 2 * episodes,
+            total: 2 * episodes,
+            row: None,
+            finished: Vec::new(),
+        };
         interrupted = on_progress(&done) == ControlFlow::Break(());
     }
     let mean = |evaluation: &Evaluation| evaluation.interval.map_or(f64::NAN, |interval| interval.mean);

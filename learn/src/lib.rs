@@ -1,40 +1,47 @@
 //! Learners: from a task, or from people's preferences, to a policy.
 //!
-//! One file per algorithm ([`train`] is PPO). They share rollouts ([`Rollout`]), the network ([`ActorCritic`], the one type behind which
-//! burn hides), checkpoints, and progress reports. Seeds are arguments; the same seed gives the same bits on any number of threads.
+//! One file per algorithm ([`train`] is PPO). They share rollouts ([`Rollout`]), the network ([`ActorCritic`], on `tendon-nn`'s
+//! gradients), checkpoints, and progress reports. Seeds are arguments; the same seed gives the same bits on any number of threads.
 
 #![forbid(unsafe_code)]
 
-mod adam;
 mod checkpoint;
 mod config;
 pub mod demo;
-mod gradient;
-mod mlp;
+mod driver;
+mod flow;
+mod hopper;
+mod imitate;
 mod network;
 mod normaliser;
+mod parallel;
 mod pendulum;
 mod policy;
 mod ppo;
 pub mod preference;
 mod progress;
 mod random;
+mod regression;
 mod rollout;
 pub mod run_folder;
+mod sac;
+pub mod settings;
 
 pub use checkpoint::Checkpoint;
 pub use config::{PpoConfig, Schedule};
-pub use mlp::{Layer, Mlp};
-pub use network::{ActorCritic, Batch, Losses, StepSettings};
+pub use flow::{FlowConfig, train_flow};
+pub use hopper::Hopper;
+pub use imitate::{ImitationConfig, WithPrivileged, imitate};
+pub use network::{ActorCritic, Batch, Inference, Losses, StepSettings};
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
 pub use pendulum::Pendulum;
-pub use policy::{EPISODE_LIMIT, Episode, Interval, Policy, bootstrap, evaluate};
-pub use ppo::{LearnError, Trained, restore_policy, train};
+pub use policy::{Actor, EPISODE_LIMIT, Episode, Head, Hidden, Interval, Policy, bootstrap, evaluate, mlp};
+pub use ppo::{LearnError, Trained, train, train_from};
 pub use progress::{CurveRow, OnProgress, Progress, Stage};
 pub use random::{Rng, derive_seed};
-pub use rollout::{ACTION_LIMIT, MakeEnvironment, Rollout, advantages};
+pub use rollout::{ACTION_LIMIT, Finished, MakeEnvironment, Rollout, advantages};
+pub use sac::{SacConfig, train_sac};
+pub use tendon_nn::{Activation, Layer, Mlp};
 
-pub(crate) use adam::Adam;
-pub(crate) use mlp::tanh;
-pub(crate) use ppo::{Ppo, same_config};
+pub(crate) use ppo::Ppo;
 pub(crate) use rollout::stream;

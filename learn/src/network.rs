@@ -1,31 +1,33 @@
-//! The actor-critic: the one type behind which the learning engine hides.
+//! The actor-critic and its gradient of PPO's loss.
 
-use burn::tensor::Tensor;
+use tendon_nn::{Adam, AdamSettings, BLOCK, Mlp, Sharded, Weights, Workspace};
 
-use crate::adam::Adam;
 use crate::checkpoint::Checkpoint;
-use crate::gradient::{forward, matrix, shapes, sharded_gradient};
-use crate::mlp::Mlp;
+use crate::policy::Hidden;
+use crate::policy::mlp;
 use crate::random::Rng;
 use crate::run_folder::FileError;
 
-/// A Gaussian policy `N(mean(o), exp(log_std)^2)` with a state-independent `log_std`, a separate value network, and their optimiser.
-///
-/// Rollouts use plain Rust ([`Mlp::infer`]), updates use burn; no burn type appears outside this file and `gradient.rs`.
-#[derive(Clone, Debug)]
+/// A Gaussian policy `N(mean(o), exp(log_std)^2)` with a state-independent `log_std`, a value network of its own, and their
+/// optimiser. The critic may see more than the actor (asymmetric actor-critic, Pinto et al. 2018): its input begins with the
+/// actor's.
+#[derive(Debug)]
 pub struct ActorCritic {
     actor: Mlp,
     critic: Mlp,
     /// Actor, then `log_std`, then critic.
     parameters: Vec<f32>,
+    actor_weights: Weights,
+    critic_weights: Weights,
     adam: Adam,
+    sharded: Sharded<Scratch>,
 }
 
 /// Samples to learn from, one row each.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// Normalised observations, `[rows, n_obs]`.
-    pub observations: &'a [f32],
+    /// Normalised observations, then what only the critic sees, `[rows, n_obs + n_privileged]`.
+    pub states: &'a [f32],
     /// Actions as drawn, before the clip to the action range, `[rows, n_act]`.
     pub actions: &'a [f32],
     /// Their log-probabilities when drawn, `[rows]`.
@@ -45,16 +47,14 @@ pub struct StepSettings {
     pub clip: f32,
     /// Clip of the change of the value, when given.
     pub value_clip: Option<f32>,
+    /// Weight of the policy's loss; 0 while the critic warms up.
+    pub policy_weight: f32,
     /// Weight of the value's loss.
     pub value_weight: f32,
     /// Weight of the entropy.
     pub entropy_weight: f32,
     /// Adam's step size.
     pub learning_rate: f32,
-    /// Limit of the gradient's norm.
-    pub max_gradient_norm: f32,
-    /// Threads used; no bit of the result depends on it.
-    pub threads: usize,
 }
 
 /// Means over the samples of a step (or of several, summed and divided by the caller).
@@ -72,24 +72,75 @@ pub struct Losses {
     pub clip_fraction: f64,
 }
 
+impl Losses {
+    /// Adds `weight` times `part`.
+    pub fn add(&mut self, weight: f64, part: &Losses) {
+        self.policy += weight * part.policy;
+        self.value += weight * part.value;
+        self.entropy += weight * part.entropy;
+        self.kl += weight * part.kl;
+        self.clip_fraction += weight * part.clip_fraction;
+    }
+}
+
+/// What one shard needs, and what it sums up.
+#[derive(Debug)]
+struct Scratch {
+    actor: Workspace,
+    critic: Workspace,
+    input: Vec<f32>,
+    derivative: Vec<f32>,
+    losses: Losses,
+}
+
+/// Networks for rollouts: each thread has its own workspaces.
+#[derive(Debug)]
+pub struct Inference<'a> {
+    network: &'a ActorCritic,
+    actor: Workspace,
+    critic: Workspace,
+    std: Vec<f32>,
+}
+
 /// The last layer of the policy starts small, so that first actions come from the exploration noise alone (Andrychowicz et al. 2021).
 const ACTOR_GAIN: f32 = 0.01;
+/// Larger than Adam's 1e-8, as in CleanRL's and Stable-Baselines3's PPO.
+const ADAM_EPSILON: f32 = 1e-5;
 
 impl ActorCritic {
-    /// Fresh networks with the same hidden layers for both.
+    /// Fresh networks with the same hidden layers for both. `widths`: of the actor's input, of what only the critic sees, of an
+    /// action.
     pub fn new(
-        observations: usize,
-        actions: usize,
+        widths: [usize; 3],
         hidden: &[usize],
+        activation: Hidden,
         initial_std: f32,
+        max_gradient_norm: f32,
+        threads: usize,
         rng: &mut Rng,
     ) -> Self {
-        let (actor, critic) = (Mlp::new(observations, hidden, actions), Mlp::new(observations, hidden, 1));
-        let mut parameters = actor.initialise(ACTOR_GAIN, rng);
-        parameters.extend(std::iter::repeat_n(initial_std.ln(), actions));
-        parameters.extend(critic.initialise(1.0, rng));
-        let adam = Adam::new(parameters.len());
-        Self { actor, critic, parameters, adam }
+        let [n_obs, n_privileged, n_act] = widths;
+        let actor = mlp(n_obs, hidden, n_act, activation);
+        let critic = mlp(n_obs + n_privileged, hidden, 1, activation);
+        let mut normal = || rng.normal();
+        let mut parameters = actor.initialise(ACTOR_GAIN, &mut normal);
+        let actor_weights = actor.weights(&parameters);
+        parameters.extend(std::iter::repeat_n(initial_std.ln(), n_act));
+        let fresh = critic.initialise(1.0, &mut normal);
+        let critic_weights = critic.weights(&fresh);
+        parameters.extend(fresh);
+        let settings =
+            AdamSettings { epsilon: ADAM_EPSILON, max_norm: max_gradient_norm, ..AdamSettings::default() };
+        let scratch = || Scratch {
+            actor: actor.workspace(),
+            critic: critic.workspace(),
+            input: Vec::new(),
+            derivative: Vec::new(),
+            losses: Losses::default(),
+        };
+        let sharded = Sharded::new(threads, parameters.len(), scratch);
+        let adam = Adam::new(parameters.len(), settings);
+        Self { actor, critic, parameters, actor_weights, critic_weights, adam, sharded }
     }
 
     /// The mean network and its packed weights.
@@ -97,9 +148,23 @@ impl ActorCritic {
         (&self.actor, &self.parameters[..self.actor.parameter_count()])
     }
 
+    /// The value network and its packed weights.
+    pub fn critic(&self) -> (&Mlp, &[f32]) {
+        (&self.critic, &self.parameters[self.critic_start()..])
+    }
+
     /// All weights: actor, `log_std`, critic.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
+    }
+
+    /// Replaces all weights.
+    ///
+    /// # Panics
+    /// With another number of them.
+    pub fn set_parameters(&mut self, parameters: &[f32]) {
+        self.parameters.copy_from_slice(parameters);
+        self.prepare();
     }
 
     /// Logarithm of the standard deviation, `[n_act]`.
@@ -108,115 +173,201 @@ impl ActorCritic {
         &self.parameters[start..start + self.actor.outputs()]
     }
 
-    /// Means of the policy, `[rows, n_act]`, for normalised observations.
-    pub fn means(&self, observations: &[f32], means: &mut Vec<f32>) {
-        let (actor, parameters) = self.actor();
-        actor.infer(parameters, observations, means);
-    }
-
-    /// Values, `[rows]`, for normalised observations.
-    pub fn values(&self, observations: &[f32], values: &mut Vec<f32>) {
-        let start = self.actor.parameter_count() + self.actor.outputs();
-        self.critic.infer(&self.parameters[start..], observations, values);
+    /// For one thread's rollouts.
+    pub fn inference(&self) -> Inference<'_> {
+        Inference {
+            network: self,
+            actor: self.actor.workspace(),
+            critic: self.critic.workspace(),
+            std: self.log_std().iter().map(|s| s.exp()).collect(),
+        }
     }
 
     /// Log-density of `action` under `N(mean, exp(log_std)^2)`.
     pub fn log_prob(&self, mean: &[f32], action: &[f32]) -> f32 {
-        let terms = mean.iter().zip(action).zip(self.log_std());
-        terms.map(|((m, a), s)| -0.5 * ((a - m) / s.exp()).powi(2) - s - HALF_LOG_TAU).sum()
+        log_prob(mean, action, self.log_std())
     }
 
-    /// One step of Adam on the PPO loss (Schulman et al. 2017, equations 7 and 9) of `rows` of `batch`.
+    /// One step of Adam on the PPO loss (Schulman et al. 2017, equations 7 and 9) of `rows` of `batch`:
+    /// `-min(ratio A, clip(ratio) A) + value_weight (V - R)^2 / 2 - entropy_weight H`.
     pub fn step(&mut self, batch: &Batch, rows: &[usize], settings: &StepSettings) -> Losses {
-        let matrices = [shapes(&self.actor), vec![[1, self.actor.outputs()]], shapes(&self.critic)].concat();
         let normalisation = moments(rows.iter().map(|&r| batch.advantages[r]));
-        let gradient =
-            sharded_gradient(&matrices, &self.parameters, rows, settings.threads, |tensors, shard| {
-                self.loss(tensors, batch, shard, rows.len(), normalisation, settings)
-            });
-        self.adam.step(
-            &mut self.parameters,
-            &gradient.values,
-            settings.learning_rate,
-            settings.max_gradient_norm,
-        );
-        let report = gradient.report;
-        Losses {
-            policy: report[0],
-            value: report[1],
-            entropy: report[2],
-            kl: report[3],
-            clip_fraction: report[4],
-        }
+        let (actor_end, critic_start) = (self.actor.parameter_count(), self.critic_start());
+        let Self { actor_weights, critic_weights, parameters, sharded, adam, .. } = &mut *self;
+        let log_std = &parameters[actor_end..critic_start];
+        sharded.states().for_each(|scratch| scratch.losses = Losses::default());
+        // Both networks' blocks are shared out together: two threads have work even where a minibatch is one block.
+        let blocks = rows.len().div_ceil(BLOCK);
+        let gradient = sharded.gradient(2 * blocks * BLOCK, |range, scratch, gradient| {
+            let block = range.start / BLOCK;
+            let here = |block: usize| &rows[block * BLOCK..((block + 1) * BLOCK).min(rows.len())];
+            if block < blocks {
+                let (gradient, d_log_std) = gradient[..critic_start].split_at_mut(actor_end);
+                let whole = rows.len();
+                policy_gradient(
+                    batch,
+                    (here(block), whole),
+                    actor_weights,
+                    log_std,
+                    normalisation,
+                    settings,
+                    scratch,
+                    (gradient, d_log_std),
+                );
+            } else {
+                let rows_here = here(block - blocks);
+                let gradient = &mut gradient[critic_start..];
+                value_gradient(batch, (rows_here, rows.len()), critic_weights, settings, scratch, gradient);
+            }
+        });
+        adam.step(parameters, gradient, settings.learning_rate);
+        let mut losses = Losses::default();
+        sharded.states().for_each(|scratch| losses.add(1.0, &scratch.losses));
+        losses.entropy = log_std_entropy(&self.parameters[actor_end..critic_start]);
+        self.prepare();
+        losses
     }
 
-    /// Loss of the samples `shard`, which are part of a minibatch of `total`.
-    fn loss(
-        &self,
-        tensors: &[Tensor<2>],
-        batch: &Batch,
-        shard: &[usize],
-        total: usize,
-        (advantage_mean, advantage_std): (f32, f32),
-        settings: &StepSettings,
-    ) -> (Tensor<1>, Vec<Tensor<1>>) {
-        let (n_obs, n_act) = (self.actor.inputs(), self.actor.outputs());
-        let column = |values: &[f32]| matrix(shard.iter().map(|&r| values[r]).collect(), 1);
-        let table = |values: &[f32], width: usize| {
-            matrix(shard.iter().flat_map(|&r| &values[r * width..(r + 1) * width]).copied().collect(), width)
-        };
-        let share = 1.0 / total as f32;
-        let (actor, rest) = tensors.split_at(tensors.len() / 2);
-        let (log_std, critic) = (&rest[0], &rest[1..]);
+    fn critic_start(&self) -> usize {
+        self.actor.parameter_count() + self.actor.outputs()
+    }
 
-        let observations = table(batch.observations, n_obs);
-        let distance =
-            (table(batch.actions, n_act) - forward(actor, observations.clone())) / log_std.clone().exp();
-        let log_prob = (distance.square() * -0.5 - log_std.clone() - HALF_LOG_TAU).sum_dim(1);
-        let log_ratio = log_prob - column(batch.log_probs);
-        let ratio = log_ratio.clone().exp();
-        let advantage = (column(batch.advantages) - advantage_mean) / advantage_std;
-        let clipped = ratio.clone().clamp(1.0 - settings.clip, 1.0 + settings.clip);
-        let policy = (ratio.clone() * advantage.clone()).min_pair(clipped * advantage).sum().neg() * share;
-
-        let value = forward(critic, observations);
-        let returns = column(batch.returns);
-        let mut error = (value.clone() - returns.clone()).square();
-        if let Some(clip) = settings.value_clip {
-            let old = column(batch.values);
-            let near = (value - old.clone()).clamp(-clip, clip) + old;
-            error = error.max_pair((near - returns).square());
-        }
-        let value = error.sum() * (0.5 * share);
-
-        let weight = shard.len() as f32 * share;
-        let entropy = (log_std.clone() + (HALF_LOG_TAU + 0.5)).sum() * weight;
-        let loss = policy.clone() + value.clone() * settings.value_weight
-            - entropy.clone() * settings.entropy_weight;
-
-        let (ratio, log_ratio) = (ratio.without_autodiff(), log_ratio.without_autodiff());
-        let kl = (ratio.clone() - 1.0 - log_ratio).sum() * share;
-        let clip_fraction = (ratio - 1.0).abs().greater_elem(settings.clip).float().sum() * share;
-        (loss, vec![policy, value, entropy, kl, clip_fraction])
+    fn prepare(&mut self) {
+        let start = self.critic_start();
+        self.actor_weights.set(&self.parameters[..self.actor.parameter_count()]);
+        self.critic_weights.set(&self.parameters[start..]);
     }
 
     /// Adds weights and moments to a checkpoint.
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
         checkpoint.put("network.parameters", &self.parameters);
-        checkpoint.put("network.adam.first_moment", &self.adam.first_moment);
-        checkpoint.put("network.adam.second_moment", &self.adam.second_moment);
-        checkpoint.put_counter("network.adam.time", self.adam.time);
+        save_adam(&self.adam, checkpoint, "network.adam");
     }
 
     /// Takes weights and moments from a checkpoint of the same shapes.
     pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
-        let length = self.parameters.len();
-        self.parameters = checkpoint.array_f32("network.parameters", length)?;
-        self.adam.first_moment = checkpoint.array_f32("network.adam.first_moment", length)?;
-        self.adam.second_moment = checkpoint.array_f32("network.adam.second_moment", length)?;
-        self.adam.time = checkpoint.counter("network.adam.time")?;
+        self.parameters = checkpoint.array_f32("network.parameters", self.parameters.len())?;
+        restore_adam(&mut self.adam, checkpoint, "network.adam")?;
+        self.prepare();
         Ok(())
     }
+}
+
+impl Inference<'_> {
+    /// Means of the policy, `[rows, n_act]`, for normalised observations.
+    pub fn means(&mut self, observations: &[f32], means: &mut [f32]) {
+        self.network.actor_weights.infer(observations, means, &mut self.actor);
+    }
+
+    /// Values, `[rows]`, for normalised states.
+    pub fn values(&mut self, states: &[f32], values: &mut [f32]) {
+        self.network.critic_weights.infer(states, values, &mut self.critic);
+    }
+
+    /// Standard deviations, `[n_act]`.
+    pub fn std(&self) -> &[f32] {
+        &self.std
+    }
+}
+
+/// Adds the gradient of the clipped surrogate and the entropy of `rows`, which are part of a minibatch of `total`.
+#[expect(clippy::too_many_arguments, reason = "one call, where all of them are at hand")]
+fn policy_gradient(
+    batch: &Batch,
+    (rows, total): (&[usize], usize),
+    weights: &Weights,
+    log_std: &[f32],
+    (advantage_mean, advantage_std): (f32, f32),
+    settings: &StepSettings,
+    scratch: &mut Scratch,
+    (gradient, d_log_std): (&mut [f32], &mut [f32]),
+) {
+    let (n_obs, n_act) = (weights.mlp().inputs(), weights.mlp().outputs());
+    let width = batch.states.len() / batch.log_probs.len();
+    let Scratch { actor, input, derivative, losses, .. } = scratch;
+    input.clear();
+    rows.iter().for_each(|&r| input.extend_from_slice(&batch.states[r * width..r * width + n_obs]));
+    let means = weights.forward(input, actor);
+    derivative.clear();
+    let share = 1.0 / total as f32;
+    for (&r, mean) in rows.iter().zip(means.chunks_exact(n_act)) {
+        let action = &batch.actions[r * n_act..(r + 1) * n_act];
+        let log_ratio = log_prob(mean, action, log_std) - batch.log_probs[r];
+        let ratio = log_ratio.exp();
+        let advantage = (batch.advantages[r] - advantage_mean) / advantage_std;
+        let clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip) * advantage;
+        let surrogate = (ratio * advantage).min(clipped);
+        // d surrogate / d log_prob: nothing where the clip is the smaller of both.
+        let slope = if ratio * advantage <= clipped { ratio * advantage } else { 0.0 };
+        let slope = -slope * share * settings.policy_weight;
+        for j in 0..n_act {
+            let distance = (action[j] - mean[j]) * (-log_std[j]).exp();
+            derivative.push(slope * distance * (-log_std[j]).exp());
+            d_log_std[j] += slope * (distance * distance - 1.0) - settings.entropy_weight * share;
+        }
+        losses.policy -= f64::from(surrogate * share);
+        losses.kl += f64::from((ratio - 1.0 - log_ratio) * share);
+        losses.clip_fraction += f64::from(u8::from((ratio - 1.0).abs() > settings.clip)) / total as f64;
+    }
+    weights.backward(input, derivative, actor, gradient, None);
+}
+
+/// Adds the gradient of half the squared error of the value; with a clip, of the larger error of the value and of the value kept
+/// near the old one.
+fn value_gradient(
+    batch: &Batch,
+    (rows, total): (&[usize], usize),
+    weights: &Weights,
+    settings: &StepSettings,
+    scratch: &mut Scratch,
+    gradient: &mut [f32],
+) {
+    let width = weights.mlp().inputs();
+    let Scratch { critic, input, derivative, losses, .. } = scratch;
+    input.clear();
+    rows.iter().for_each(|&r| input.extend_from_slice(&batch.states[r * width..(r + 1) * width]));
+    let values = weights.forward(input, critic);
+    derivative.clear();
+    let share = 1.0 / total as f32;
+    for (&r, &value) in rows.iter().zip(values) {
+        let (old, target) = (batch.values[r], batch.returns[r]);
+        let error = value - target;
+        let mut worst = error;
+        if let Some(clip) = settings.value_clip {
+            let near = old + (value - old).clamp(-clip, clip) - target;
+            if near.abs() > error.abs() {
+                worst = near;
+            }
+        }
+        // Where the clipped value is the worse one, nothing moves it.
+        let slope = if worst.abs() > error.abs() { 0.0 } else { error };
+        derivative.push(slope * share * settings.value_weight);
+        losses.value += f64::from(0.5 * worst * worst * share);
+    }
+    weights.backward(input, derivative, critic, gradient, None);
+}
+
+pub(crate) fn log_prob(mean: &[f32], action: &[f32], log_std: &[f32]) -> f32 {
+    let terms = mean.iter().zip(action).zip(log_std);
+    terms.map(|((m, a), s)| -0.5 * ((a - m) * (-s).exp()).powi(2) - s - HALF_LOG_TAU).sum()
+}
+
+fn log_std_entropy(log_std: &[f32]) -> f64 {
+    log_std.iter().map(|s| f64::from(s + HALF_LOG_TAU + 0.5)).sum()
+}
+
+pub(crate) fn save_adam(adam: &Adam, checkpoint: &mut Checkpoint, name: &str) {
+    checkpoint.put(&format!("{name}.first_moment"), &adam.first_moment);
+    checkpoint.put(&format!("{name}.second_moment"), &adam.second_moment);
+    checkpoint.put_counter(&format!("{name}.time"), adam.time);
+}
+
+pub(crate) fn restore_adam(adam: &mut Adam, checkpoint: &Checkpoint, name: &str) -> Result<(), FileError> {
+    let length = adam.first_moment.len();
+    adam.first_moment = checkpoint.array_f32(&format!("{name}.first_moment"), length)?;
+    adam.second_moment = checkpoint.array_f32(&format!("{name}.second_moment"), length)?;
+    adam.time = checkpoint.counter(&format!("{name}.time"))?;
+    Ok(())
 }
 
 /// ln(2 pi) / 2.
@@ -234,41 +385,116 @@ fn moments(values: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
 mod tests {
     use super::*;
 
+    const SETTINGS: StepSettings = StepSettings {
+        clip: 0.2,
+        value_clip: None,
+        policy_weight: 1.0,
+        value_weight: 0.5,
+        entropy_weight: 0.0,
+        learning_rate: 1e-2,
+    };
+
+    fn network(widths: [usize; 3], threads: usize) -> ActorCritic {
+        ActorCritic::new(widths, &[16], Hidden::Tanh, 1.0, 1.0, threads, &mut Rng::at(0, &[]))
+    }
+
     #[test]
     fn a_step_makes_good_actions_likelier_and_values_better() {
-        let mut rng = Rng::at(0, &[]);
-        let mut network = ActorCritic::new(2, 1, &[16], 1.0, &mut rng);
-        let observations: Vec<f32> = (0..200).map(|_| rng.normal() as f32).collect();
+        let mut rng = Rng::at(1, &[]);
+        let mut network = network([2, 0, 1], 2);
+        let states: Vec<f32> = (0..200).map(|_| rng.normal() as f32).collect();
         let actions: Vec<f32> = (0..100).map(|_| rng.normal() as f32).collect();
-        let (mut means, mut values) = (Vec::new(), Vec::new());
-        network.means(&observations, &mut means);
-        network.values(&observations, &mut values);
+        let (mut means, mut values) = (vec![0.0; 100], vec![0.0; 100]);
+        network.inference().means(&states, &mut means);
+        network.inference().values(&states, &mut values);
         let log_probs: Vec<f32> =
             (0..100).map(|i| network.log_prob(&means[i..=i], &actions[i..=i])).collect();
         let batch = Batch {
-            observations: &observations,
+            states: &states,
             actions: &actions,
             log_probs: &log_probs,
             advantages: &actions,
             returns: &[3.0; 100],
             values: &values,
         };
-        let settings = StepSettings {
-            clip: 0.2,
-            value_clip: None,
-            value_weight: 0.5,
-            entropy_weight: 0.0,
-            learning_rate: 1e-2,
-            max_gradient_norm: 1.0,
-            threads: 1,
-        };
         let rows: Vec<usize> = (0..100).collect();
-        let first = network.step(&batch, &rows, &settings);
+        let first = network.step(&batch, &rows, &SETTINGS);
         assert!(
             first.kl.abs() < 1e-6 && first.clip_fraction == 0.0,
             "the first step starts at ratio 1: {first:?}"
         );
-        let last = (0..20).map(|_| network.step(&batch, &rows, &settings)).last().unwrap();
+        let last = (0..20).map(|_| network.step(&batch, &rows, &SETTINGS)).last().unwrap();
         assert!(last.value < 0.5 * first.value && last.policy < first.policy - 0.05, "{first:?} {last:?}");
+    }
+
+    /// The loss itself, in `f64`, from the networks' own results.
+    fn loss(network: &ActorCritic, batch: &Batch, settings: &StepSettings) -> f64 {
+        let rows = batch.log_probs.len();
+        let (n_obs, n_act) = (network.actor.inputs(), network.actor.outputs());
+        let width = network.critic.inputs();
+        let observations: Vec<f32> =
+            batch.states.chunks(width).flat_map(|s| s[..n_obs].iter().copied()).collect();
+        let (mut means, mut values) = (vec![0.0; rows * n_act], vec![0.0; rows]);
+        network.inference().means(&observations, &mut means);
+        network.inference().values(batch.states, &mut values);
+        let (mean, std) = moments(batch.advantages.iter().copied());
+        let mut sum = 0.0;
+        for r in 0..rows {
+            let log_prob =
+                network.log_prob(&means[r * n_act..][..n_act], &batch.actions[r * n_act..][..n_act]);
+            let ratio = f64::from(log_prob - batch.log_probs[r]).exp();
+            let advantage = f64::from((batch.advantages[r] - mean) / std);
+            let clip = f64::from(settings.clip);
+            sum -= (ratio * advantage).min(ratio.clamp(1.0 - clip, 1.0 + clip) * advantage);
+            let (value, old, target) =
+                (f64::from(values[r]), f64::from(batch.values[r]), f64::from(batch.returns[r]));
+            let mut error = (value - target).powi(2);
+            if let Some(clip) = settings.value_clip.map(f64::from) {
+                error = error.max((old + (value - old).clamp(-clip, clip) - target).powi(2));
+            }
+            sum += 0.5 * f64::from(settings.value_weight) * error;
+        }
+        sum / rows as f64 - f64::from(settings.entropy_weight) * log_std_entropy(network.log_std())
+    }
+
+    #[test]
+    fn the_gradient_agrees_with_finite_differences_of_the_loss() {
+        let mut rng = Rng::at(5, &[]);
+        let mut network = network([3, 2, 2], 1);
+        let rows = 40;
+        let mut draw =
+            |n: usize, scale: f64| (0..n).map(|_| (scale * rng.normal()) as f32).collect::<Vec<f32>>();
+        let (states, actions) = (draw(rows * 5, 1.0), draw(rows * 2, 1.0));
+        let (advantages, returns, values) = (draw(rows, 1.0), draw(rows, 1.0), draw(rows, 0.1));
+        let log_probs: Vec<f32> = draw(rows, 0.3).iter().map(|x| x - 3.0).collect();
+        let batch = Batch {
+            states: &states,
+            actions: &actions,
+            log_probs: &log_probs,
+            advantages: &advantages,
+            returns: &returns,
+            values: &values,
+        };
+        let settings =
+            StepSettings { value_clip: Some(0.2), entropy_weight: 0.1, learning_rate: 0.0, ..SETTINGS };
+        let all: Vec<usize> = (0..rows).collect();
+        network.adam.settings.max_norm = f32::INFINITY;
+        network.step(&batch, &all, &settings);
+        // After the first step Adam's first moment is a tenth of the gradient.
+        let gradient: Vec<f64> = network.adam.first_moment.iter().map(|m| 10.0 * f64::from(*m)).collect();
+        let parameters = network.parameters().to_vec();
+        let mut worst: f64 = 0.0;
+        for i in 0..parameters.len() {
+            let mut at = |delta: f32| {
+                let mut moved = parameters.clone();
+                moved[i] += delta;
+                network.set_parameters(&moved);
+                loss(&network, &batch, &settings)
+            };
+            let numeric = (at(2e-3) - at(-2e-3)) / 4e-3;
+            worst = worst.max((numeric - gradient[i]).abs());
+        }
+        let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+        assert!(worst < 0.02 * largest, "{worst} against {largest}");
     }
 }

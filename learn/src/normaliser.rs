@@ -1,12 +1,15 @@
 //! Running mean and variance.
 
+use crate::checkpoint::Checkpoint;
+use crate::run_folder::FileError;
+
 /// Running mean and variance of vectors, merged batch by batch (Chan, Golub and LeVeque 1983).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normaliser {
-    pub(crate) count: f64,
-    pub(crate) mean: Vec<f64>,
+    count: f64,
+    mean: Vec<f64>,
     /// Sum of squared deviations from the mean.
-    pub(crate) deviation: Vec<f64>,
+    deviation: Vec<f64>,
 }
 
 /// Normalised observations are clipped to this many standard deviations (Gym's `NormalizeObservation` users and rsl_rl use 10).
@@ -24,10 +27,10 @@ impl Normaliser {
     /// Adds `rows`, `[n, width]`.
     pub fn update(&mut self, rows: &[f32]) {
         let width = self.mean.len();
-        let n = (rows.len() / width) as f64;
-        if n == 0.0 {
+        if width == 0 || rows.is_empty() {
             return;
         }
+        let n = (rows.len() / width) as f64;
         let column = |j: usize| rows[j..].iter().step_by(width).map(|&x| f64::from(x));
         let total = self.count + n;
         for j in 0..width {
@@ -38,6 +41,30 @@ impl Normaliser {
             self.deviation[j] += deviation + delta * delta * self.count * n / total;
         }
         self.count = total;
+    }
+
+    pub(crate) fn save(&self, checkpoint: &mut Checkpoint, name: &str) {
+        checkpoint.put(&format!("{name}.count"), &[self.count]);
+        checkpoint.put(&format!("{name}.mean"), &self.mean);
+        checkpoint.put(&format!("{name}.deviation"), &self.deviation);
+    }
+
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint, name: &str) -> Result<(), FileError> {
+        let width = self.mean.len();
+        self.count = checkpoint.array(&format!("{name}.count"), 1)?[0];
+        self.mean = checkpoint.array(&format!("{name}.mean"), width)?.to_vec();
+        self.deviation = checkpoint.array(&format!("{name}.deviation"), width)?.to_vec();
+        Ok(())
+    }
+
+    /// Takes the place of the normaliser behind `frozen`, as if it had seen many rows.
+    pub(crate) fn pretend(&mut self, frozen: &FrozenNormaliser) {
+        /// As many rows as some iterations of learning bring.
+        const ROWS: f64 = 1e6;
+        self.count = ROWS;
+        self.mean = frozen.offset.iter().map(|&x| f64::from(x)).collect();
+        self.deviation =
+            frozen.scale.iter().map(|&s| ROWS * (f64::from(s).powi(-2) - EPSILON).max(0.0)).collect();
     }
 
     /// What is subtracted, `[width]`.
@@ -72,7 +99,7 @@ pub struct FrozenNormaliser {
 impl FrozenNormaliser {
     /// Writes the normalised `rows`, `[n, width]`.
     pub fn apply(&self, rows: &[f32], normalised: &mut [f32]) {
-        let width = self.offset.len();
+        let width = self.offset.len().max(1);
         for (source, target) in rows.chunks_exact(width).zip(normalised.chunks_exact_mut(width)) {
             for j in 0..width {
                 target[j] =

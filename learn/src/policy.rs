@@ -1,28 +1,198 @@
 //! A trained policy without its exploration: what is evaluated and exported.
 
-use crate::gradient::parallel_map;
-use crate::mlp::Mlp;
+use serde::{Deserialize, Serialize};
+use tendon_nn::{Activation, Mlp, Weights, Workspace};
+
+use crate::checkpoint::Checkpoint;
 use crate::normaliser::FrozenNormaliser;
+use crate::parallel::parallel_map;
 use crate::random::{Rng, derive_seed};
 use crate::rollout::{ACTION_LIMIT, MakeEnvironment, stream};
+use crate::run_folder::{FileError, RunFolder};
 
-/// `clip(mlp(normalise(observation)), -1, 1)`: the deterministic mean action.
+/// `clip(head(normalise(observation)), -1, 1)`: deterministic, what is evaluated and exported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// The observation normaliser.
     pub normaliser: FrozenNormaliser,
-    /// The mean network.
+    /// How the network's result becomes an action.
+    pub head: Head,
+    /// The network.
     pub mlp: Mlp,
     /// Its packed weights.
     pub parameters: Vec<f32>,
 }
 
+/// By their codes in checkpoints.
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Tanh,
+    Activation::Relu,
+    Activation::Elu,
+    Activation::Swish,
+    Activation::Sigmoid,
+];
+/// Wider layers are a damaged file.
+const MAX_WIDTH: usize = 1 << 16;
+
+/// From a network to an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The network's result is the action (PPO's mean; with a last tanh SAC's).
+    Direct,
+    /// The network is a velocity field `v(observation, x, t)`; the action is `x` after `steps` Euler steps from `x = 0` at `t = 0` to
+    /// `t = 1` (flow matching, Lipman et al. 2023).
+    Flow {
+        /// Euler steps.
+        steps: usize,
+    },
+}
+
+/// What follows a hidden layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hidden {
+    /// Hyperbolic tangent.
+    #[default]
+    Tanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// Exponential linear unit.
+    Elu,
+    /// `x sigmoid(x)`.
+    Swish,
+}
+
+/// A dense network with a linear last layer.
+pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize, activation: Hidden) -> Mlp {
+    let activation = match activation {
+        Hidden::Tanh => Activation::Tanh,
+        Hidden::Relu => Activation::Relu,
+        Hidden::Elu => Activation::Elu,
+        Hidden::Swish => Activation::Swish,
+    };
+    let sizes: Vec<usize> =
+        std::iter::once(inputs).chain(hidden.iter().copied()).chain(std::iter::once(outputs)).collect();
+    Mlp::new(&sizes, activation, Activation::None)
+}
+
+/// A [`Policy`] ready to act: its weights laid out for the kernels, and memory.
+#[derive(Debug)]
+pub struct Actor {
+    normaliser: FrozenNormaliser,
+    head: Head,
+    weights: Weights,
+    workspace: Workspace,
+    normalised: Vec<f32>,
+    input: Vec<f32>,
+    velocity: Vec<f32>,
+}
+
 impl Policy {
+    /// Width of an observation.
+    pub fn observation_len(&self) -> usize {
+        self.normaliser.offset.len()
+    }
+
+    /// Width of an action.
+    pub fn action_len(&self) -> usize {
+        self.mlp.outputs()
+    }
+
+    /// The policy of the newest checkpoint of a run, whichever learner wrote it; `None` before the first one.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub fn of_run(run: &RunFolder) -> Result<Option<Self>, FileError> {
+        let Some(checkpoint) = Checkpoint::load_last(&run.checkpoints())? else { return Ok(None) };
+        let sizes: Vec<usize> =
+            checkpoint.any_array("policy.sizes")?.iter().map(|&size| size as usize).collect();
+        let parameters = checkpoint.any_array("policy.parameters")?.iter().map(|&v| v as f32).collect();
+        let activation = |name: &str| -> Result<Activation, FileError> {
+            let code = checkpoint.counter(name)? as usize;
+            let known = ACTIVATIONS.get(code).copied();
+            known.ok_or_else(|| checkpoint.error(name, format!("{code}: no such activation")))
+        };
+        let count = sizes.windows(2).map(|pair| pair[0].saturating_add(1).saturating_mul(pair[1]));
+        if sizes.len() < 2 || sizes.contains(&0) || sizes.iter().any(|&size| size > MAX_WIDTH) {
+            return Err(checkpoint.error("policy.sizes", format!("{sizes:?}: no network")));
+        }
+        let parameters: Vec<f32> = parameters;
+        if count.sum::<usize>() != parameters.len() {
+            let problem = format!("{} values do not fit {sizes:?}", parameters.len());
+            return Err(checkpoint.error("policy.parameters", problem));
+        }
+        let offset: Vec<f32> = checkpoint.any_array("policy.offset")?.iter().map(|&v| v as f32).collect();
+        let scale = checkpoint.array_f32("policy.scale", offset.len())?;
+        let steps = checkpoint.counter("policy.flow_steps")? as usize;
+        let head = if steps == 0 { Head::Direct } else { Head::Flow { steps } };
+        let seen = offset.len() + if steps == 0 { 0 } else { sizes[sizes.len() - 1] + 1 };
+        if seen != sizes[0] {
+            return Err(checkpoint.error("policy.offset", format!("{seen} inputs do not fit {sizes:?}")));
+        }
+        let mlp = Mlp::new(&sizes, activation("policy.hidden")?, activation("policy.last")?);
+        Ok(Some(Self { normaliser: FrozenNormaliser { offset, scale }, head, mlp, parameters }))
+    }
+
+    pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
+        let layers = self.mlp.layers();
+        let sizes: Vec<f64> = std::iter::once(layers[0].inputs)
+            .chain(layers.iter().map(|layer| layer.outputs))
+            .map(|size| size as f64)
+            .collect();
+        let code = |activation: Activation| {
+            ACTIVATIONS.iter().position(|known| *known == activation).unwrap_or(0) as u64
+        };
+        checkpoint.put("policy.sizes", &sizes);
+        checkpoint.put_counter("policy.hidden", code(layers[0].activation));
+        checkpoint.put_counter("policy.last", code(layers[layers.len() - 1].activation));
+        let steps = if let Head::Flow { steps } = self.head { steps as u64 } else { 0 };
+        checkpoint.put_counter("policy.flow_steps", steps);
+        checkpoint.put("policy.parameters", &self.parameters);
+        checkpoint.put("policy.offset", &self.normaliser.offset);
+        checkpoint.put("policy.scale", &self.normaliser.scale);
+    }
+
+    /// For one thread.
+    pub fn actor(&self) -> Actor {
+        Actor {
+            normaliser: self.normaliser.clone(),
+            head: self.head,
+            weights: self.mlp.weights(&self.parameters),
+            workspace: self.mlp.workspace(),
+            normalised: Vec::new(),
+            input: Vec::new(),
+            velocity: Vec::new(),
+        }
+    }
+}
+
+impl Actor {
     /// Actions, `[rows, n_act]`, for observations as the environment gives them, `[rows, n_obs]`.
-    pub fn act(&self, observations: &[f32], actions: &mut Vec<f32>) {
-        let mut normalised = vec![0.0; observations.len()];
-        self.normaliser.apply(observations, &mut normalised);
-        self.mlp.infer(&self.parameters, &normalised, actions);
+    pub fn act(&mut self, observations: &[f32], actions: &mut Vec<f32>) {
+        let Self { normaliser, head, weights, workspace, normalised, input, velocity } = self;
+        let (n_obs, n_act) = (normaliser.offset.len(), weights.mlp().outputs());
+        normalised.resize(observations.len(), 0.0);
+        normaliser.apply(observations, normalised);
+        actions.clear();
+        actions.resize(observations.len() / n_obs * n_act, 0.0);
+        match *head {
+            Head::Direct => weights.infer(normalised, actions, workspace),
+            Head::Flow { steps } => {
+                velocity.resize(actions.len(), 0.0);
+                let length = 1.0 / steps as f32;
+                for step in 0..steps {
+                    input.clear();
+                    for (o, x) in normalised.chunks_exact(n_obs).zip(actions.chunks_exact(n_act)) {
+                        input.extend_from_slice(o);
+                        input.extend_from_slice(x);
+                        input.push(step as f32 * length);
+                    }
+                    weights.infer(input, velocity, workspace);
+                    actions.iter_mut().zip(velocity.iter()).for_each(|(x, v)| *x += length * v);
+                }
+            }
+        }
         actions.iter_mut().for_each(|a| *a = a.clamp(-ACTION_LIMIT, ACTION_LIMIT));
     }
 }
@@ -54,6 +224,7 @@ pub fn evaluate(
     let seeds: Vec<u64> = (0..episodes).map(|i| derive_seed(seed, &[stream::EVALUATION, i])).collect();
     parallel_map(&seeds, threads, |_, &seed| {
         let mut environment = make();
+        let mut actor = policy.map(Policy::actor);
         let mut rng = Rng::at(seed, &[stream::EXPLORATION]);
         let mut observation = vec![0.0; environment.observation_len()];
         let mut action = vec![0.0; environment.action_len()];
@@ -66,8 +237,8 @@ pub fn evaluate(
             metrics: Vec::new(),
         };
         while episode.length < EPISODE_LIMIT {
-            match policy {
-                Some(policy) => policy.act(&observation, &mut action),
+            match &mut actor {
+                Some(actor) => actor.act(&observation, &mut action),
                 None => {
                     action.iter_mut().for_each(|a| *a = (2.0 * rng.uniform() - 1.0) as f32 * ACTION_LIMIT)
                 }

@@ -1,19 +1,19 @@
 //! Proximal policy optimisation (Schulman et al. 2017) in the form of CleanRL's `ppo_continuous_action.py`, with Spinning Up's
 //! advantages and PPO-max's stabilisers as options.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{PpoConfig, Schedule};
+use crate::driver::{Learner, drive};
 use crate::network::{ActorCritic, Batch, Losses, StepSettings};
 use crate::normaliser::Normaliser;
-use crate::policy::Policy;
-use crate::progress::{CurveRow, OnProgress, Progress, Stage};
+use crate::policy::{Head, Policy};
+use crate::progress::{CurveRow, OnProgress};
 use crate::random::Rng;
-use crate::rollout::{MakeEnvironment, Rollout, Slot, advantages, collect, stream};
+use crate::rollout::{Finished, MakeEnvironment, Rollout, Slot, advantages, collect, stream};
 use crate::run_folder::{FileError, RunFolder};
 
 /// Why learning stopped.
@@ -65,55 +65,26 @@ pub fn train(
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    let mut ppo = Ppo::new(config, make, seed)?;
-    let kind = "ppo";
-    let value = serde_json::to_value(config).unwrap_or_default();
-    let mut curves = Vec::new();
-    if let Some(checkpoint) = run.map(|run| Checkpoint::load_last(&run.checkpoints())).transpose()?.flatten()
-    {
-        same_config(&checkpoint, kind, &value)?;
-        ppo.restore(&checkpoint)?;
-        curves = ppo.earlier_curves(run)?;
-    }
-    let mut interrupted = false;
-    while ppo.iteration < config.iterations() && !interrupted {
-        let started = Instant::now();
-        let rollout = ppo.collect()?;
-        let losses = ppo.update(&rollout, &rollout.rewards)?;
-        let row = ppo.row(&rollout, &rollout.rewards, losses, started);
-        let report = Progress {
-            stage: Stage::TrueReward,
-            done: ppo.iteration,
-            total: config.iterations(),
-            row: Some(row.clone()),
-        };
-        interrupted = on_progress(&report) == ControlFlow::Break(());
-        curves.push(row);
-        if let Some(run) = run.filter(|_| ppo.at_checkpoint()) {
-            let mut checkpoint = Checkpoint::new(kind, value.clone());
-            ppo.save(&mut checkpoint);
-            // Before the checkpoint, which promises that they are there.
-            run.write_curves(&curves)?;
-            checkpoint.save(&run.checkpoints(), ppo.steps())?;
-        }
-    }
-    Ok(Trained { policy: ppo.policy(), curves, interrupted })
+    train_from(config, make, None, seed, run, on_progress)
 }
 
-/// The policy of the last checkpoint of a run, trained on whichever reward; `None` before the first one.
+/// [`train`] that starts from a policy trained before, which is also the reference of `reference_kl`.
 ///
 /// # Errors
-/// A damaged checkpoint, or one of other settings.
-pub fn restore_policy(
+/// As [`train`]; also when the policy has another network.
+pub fn train_from(
     config: &PpoConfig,
     make: MakeEnvironment,
+    start: Option<&Policy>,
     seed: u64,
-    run: &RunFolder,
-) -> Result<Option<Policy>, LearnError> {
-    let Some(checkpoint) = Checkpoint::load_last(&run.checkpoints())? else { return Ok(None) };
+    run: Option<&RunFolder>,
+    on_progress: OnProgress,
+) -> Result<Trained, LearnError> {
     let mut ppo = Ppo::new(config, make, seed)?;
-    ppo.restore(&checkpoint)?;
-    Ok(Some(ppo.policy()))
+    if let Some(policy) = start {
+        ppo.start_from(policy)?;
+    }
+    drive(ppo, serde_json::to_value(config).unwrap_or_default(), run, on_progress)
 }
 
 /// The learner between two iterations.
@@ -121,14 +92,17 @@ pub(crate) struct Ppo {
     config: PpoConfig,
     seed: u64,
     network: ActorCritic,
-    normaliser: Normaliser,
+    /// Of observations, and of what only the critic sees.
+    normalisers: [Normaliser; 2],
     /// Of the discounted return.
     reward_scale: Normaliser,
     /// Discounted return of each environment so far.
     discounted: Vec<f32>,
     learning_rate: f32,
+    /// The policy that the run started from.
+    reference: Option<Policy>,
     /// Finished iterations.
-    pub(crate) iteration: u64,
+    iteration: u64,
     slots: Vec<Slot>,
 }
 
@@ -142,10 +116,20 @@ impl Ppo {
             .collect();
         let probe = make();
         let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
-        let mut rng = Rng::at(seed, &[stream::WEIGHTS]);
+        let n_privileged = if config.privileged_critic { probe.privileged_len() } else { 0 };
+        let network = ActorCritic::new(
+            [n_obs, n_privileged, n_act],
+            &config.hidden,
+            config.activation,
+            config.initial_std,
+            config.max_gradient_norm,
+            config.threads,
+            &mut Rng::at(seed, &[stream::WEIGHTS]),
+        );
         Ok(Self {
-            network: ActorCritic::new(n_obs, n_act, &config.hidden, config.initial_std, &mut rng),
-            normaliser: Normaliser::new(n_obs),
+            network,
+            reference: None,
+            normalisers: [Normaliser::new(n_obs), Normaliser::new(n_privileged)],
             reward_scale: Normaliser::new(1),
             discounted: vec![0.0; config.environments],
             learning_rate: config.learning_rate,
@@ -159,11 +143,11 @@ impl Ppo {
     /// Runs the policy for one iteration.
     pub(crate) fn collect(&mut self) -> Result<Rollout, LearnError> {
         let place = (self.seed, self.iteration);
-        let normaliser = self.normaliser.freeze();
+        let normalisers = [self.normalisers[0].freeze(), self.normalisers[1].freeze()];
         let rollout = collect(
             &mut self.slots,
             &self.network,
-            &normaliser,
+            &normalisers,
             self.config.rollout_steps,
             place,
             self.config.threads,
@@ -184,11 +168,12 @@ impl Ppo {
     /// Learns from one rollout under `rewards` (the task's or a model's) and ends the iteration.
     pub(crate) fn update(&mut self, rollout: &Rollout, rewards: &[f32]) -> Result<Losses, LearnError> {
         let config = self.config.clone();
-        let rewards = self.scaled(rollout, rewards);
+        let rewards = self.near_reference(rollout, rewards);
+        let rewards = self.scaled(rollout, &rewards);
         let advantages = advantages(rollout, &rewards, config.discount, config.gae_lambda);
         let returns: Vec<f32> = advantages.iter().zip(&rollout.values).map(|(a, v)| a + v).collect();
         let batch = Batch {
-            observations: &rollout.normalised,
+            states: &rollout.states,
             actions: &rollout.actions,
             log_probs: &rollout.log_probs,
             advantages: &advantages,
@@ -199,6 +184,8 @@ impl Ppo {
             self.learning_rate =
                 config.learning_rate * (1.0 - self.iteration as f32 / config.iterations() as f32);
         }
+        let warmth = (self.iteration + 1) as f32 / (config.warmup_iterations + 1) as f32;
+        let critic_alone = self.iteration < config.critic_warmup_iterations;
         let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.iteration]);
         let mut rows: Vec<usize> = (0..rewards.len()).collect();
         let mut losses = Losses::default();
@@ -209,25 +196,22 @@ impl Ppo {
                 let settings = StepSettings {
                     clip: config.clip,
                     value_clip: config.clip_values.then_some(config.clip),
+                    policy_weight: if critic_alone { 0.0 } else { 1.0 },
                     value_weight: config.value_weight,
-                    entropy_weight: config.entropy_weight,
-                    learning_rate: self.learning_rate,
-                    max_gradient_norm: config.max_gradient_norm,
-                    threads: config.threads,
+                    entropy_weight: if critic_alone { 0.0 } else { config.entropy_weight },
+                    learning_rate: self.learning_rate * warmth.min(1.0),
                 };
                 let part = self.network.step(&batch, minibatch, &settings);
-                let weight = minibatch.len() as f64 / rewards.len() as f64;
-                losses.policy += weight * part.policy;
-                losses.value += weight * part.value;
-                losses.entropy += weight * part.entropy;
-                losses.kl += weight * part.kl;
-                losses.clip_fraction += weight * part.clip_fraction;
+                losses.add(minibatch.len() as f64 / rewards.len() as f64, &part);
             }
-            if config.schedule == Schedule::AdaptiveKl {
+            if config.schedule == Schedule::AdaptiveKl && !critic_alone {
                 self.adapt(losses.kl);
             }
         }
-        self.normaliser.update(&rollout.observations);
+        if config.normalise_observations {
+            self.normalisers[0].update(&rollout.observations);
+            self.normalisers[1].update(&rollout.privileged);
+        }
         if !self.network.parameters().iter().all(|p| p.is_finite()) {
             return Err(LearnError::NotFinite { iteration: self.iteration, what: "a weight" });
         }
@@ -235,10 +219,23 @@ impl Ppo {
         Ok(losses)
     }
 
-    /// The deterministic policy as it stands.
-    pub(crate) fn policy(&self) -> Policy {
-        let (mlp, parameters) = self.network.actor();
-        Policy { normaliser: self.normaliser.freeze(), mlp: mlp.clone(), parameters: parameters.to_vec() }
+    /// Starts from a policy that was trained before, which is also the reference of `reference_kl`.
+    pub(crate) fn start_from(&mut self, policy: &Policy) -> Result<(), LearnError> {
+        let (mlp, _) = self.network.actor();
+        if policy.head != Head::Direct || policy.mlp != *mlp {
+            return Err(LearnError::Config {
+                field: "hidden",
+                problem:
+                    "the policy to start from has another network; give it the same hidden and activation"
+                        .into(),
+            });
+        }
+        let mut parameters = self.network.parameters().to_vec();
+        parameters[..policy.parameters.len()].copy_from_slice(&policy.parameters);
+        self.network.set_parameters(&parameters);
+        self.normalisers[0].pretend(&policy.normaliser);
+        self.reference = Some(policy.clone());
+        Ok(())
     }
 
     /// Widths of observation and action.
@@ -247,38 +244,16 @@ impl Ppo {
         (mlp.inputs(), mlp.outputs())
     }
 
-    /// The rows of the run's curves up to the restored iteration.
-    pub(crate) fn earlier_curves(&self, run: Option<&RunFolder>) -> Result<Vec<CurveRow>, FileError> {
-        let rows = run.map_or_else(|| Ok(Vec::new()), RunFolder::read_curves::<CurveRow>)?;
-        Ok(rows.into_iter().filter(|row| row.iteration < self.iteration).collect())
-    }
-
-    /// Environment steps so far.
-    pub(crate) fn steps(&self) -> u64 {
-        self.iteration * (self.config.environments * self.config.rollout_steps) as u64
-    }
-
-    /// A checkpoint is due.
-    pub(crate) fn at_checkpoint(&self) -> bool {
-        self.iteration.is_multiple_of(self.config.checkpoint_interval)
-            || self.iteration == self.config.iterations()
-    }
-
     /// The curve's row for the iteration that has just ended.
-    pub(crate) fn row(
-        &self,
-        rollout: &Rollout,
-        rewards: &[f32],
-        losses: Losses,
-        started: Instant,
-    ) -> CurveRow {
-        let count = rollout.finished.len() as f64;
-        let mean = |sum: f64| (count > 0.0).then(|| sum / count);
+    pub(crate) fn row(&self, rollout: &Rollout, rewards: &[f32], losses: Losses) -> CurveRow {
+        let mean = |of: &dyn Fn(&Finished) -> f64| {
+            let count = rollout.finished.len() as f64;
+            (count > 0.0).then(|| rollout.finished.iter().map(of).sum::<f64>() / count)
+        };
         CurveRow {
-            iteration: self.iteration - 1,
-            steps: self.steps(),
-            episode_return: mean(rollout.finished.iter().map(|(total, _)| total).sum()),
-            episode_length: mean(rollout.finished.iter().map(|&(_, length)| length as f64).sum()),
+            episode_return: mean(&|e| e.episode_return),
+            episode_length: mean(&|e| e.length as f64),
+            success: mean(&|e| f64::from(u8::from(e.success))),
             reward_mean: rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / rewards.len() as f64,
             policy_loss: losses.policy,
             value_loss: losses.value,
@@ -286,53 +261,26 @@ impl Ppo {
             kl: losses.kl,
             clip_fraction: losses.clip_fraction,
             learning_rate: f64::from(self.learning_rate),
-            labels: 0,
-            label_accuracy: None,
-            steps_per_s: rewards.len() as f64 / started.elapsed().as_secs_f64(),
+            ..CurveRow::default()
         }
     }
 
-    /// Adds everything that the next iteration depends on.
-    pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
-        checkpoint.put_counter("seed", self.seed);
-        checkpoint.put_counter("iteration", self.iteration);
-        self.network.save(checkpoint);
-        for (name, normaliser) in [("observations", &self.normaliser), ("returns", &self.reward_scale)] {
-            checkpoint.put(&format!("{name}.count"), &[normaliser.count]);
-            checkpoint.put(&format!("{name}.mean"), &normaliser.mean);
-            checkpoint.put(&format!("{name}.deviation"), &normaliser.deviation);
-        }
-        checkpoint.put("discounted", &self.discounted);
-        checkpoint.put("learning_rate", &[self.learning_rate]);
-        for (index, slot) in self.slots.iter().enumerate() {
-            slot.save(checkpoint, index);
-        }
-    }
-
-    /// Takes the place of the learner that wrote `checkpoint`.
-    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
-        if checkpoint.counter("seed")? != self.seed {
-            return Err(checkpoint.error(
-                "seed",
-                format!("{}, the run now asked for has {}", checkpoint.counter("seed")?, self.seed),
-            ));
-        }
-        self.iteration = checkpoint.counter("iteration")?;
-        self.network.restore(checkpoint)?;
-        for (name, normaliser) in
-            [("observations", &mut self.normaliser), ("returns", &mut self.reward_scale)]
-        {
-            let width = normaliser.mean.len();
-            normaliser.count = checkpoint.array(&format!("{name}.count"), 1)?[0];
-            normaliser.mean = checkpoint.array(&format!("{name}.mean"), width)?.to_vec();
-            normaliser.deviation = checkpoint.array(&format!("{name}.deviation"), width)?.to_vec();
-        }
-        self.discounted = checkpoint.array_f32("discounted", self.discounted.len())?;
-        self.learning_rate = checkpoint.array_f32("learning_rate", 1)?[0];
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            slot.restore(checkpoint, self.seed, index)?;
-        }
-        Ok(())
+    /// Rewards less `reference_kl (ln pi - ln pi_reference)` of the drawn action (PPO-max's penalty per step): in expectation the KL to the
+    /// policy that the run started from.
+    fn near_reference(&self, rollout: &Rollout, rewards: &[f32]) -> Vec<f32> {
+        let (Some(reference), true) = (&self.reference, self.config.reference_kl > 0.0) else {
+            return rewards.to_vec();
+        };
+        let mut means = Vec::new();
+        reference.actor().act(&rollout.observations, &mut means);
+        let n_act = reference.action_len();
+        (0..rewards.len())
+            .map(|r| {
+                let here = r * n_act..(r + 1) * n_act;
+                let then = self.network.log_prob(&means[here.clone()], &rollout.actions[here]);
+                rewards[r] - self.config.reference_kl * (rollout.log_probs[r] - then)
+            })
+            .collect()
     }
 
     /// Rewards divided by the running standard deviation of the discounted return (Gym's `NormalizeReward`, PPO-max).
@@ -362,6 +310,76 @@ impl Ppo {
             self.learning_rate = (self.learning_rate / 1.5).max(LEARNING_RATE_RANGE.0);
         } else if kl < 0.5 * target {
             self.learning_rate = (self.learning_rate * 1.5).min(LEARNING_RATE_RANGE.1);
+        }
+    }
+}
+
+impl Learner for Ppo {
+    const KIND: &'static str = "ppo";
+
+    fn iteration(&self) -> u64 {
+        self.iteration
+    }
+    fn iterations(&self) -> u64 {
+        self.config.iterations()
+    }
+    fn checkpoint_interval(&self) -> u64 {
+        self.config.checkpoint_interval
+    }
+    fn steps(&self) -> u64 {
+        self.iteration * (self.config.environments * self.config.rollout_steps) as u64
+    }
+
+    fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
+        let started = Instant::now();
+        let rollout = self.collect()?;
+        let collected = started.elapsed();
+        let losses = self.update(&rollout, &rollout.rewards)?;
+        let row = CurveRow {
+            simulation_s: rollout.simulation_s,
+            inference_s: collected.as_secs_f64() - rollout.simulation_s,
+            update_s: (started.elapsed() - collected).as_secs_f64(),
+            ..self.row(&rollout, &rollout.rewards, losses)
+        };
+        Ok((row, rollout.finished))
+    }
+
+    fn save(&self, checkpoint: &mut Checkpoint) {
+        checkpoint.put_counter("seed", self.seed);
+        checkpoint.put_counter("iteration", self.iteration);
+        self.network.save(checkpoint);
+        self.normalisers[0].save(checkpoint, "observations");
+        self.normalisers[1].save(checkpoint, "privileged");
+        self.reward_scale.save(checkpoint, "returns");
+        checkpoint.put("discounted", &self.discounted);
+        checkpoint.put("learning_rate", &[self.learning_rate]);
+        for (index, slot) in self.slots.iter().enumerate() {
+            slot.save(checkpoint, index);
+        }
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
+        checkpoint.same_seed(self.seed)?;
+        self.iteration = checkpoint.counter("iteration")?;
+        self.network.restore(checkpoint)?;
+        self.normalisers[0].restore(checkpoint, "observations")?;
+        self.normalisers[1].restore(checkpoint, "privileged")?;
+        self.reward_scale.restore(checkpoint, "returns")?;
+        self.discounted = checkpoint.array_f32("discounted", self.discounted.len())?;
+        self.learning_rate = checkpoint.array_f32("learning_rate", 1)?[0];
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            slot.restore(checkpoint, self.seed, index)?;
+        }
+        Ok(())
+    }
+
+    fn policy(&self) -> Policy {
+        let (mlp, parameters) = self.network.actor();
+        Policy {
+            normaliser: self.normalisers[0].freeze(),
+            head: Head::Direct,
+            mlp: mlp.clone(),
+            parameters: parameters.to_vec(),
         }
     }
 }
@@ -413,9 +431,12 @@ fn first_difference(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use crate::pendulum::pendulum;
     use crate::policy::evaluate;
+    use crate::progress::Progress;
     use crate::run_folder::tests::scratch;
 
     /// Small and fast; too short to learn much.
@@ -475,6 +496,7 @@ mod tests {
             assert!(train(&short(), &pendulum, 3, Some(&run), &mut until).unwrap().interrupted);
             let resumed = train(&short(), &pendulum, 3, Some(&run), &mut keep_on).unwrap();
             assert_eq!(resumed.policy, uninterrupted.policy, "killed after {killed_after}");
+            assert_eq!(Policy::of_run(&run).unwrap().unwrap(), resumed.policy);
             assert_eq!(resumed.curves.len(), 8);
         }
     }

@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rollout::Finished;
+
 /// Called after every iteration; `Break` ends the job at its last checkpoint.
 pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress) -> ControlFlow<()>;
 
@@ -32,10 +34,13 @@ pub struct Progress {
     pub total: u64,
     /// The finished iteration, in stages that learn.
     pub row: Option<CurveRow>,
+    /// Training episodes that ended in it, in order.
+    pub finished: Vec<Finished>,
 }
 
 /// One iteration of learning: a row of `curves.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CurveRow {
     /// Counted from 0.
     pub iteration: u64,
@@ -45,6 +50,8 @@ pub struct CurveRow {
     pub episode_return: Option<f64>,
     /// Their mean length in control steps.
     pub episode_length: Option<f64>,
+    /// Fraction of them that ended in success.
+    pub success: Option<f64>,
     /// Mean reward per step that the policy was trained on.
     pub reward_mean: f64,
     /// Clipped surrogate loss.
@@ -63,6 +70,16 @@ pub struct CurveRow {
     pub labels: u64,
     /// Accuracy of the reward model on its labels, when it was trained in this iteration.
     pub label_accuracy: Option<f64>,
+    /// Mean cost per episode, where costs are constrained.
+    pub cost: Option<f64>,
+    /// Lagrange multiplier of the constraint.
+    pub multiplier: Option<f64>,
     /// Environment steps per second of wall time, this iteration.
     pub steps_per_s: f64,
+    /// Wall time in the simulation, s (mean over threads).
+    pub simulation_s: f64,
+    /// Wall time of the rest of the rollout: networks, normalisers, noise, s.
+    pub inference_s: f64,
+    /// Wall time of gradients and optimiser, s.
+    pub update_s: f64,
 }

@@ -1,5 +1,7 @@
 //! Rollouts: environments driven by the current policy, and generalised advantage estimation.
 
+use std::time::Instant;
+
 use tendon_sim::Environment;
 
 use crate::checkpoint::Checkpoint;
@@ -34,8 +36,10 @@ pub struct Rollout {
     pub steps: usize,
     /// Observations before each step, as the environment gave them, `[rows, n_obs]`.
     pub observations: Vec<f32>,
-    /// The same, normalised.
-    pub normalised: Vec<f32>,
+    /// What only the critic sees, as the environment gave it, `[rows, n_privileged]`.
+    pub privileged: Vec<f32>,
+    /// Both, normalised, `[rows, n_obs + n_privileged]`.
+    pub states: Vec<f32>,
     /// Actions as drawn, `[rows, n_act]`.
     pub actions: Vec<f32>,
     /// Actions as applied: drawn, then clipped, `[rows, n_act]`.
@@ -54,8 +58,23 @@ pub struct Rollout {
     pub truncated: Vec<bool>,
     /// Environment and episode that a row belongs to, `[rows]`: equal neighbours are one episode.
     pub episode_seeds: Vec<u64>,
-    /// Return and length of the episodes that ended.
-    pub finished: Vec<(f64, u64)>,
+    /// The episodes that ended, in the order of their ends.
+    pub finished: Vec<Finished>,
+    /// Wall time in the environments, s, mean over threads.
+    pub simulation_s: f64,
+}
+
+/// An episode that ended in a rollout.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finished {
+    /// Step of the rollout in which it ended.
+    pub step: usize,
+    /// Sum of the task's rewards.
+    pub episode_return: f64,
+    /// Control steps.
+    pub length: u64,
+    /// The task's success condition held at its end.
+    pub success: bool,
 }
 
 /// One environment and where it stands.
@@ -143,7 +162,7 @@ impl Slot {
 pub(crate) fn collect(
     slots: &mut [Slot],
     network: &ActorCritic,
-    normaliser: &FrozenNormaliser,
+    normalisers: &[FrozenNormaliser; 2],
     steps: usize,
     place: (u64, u64),
     threads: usize,
@@ -154,7 +173,7 @@ pub(crate) fn collect(
             .chunks_mut(share)
             .enumerate()
             .map(|(c, chunk)| {
-                scope.spawn(move || collect_chunk(chunk, c * share, network, normaliser, steps, place))
+                scope.spawn(move || collect_chunk(chunk, c * share, network, normalisers, steps, place))
             })
             .collect();
         handles
@@ -163,9 +182,12 @@ pub(crate) fn collect(
             .collect()
     });
     let mut whole = Rollout { steps, ..Rollout::default() };
+    let count = parts.len() as f64;
     for part in parts {
+        whole.simulation_s += part.simulation_s / count;
         whole.observations.extend(part.observations);
-        whole.normalised.extend(part.normalised);
+        whole.privileged.extend(part.privileged);
+        whole.states.extend(part.states);
         whole.actions.extend(part.actions);
         whole.applied.extend(part.applied);
         whole.log_probs.extend(part.log_probs);
@@ -177,6 +199,8 @@ pub(crate) fn collect(
         whole.episode_seeds.extend(part.episode_seeds);
         whole.finished.extend(part.finished);
     }
+    // Stable: environments in order where episodes end in the same step.
+    whole.finished.sort_by_key(|episode| episode.step);
     whole
 }
 
@@ -201,16 +225,19 @@ fn collect_chunk(
     slots: &mut [Slot],
     first_index: usize,
     network: &ActorCritic,
-    normaliser: &FrozenNormaliser,
+    [of_observation, of_privileged]: &[FrozenNormaliser; 2],
     steps: usize,
     (seed, iteration): (u64, u64),
 ) -> Rollout {
     let (n_obs, n_act) = (slots[0].environment.observation_len(), slots[0].environment.action_len());
+    let n_privileged = of_privileged.offset.len();
+    let width = n_obs + n_privileged;
     let rows = slots.len() * steps;
     let mut out = Rollout {
         steps,
         observations: vec![0.0; rows * n_obs],
-        normalised: vec![0.0; rows * n_obs],
+        privileged: vec![0.0; rows * n_privileged],
+        states: vec![0.0; rows * width],
         actions: vec![0.0; rows * n_act],
         applied: vec![0.0; rows * n_act],
         log_probs: vec![0.0; rows],
@@ -221,25 +248,41 @@ fn collect_chunk(
         truncated: vec![false; rows],
         episode_seeds: vec![0; rows],
         finished: Vec::new(),
+        simulation_s: 0.0,
     };
     let mut noise: Vec<Rng> = (0..slots.len())
         .map(|e| Rng::at(seed, &[stream::EXPLORATION, iteration, (first_index + e) as u64]))
         .collect();
-    let std: Vec<f32> = network.log_std().iter().map(|s| s.exp()).collect();
-    let (mut batch, mut means, mut values, mut last) =
-        (vec![0.0; slots.len() * n_obs], Vec::new(), Vec::new(), Vec::new());
-    for t in 0..steps {
-        for (slot, normalised) in slots.iter().zip(batch.chunks_exact_mut(n_obs)) {
-            normaliser.apply(&slot.observation, normalised);
+    let mut inference = network.inference();
+    let std = inference.std().to_vec();
+    let state_of = |slot: &Slot, privileged: &mut [f32], state: &mut [f32]| {
+        of_observation.apply(&slot.observation, &mut state[..n_obs]);
+        if n_privileged > 0 {
+            slot.environment.privileged(privileged);
+            of_privileged.apply(privileged, &mut state[n_obs..]);
         }
-        network.means(&batch, &mut means);
-        network.values(&batch, &mut values);
+    };
+    let mut states = vec![0.0; slots.len() * width];
+    let mut observations = vec![0.0; slots.len() * n_obs];
+    let mut privileged = vec![0.0; slots.len() * n_privileged];
+    let (mut means, mut values) = (vec![0.0; slots.len() * n_act], vec![0.0; slots.len()]);
+    let (mut last_privileged, mut last_state, mut last_value) =
+        (vec![0.0; n_privileged], vec![0.0; width], [0.0]);
+    for t in 0..steps {
+        for (e, slot) in slots.iter().enumerate() {
+            let state = &mut states[e * width..(e + 1) * width];
+            state_of(slot, &mut privileged[e * n_privileged..(e + 1) * n_privileged], state);
+            observations[e * n_obs..(e + 1) * n_obs].copy_from_slice(&state[..n_obs]);
+        }
+        inference.means(&observations, &mut means);
+        inference.values(&states, &mut values);
         for (e, slot) in slots.iter_mut().enumerate() {
             let row = e * steps + t;
             let mean = &means[e * n_act..(e + 1) * n_act];
             out.observations[row * n_obs..(row + 1) * n_obs].copy_from_slice(&slot.observation);
-            out.normalised[row * n_obs..(row + 1) * n_obs]
-                .copy_from_slice(&batch[e * n_obs..(e + 1) * n_obs]);
+            out.privileged[row * n_privileged..(row + 1) * n_privileged]
+                .copy_from_slice(&privileged[e * n_privileged..(e + 1) * n_privileged]);
+            out.states[row * width..(row + 1) * width].copy_from_slice(&states[e * width..(e + 1) * width]);
             let action = &mut out.actions[row * n_act..(row + 1) * n_act];
             for ((a, m), s) in action.iter_mut().zip(mean).zip(&std) {
                 *a = m + s * noise[e].normal() as f32;
@@ -255,7 +298,9 @@ fn collect_chunk(
             }
             out.episode_seeds[row] = slot.seed;
             slot.history.extend_from_slice(applied);
+            let before = Instant::now();
             let mut step = slot.environment.step(applied, &mut slot.observation);
+            out.simulation_s += before.elapsed().as_secs_f64();
             let staggered = slot.episodes == 1 && slot.history.len() == slot.first_cut * n_act;
             step.truncated |= staggered;
             slot.episode_return += f64::from(step.reward);
@@ -264,14 +309,18 @@ fn collect_chunk(
             // Both at once is the task's own end.
             out.truncated[row] = step.truncated && !step.terminated;
             if t + 1 == steps || out.truncated[row] {
-                let mut normalised = vec![0.0; n_obs];
-                normaliser.apply(&slot.observation, &mut normalised);
-                network.values(&normalised, &mut last);
-                out.next_values[row] = last[0];
+                state_of(slot, &mut last_privileged, &mut last_state);
+                inference.values(&last_state, &mut last_value);
+                out.next_values[row] = last_value[0];
             }
             if step.terminated || step.truncated {
                 if !staggered {
-                    out.finished.push((slot.episode_return, (slot.history.len() / n_act) as u64));
+                    out.finished.push(Finished {
+                        step: t,
+                        episode_return: slot.episode_return,
+                        length: (slot.history.len() / n_act) as u64,
+                        success: slot.environment.success(),
+                    });
                 }
                 slot.next_episode(seed, first_index + e);
             }

@@ -74,6 +74,11 @@ impl RunFolder {
         Ok(Self { path })
     }
 
+    /// The folder where there is one; makes nothing.
+    pub fn opened(path: &Path) -> Option<Self> {
+        path.is_dir().then(|| Self { path: path.into() })
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
@@ -82,6 +87,11 @@ impl RunFolder {
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
+    }
+
+    /// Whether there is a checkpoint to go on from.
+    pub fn has_checkpoint(&self) -> bool {
+        fs::symlink_metadata(self.checkpoints().join("last")).is_ok()
     }
 
     /// `preferences.jsonl`.

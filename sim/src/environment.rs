@@ -22,6 +22,12 @@ pub trait Environment: Send {
     /// Applies one raw action for one control period and writes the next observation.
     /// After `terminated` or `truncated` the caller resets.
     fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step;
+    /// Length of what only training sees, `[n_privileged]`.
+    fn privileged_len(&self) -> usize {
+        0
+    }
+    /// Writes what only training sees (for a critic, or a teacher), of the state that the last observation is of.
+    fn privileged(&self, _privileged: &mut [f32]) {}
     /// Names of the task's physical metrics.
     fn metric_names(&self) -> &'static [&'static str] {
         &[]

@@ -2,15 +2,23 @@
 
 use super::{read_text, write_file};
 use crate::export::{contract_keys, export_onnx};
-use anyhow::{Context, Result};
-use clap::Args;
+use crate::report::{curves_page, curves_png};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tendon_learn::preference::{PreferenceConfig, train_from_preferences};
 use tendon_learn::run_folder::RunFolder;
-use tendon_learn::{Policy, PpoConfig, Progress, Stage, restore_policy, train};
+use tendon_learn::settings::from_toml;
+use tendon_learn::{
+    CurveRow, FlowConfig, ImitationConfig, MakeEnvironment, Policy, PpoConfig, Progress, SacConfig, Stage,
+    Trained, WithPrivileged, imitate, train_flow, train_from, train_sac,
+};
 use tendon_sim::Environment;
 use tendon_sim::tasks::{self, TaskInfo};
 
@@ -19,12 +27,18 @@ const MAX_CONFIG: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Train {
-    /// Task: cart-pole, cart-pole-balance, reacher, hopper
+    /// Task; `tendon sim --help` names them
     #[arg(long)]
     task: String,
-    /// Learn the reward from a scripted teacher's preferences instead of using the task's
+    /// How to learn
+    #[arg(long, value_enum, default_value_t = LearnerKind::Ppo)]
+    learner: LearnerKind,
+    /// Learn the reward from a scripted teacher's preferences instead of using the task's (PPO)
     #[arg(long)]
     preferences: bool,
+    /// Run folder of the teacher (clone, dagger, distill, flow), or of the policy to start from (ppo)
+    #[arg(long)]
+    from: Option<PathBuf>,
     /// Settings as TOML; what it leaves out has its default. The run folder repeats them all
     #[arg(long)]
     config: Option<PathBuf>,
@@ -34,47 +48,164 @@ pub(super) struct Train {
     /// Run folder; an interrupted run in it is continued
     #[arg(long)]
     run: Option<PathBuf>,
+    /// Only go on with a run that has a checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Print where the time of training went
+    #[arg(long)]
+    profile: bool,
+}
+
+/// A learner, as `--learner` names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LearnerKind {
+    /// Proximal policy optimisation
+    #[default]
+    Ppo,
+    /// PPO whose policy, too, sees what only the critic does: a teacher for `distill`
+    Teacher,
+    /// Soft actor-critic
+    Sac,
+    /// Behaviour cloning of a teacher
+    Clone,
+    /// DAgger: the teacher corrects the student
+    Dagger,
+    /// DAgger with a teacher that sees more than the student
+    Distill,
+    /// Flow matching, distilled into few steps
+    Flow,
 }
 
 /// What a run folder is about: `run.toml`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RunInfo {
-    task: String,
-    seed: u64,
-    preferences: bool,
+pub(super) struct RunInfo {
+    pub(super) task: String,
+    #[serde(default)]
+    pub(super) learner: LearnerKind,
+    pub(super) seed: u64,
+    pub(super) preferences: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<PathBuf>,
 }
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
         let task = tasks::find(&self.task)?;
         task.make()?;
-        let name = if self.preferences { "preferences" } else { "ppo" };
-        let path =
-            self.run.unwrap_or_else(|| PathBuf::from(format!("runs/{}-{name}-{}", self.task, self.seed)));
+        ensure!(
+            !self.preferences || self.learner == LearnerKind::Ppo,
+            "--preferences: learns with PPO; leave --learner out"
+        );
+        let path = self.run.clone().unwrap_or_else(|| {
+            let name = if self.preferences { "preferences".into() } else { name(self.learner) };
+            PathBuf::from(format!("runs/{}-{name}-{}", self.task, self.seed))
+        });
+        ensure!(
+            !self.resume || RunFolder::opened(&path).is_some_and(|run| run.has_checkpoint()),
+            "{}: has no checkpoint to go on from; leave --resume out",
+            path.display()
+        );
         let folder = RunFolder::create(&path)?;
-        let info = RunInfo { task: self.task.clone(), seed: self.seed, preferences: self.preferences };
-        keep_info(&path, &info)?;
-        let make = || make(task);
-        let mut bars = Bars::default();
-        let policy = if self.preferences {
-            let config: PreferenceConfig = config(self.config.as_deref())?;
-            folder.write_config(&config)?;
-            train_from_preferences(&config, &make, self.seed, Some(&folder), &mut |p| bars.show(p))?
-                .trained
-                .policy
-        } else {
-            let config: PpoConfig = config(self.config.as_deref())?;
-            folder.write_config(&config)?;
-            train(&config, &make, self.seed, Some(&folder), &mut |p| bars.show(p))?.policy
+        let info = RunInfo {
+            task: self.task.clone(),
+            learner: self.learner,
+            seed: self.seed,
+            preferences: self.preferences,
+            from: self.from.clone(),
         };
+        keep_info(&path, &info)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop)).context("SIGINT")?;
+        let mut bars = Bars::default();
+        let trained = self.learn(task, &folder, &mut |progress| {
+            let _: ControlFlow<()> = bars.show(progress);
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
         bars.finish();
+        report(&folder, &info, &trained.curves)?;
+        if self.profile {
+            profile(&trained.curves);
+        }
+        if trained.interrupted {
+            println!("{}: stopped; the same command goes on from the last checkpoint", path.display());
+            return Ok(());
+        }
         let onnx = path.join("policy.onnx");
-        export(&policy, task, &onnx)?;
-        println!("{}: curves.csv, checkpoints/last, policy.onnx", path.display());
-        println!("next: tendon compile {} -o {}", onnx.display(), path.join("policy.tnd").display());
+        // A teacher sees what no robot measures: it has no contract.
+        if self.learner == LearnerKind::Teacher {
+            println!("{}: report.html, curves.png, checkpoints/last", path.display());
+            println!("next: tendon train --task {} --learner distill --from {}", self.task, path.display());
+            return Ok(());
+        }
+        export(&trained.policy, task, &onnx)?;
+        println!("{}: report.html, curves.png, curves.csv, checkpoints/last, policy.onnx", path.display());
+        println!("next: tendon eval {}", path.display());
+        println!("      tendon compile {} -o {}", onnx.display(), path.join("policy.tnd").display());
         Ok(())
     }
+
+    fn learn(
+        &self,
+        task: &'static TaskInfo,
+        folder: &RunFolder,
+        on_progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Trained> {
+        let plain = || make(task);
+        let seeing = || Box::new(WithPrivileged::new(make(task))) as Box<dyn Environment>;
+        let make: MakeEnvironment = if self.learner == LearnerKind::Teacher { &seeing } else { &plain };
+        let (file, seed, run) = (self.config.as_deref(), self.seed, Some(folder));
+        if self.preferences {
+            let config: PreferenceConfig = config(file, PreferenceConfig::default())?;
+            folder.write_config(&config)?;
+            return Ok(train_from_preferences(&config, make, seed, run, on_progress)?.trained);
+        }
+        let teacher = || {
+            let from = self.from.as_deref().with_context(|| {
+                format!("--learner {}: give the teacher's run folder with --from", name(self.learner))
+            })?;
+            policy_of(from)
+        };
+        let imitation = |default: ImitationConfig| -> Result<ImitationConfig> {
+            let settings = config(file, default)?;
+            folder.write_config(&settings)?;
+            Ok(settings)
+        };
+        let trained = match self.learner {
+            LearnerKind::Ppo | LearnerKind::Teacher => {
+                let config: PpoConfig = config(file, PpoConfig::default())?;
+                folder.write_config(&config)?;
+                let start = self.from.as_deref().map(policy_of).transpose()?;
+                train_from(&config, make, start.as_ref(), seed, run, on_progress)
+            }
+            LearnerKind::Sac => {
+                let config: SacConfig = config(file, SacConfig::default())?;
+                folder.write_config(&config)?;
+                train_sac(&config, make, seed, run, on_progress)
+            }
+            LearnerKind::Clone => {
+                imitate(&imitation(ImitationConfig::cloning())?, make, &teacher()?, seed, run, on_progress)
+            }
+            LearnerKind::Dagger => {
+                imitate(&imitation(ImitationConfig::default())?, make, &teacher()?, seed, run, on_progress)
+            }
+            LearnerKind::Distill => {
+                let default = ImitationConfig { privileged_teacher: true, ..ImitationConfig::default() };
+                imitate(&imitation(default)?, make, &teacher()?, seed, run, on_progress)
+            }
+            LearnerKind::Flow => {
+                let config: FlowConfig = config(file, FlowConfig::default())?;
+                folder.write_config(&config)?;
+                train_flow(&config, make, &teacher()?, seed, run, on_progress)
+            }
+        };
+        Ok(trained?)
+    }
+}
+
+fn name(learner: LearnerKind) -> String {
+    learner.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 #[derive(Debug, Args)]
@@ -88,25 +219,81 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) fn run(self) -> Result<()> {
-        let file = self.run.join("run.toml");
-        let info: RunInfo = toml::from_str(&read_text(&file, MAX_CONFIG)?)
-            .with_context(|| format!("{}: name a run folder that `tendon train` made", file.display()))?;
-        let task = tasks::find(&info.task)?;
-        let make = || make(task);
-        let folder = RunFolder::create(&self.run)?;
-        let settings = self.run.join("config.toml");
-        let ppo = if info.preferences {
-            config::<PreferenceConfig>(Some(&settings))?.ppo
-        } else {
-            config(Some(&settings))?
-        };
-        let policy = restore_policy(&ppo, &make, info.seed, &folder)?.with_context(|| {
-            format!("{}: no checkpoint yet; train longer", folder.checkpoints().display())
-        })?;
+        let info = info_of(&self.run)?;
+        ensure!(
+            info.learner != LearnerKind::Teacher,
+            "{}: a teacher sees what no robot measures; distil it first",
+            self.run.display()
+        );
+        let policy = policy_of(&self.run)?;
         let output = self.output.unwrap_or_else(|| self.run.join("policy.onnx"));
-        export(&policy, task, &output)?;
+        export(&policy, tasks::find(&info.task)?, &output)?;
         println!("{}", output.display());
         Ok(())
+    }
+}
+
+/// What the run in `path` is about.
+pub(super) fn info_of(path: &Path) -> Result<RunInfo> {
+    let file = path.join("run.toml");
+    toml::from_str(&read_text(&file, MAX_CONFIG)?)
+        .with_context(|| format!("{}: name a run folder that `tendon train` made", file.display()))
+}
+
+/// The policy of a run's last checkpoint.
+pub(super) fn policy_of(path: &Path) -> Result<Policy> {
+    info_of(path)?;
+    let folder = RunFolder::create(path)?;
+    Policy::of_run(&folder)?
+        .with_context(|| format!("{}: no checkpoint yet; train longer", folder.checkpoints().display()))
+}
+
+/// `curves.png` and `report.html`.
+fn report(folder: &RunFolder, info: &RunInfo, curves: &[CurveRow]) -> Result<()> {
+    let title = format!("{}, {}, seed {}", info.task, name(info.learner), info.seed);
+    let settings = read_text(&folder.path().join("config.toml"), MAX_CONFIG)?;
+    let last = |value: fn(&CurveRow) -> Option<f64>| {
+        // Of the last tenth, so that one iteration's luck does not show.
+        let tail = &curves[curves.len() - curves.len().div_ceil(10)..];
+        let values: Vec<f64> = tail.iter().filter_map(value).collect();
+        if values.is_empty() {
+            "-".to_string()
+        } else {
+            format!("{:.2}", values.iter().sum::<f64>() / values.len() as f64)
+        }
+    };
+    let fact = |name: &str, value: String| vec![name.to_string(), value];
+    let facts = [
+        fact("", "last tenth of training".into()),
+        fact("return", last(|row| row.episode_return)),
+        fact("success", last(|row| row.success)),
+        fact("episode length, steps", last(|row| row.episode_length)),
+        fact("environment steps", curves.last().map_or(0, |row| row.steps).to_string()),
+        fact("steps/s", last(|row| Some(row.steps_per_s))),
+    ];
+    write_file(
+        &folder.path().join("report.html"),
+        curves_page(&title, curves, &facts, &settings).as_bytes(),
+    )?;
+    write_file(&folder.path().join("curves.png"), &curves_png(&[(title, curves.to_vec())])?)
+}
+
+/// Where the time of training went.
+fn profile(curves: &[CurveRow]) {
+    let sum = |value: fn(&CurveRow) -> f64| curves.iter().map(value).sum::<f64>();
+    let parts = [
+        ("simulation", sum(|row| row.simulation_s)),
+        ("inference and bookkeeping of rollouts", sum(|row| row.inference_s)),
+        ("update", sum(|row| row.update_s)),
+    ];
+    let whole: f64 = parts.iter().map(|part| part.1).sum();
+    if whole == 0.0 {
+        println!("profile: this learner does not measure its parts");
+        return;
+    }
+    println!("of a training second:");
+    for (name, seconds) in parts {
+        println!("  {:5.1}%  {name} ({seconds:.1} s)", 100.0 * seconds / whole);
     }
 }
 
@@ -116,11 +303,12 @@ fn keep_info(path: &Path, info: &RunInfo) -> Result<()> {
     if file.exists() {
         let before: RunInfo =
             toml::from_str(&read_text(&file, MAX_CONFIG)?).with_context(|| file.display().to_string())?;
-        anyhow::ensure!(
+        ensure!(
             before == *info,
-            "{}: holds task {}, seed {}, preferences {}; choose another --run or remove the folder",
+            "{}: holds task {}, learner {}, seed {}, preferences {}; choose another --run or remove the folder",
             path.display(),
             before.task,
+            name(before.learner),
             before.seed,
             before.preferences
         );
@@ -129,9 +317,9 @@ fn keep_info(path: &Path, info: &RunInfo) -> Result<()> {
 }
 
 /// Settings from a file, or the defaults.
-fn config<C: Default + for<'de> Deserialize<'de>>(file: Option<&Path>) -> Result<C> {
-    let Some(file) = file else { return Ok(C::default()) };
-    toml::from_str(&read_text(file, MAX_CONFIG)?).with_context(|| file.display().to_string())
+fn config<C: Default + Serialize + DeserializeOwned>(file: Option<&Path>, default: C) -> Result<C> {
+    let Some(file) = file else { return Ok(default) };
+    Ok(from_toml(file, &read_text(file, MAX_CONFIG)?)?)
 }
 
 /// An environment of a task that was made once before.
@@ -159,12 +347,12 @@ impl Bars {
             self.finish();
             let name = match progress.stage {
                 Stage::RandomBaseline => "random baseline",
-                Stage::TrueReward => "PPO, true reward",
-                Stage::LearnedReward => "PPO, learned reward",
+                Stage::TrueReward => "true reward",
+                Stage::LearnedReward => "learned reward",
                 Stage::Evaluation => "evaluation",
             };
             let style = ProgressStyle::with_template(
-                "{prefix:20} {bar:24} {pos:>4}/{len:<4} {elapsed:>4} left {eta:>4}  {msg}",
+                "{prefix:15} {bar:20} {pos:>4}/{len:<4} {elapsed:>4} left {eta:>4}  {msg}",
             )
             .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(progress.total).with_style(style).with_prefix(name);
@@ -172,27 +360,14 @@ impl Bars {
         }
         let Some((_, bar)) = &self.bar else { return ControlFlow::Continue(()) };
         bar.set_position(progress.done);
+        let said = progress.row.as_ref().map_or_else(String::new, line);
         // Without a terminal there is no bar: a line for every tenth.
         let tenth = progress.total.div_ceil(10).max(1);
         if bar.is_hidden() && (progress.done.is_multiple_of(tenth) || progress.done == progress.total) {
-            let mean = progress.row.as_ref().and_then(|row| row.episode_return);
-            let mean = mean.map_or_else(String::new, |mean| format!(", return {mean:.1}"));
-            eprintln!(
-                "{} {}/{}{mean}, {} s",
-                bar.prefix(),
-                progress.done,
-                progress.total,
-                bar.elapsed().as_secs()
-            );
+            let elapsed = bar.elapsed().as_secs();
+            eprintln!("{} {}/{} {elapsed} s  {said}", bar.prefix(), progress.done, progress.total);
         }
-        if let Some(row) = &progress.row {
-            let mean = row.episode_return.map_or_else(|| "-".into(), |r| format!("{r:.1}"));
-            let labels = if row.labels > 0 { format!("  labels {}", row.labels) } else { String::new() };
-            bar.set_message(format!(
-                "return {mean}  loss {:+.3}/{:.3}  kl {:.4}  entropy {:+.2}  {:.0} steps/s{labels}",
-                row.policy_loss, row.value_loss, row.kl, row.entropy, row.steps_per_s
-            ));
-        }
+        bar.set_message(said);
         ControlFlow::Continue(())
     }
 
@@ -201,4 +376,15 @@ impl Bars {
             bar.finish();
         }
     }
+}
+
+/// What the live line says of an iteration.
+fn line(row: &CurveRow) -> String {
+    let mean = row.episode_return.map_or_else(|| "-".into(), |mean| format!("{mean:.1}"));
+    let success = row.success.map_or_else(String::new, |s| format!("  success {:.0}%", 100.0 * s));
+    let labels = if row.labels > 0 { format!("  labels {}", row.labels) } else { String::new() };
+    format!(
+        "return {mean}{success}  loss {:+.3}/{:.3}  kl {:.4}  entropy {:+.2}  {:.0} steps/s{labels}",
+        row.policy_loss, row.value_loss, row.kl, row.entropy, row.steps_per_s
+    )
 }

@@ -16,6 +16,7 @@ mod policy;
 mod probe;
 mod robot;
 mod run;
+mod runs;
 
 use crate::link::{Address, ControllerKind, launch_from, stand_in};
 use anyhow::{Context, Result};
@@ -38,6 +39,10 @@ enum Command {
     Demo(demo::Demo),
     /// Train a policy in simulation, on the task's reward or on one learned from preferences
     Train(learn::Train),
+    /// Evaluate a training run's policy: return, success, physical metrics, with intervals
+    Eval(runs::Eval),
+    /// List and compare training runs
+    Runs(runs::Runs),
     /// Write policy.onnx from a training run's last checkpoint
     Export(learn::Export),
     /// Compile ONNX to a policy image
@@ -115,6 +120,8 @@ pub fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Demo(demo) => done(demo.run()),
         Command::Train(train) => done(train.run()),
+        Command::Eval(eval) => done(eval.run()),
+        Command::Runs(runs) => done(runs.run()),
         Command::Export(export) => done(export.run()),
         Command::Compile(compile) => done(compile.run()),
         Command::Inspect(inspect) => done(inspect.run()),

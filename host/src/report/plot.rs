@@ -87,7 +87,7 @@ pub fn line_plot(title: &str, x_label: &str, lines: &[Line]) -> String {
 }
 
 /// Bounds that are never equal.
-fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(super) fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if !low.is_finite() {
         return (0.0, 1.0);
@@ -97,7 +97,7 @@ fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// Four to ten round numbers between the bounds.
-fn ticks(low: f64, high: f64) -> Vec<f64> {
+pub(super) fn ticks(low: f64, high: f64) -> Vec<f64> {
     let raw = (high - low) / 5.0;
     let power = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= raw).unwrap_or(raw);
@@ -105,7 +105,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     (first..first + 12).map(|i| i as f64 * step).take_while(|tick| *tick <= high).collect()
 }
 
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     if size >= 1e6 {
         format!("{:.1}M", value / 1e6)

@@ -1,8 +1,5 @@
 //! The preference loop: PPO on a reward that is learned on the way.
 
-use std::ops::ControlFlow;
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 
 use super::query::{Sampling, choose, cut_segments};
@@ -10,10 +7,11 @@ use super::record::{Annotator, Preference, SCHEMA_VERSION, Segment};
 use super::reward_model::{RewardConfig, RewardModel};
 use super::store::PreferenceStore;
 use super::teacher::TeacherConfig;
-use crate::run_folder::RunFolder;
+use crate::driver::{Learner, drive};
+use crate::run_folder::{FileError, RunFolder};
 use crate::{
-    Checkpoint, CurveRow, LearnError, MakeEnvironment, OnProgress, Ppo, PpoConfig, Progress, Rng, Rollout,
-    Stage, Trained, same_config, stream,
+    Checkpoint, CurveRow, Finished, LearnError, MakeEnvironment, OnProgress, Policy, Ppo, PpoConfig, Rng,
+    Rollout, Stage, Trained, stream,
 };
 
 /// All settings of learning from preferences (PrefPPO of B-Pref; PEBBLE without its unsupervised exploration).
@@ -115,65 +113,89 @@ pub fn train_from_preferences(
     on_progress: OnProgress,
 ) -> Result<PreferenceTrained, LearnError> {
     config.check()?;
-    let mut ppo = Ppo::new(&config.ppo, make, seed)?;
+    let ppo = Ppo::new(&config.ppo, make, seed)?;
     let (n_obs, n_act) = ppo.widths();
-    let mut model = RewardModel::new(&config.reward, n_obs, n_act, seed);
-    let mut store = run
-        .map_or_else(|| Ok(PreferenceStore::in_memory()), |run| PreferenceStore::open(&run.preferences()))?;
-    let kind = "preference-ppo";
-    let value = serde_json::to_value(config).unwrap_or_default();
-    let mut curves = Vec::new();
-    match run.map(|run| Checkpoint::load_last(&run.checkpoints())).transpose()?.flatten() {
-        Some(checkpoint) => {
-            same_config(&checkpoint, kind, &value)?;
-            ppo.restore(&checkpoint)?;
-            model.restore(&checkpoint)?;
-            store.truncate(
-                checkpoint.counter("segments")? as usize,
-                checkpoint.counter("preferences")? as usize,
-            )?;
-            curves = ppo.earlier_curves(run)?;
-        }
-        None => store.truncate(0, 0)?,
+    let mut learner = PreferencePpo {
+        config,
+        seed,
+        ppo,
+        model: RewardModel::new(&config.reward, n_obs, n_act, seed),
+        store: run.map_or_else(
+            || Ok(PreferenceStore::in_memory()),
+            |run| PreferenceStore::open(&run.preferences()),
+        )?,
+    };
+    if run.is_none_or(|run| !run.has_checkpoint()) {
+        learner.store.truncate(0, 0)?;
     }
-    let mut interrupted = false;
-    while ppo.iteration < config.ppo.iterations() && !interrupted {
-        let started = Instant::now();
-        let iteration = ppo.iteration;
-        let rollout = ppo.collect()?;
+    let value = serde_json::to_value(config).unwrap_or_default();
+    let trained = drive(&mut learner, value, run, on_progress)?;
+    Ok(PreferenceTrained { trained, model: learner.model, store: learner.store })
+}
+
+struct PreferencePpo<'a> {
+    config: &'a PreferenceConfig,
+    seed: u64,
+    ppo: Ppo,
+    model: RewardModel,
+    store: PreferenceStore,
+}
+
+impl Learner for &mut PreferencePpo<'_> {
+    const KIND: &'static str = "preference-ppo";
+    const STAGE: Stage = Stage::LearnedReward;
+
+    fn iteration(&self) -> u64 {
+        self.ppo.iteration()
+    }
+    fn iterations(&self) -> u64 {
+        self.ppo.iterations()
+    }
+    fn checkpoint_interval(&self) -> u64 {
+        self.ppo.checkpoint_interval()
+    }
+    fn steps(&self) -> u64 {
+        self.ppo.steps()
+    }
+
+    fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
+        let (config, seed, iteration) = (self.config, self.seed, self.ppo.iteration());
+        let threads = config.ppo.threads;
+        let rollout = self.ppo.collect()?;
         let rows = rollout.rewards.len();
         let mut label_accuracy = None;
-        if iteration.is_multiple_of(config.query_interval) && store.labels() < config.labels {
-            ask(config, &rollout, &model, &mut store, seed, iteration)?;
-            label_accuracy = Some(model.train(&store, seed, iteration, config.ppo.threads));
-            model.standardise(&rollout.observations, &rollout.applied, rows, config.ppo.threads);
+        if iteration.is_multiple_of(config.query_interval) && self.store.labels() < config.labels {
+            ask(config, &rollout, &self.model, &mut self.store, seed, iteration)?;
+            label_accuracy = Some(self.model.train(&self.store, seed, iteration, threads));
+            self.model.standardise(&rollout.observations, &rollout.applied, rows, threads);
         }
-        let rewards = model.rewards(&rollout.observations, &rollout.applied, rows, config.ppo.threads);
-        let losses = ppo.update(&rollout, &rewards)?;
+        let rewards = self.model.rewards(&rollout.observations, &rollout.applied, rows, threads);
+        let losses = self.ppo.update(&rollout, &rewards)?;
         let row = CurveRow {
-            labels: store.labels(),
+            labels: self.store.labels(),
             label_accuracy,
-            ..ppo.row(&rollout, &rewards, losses, started)
+            ..self.ppo.row(&rollout, &rewards, losses)
         };
-        let report = Progress {
-            stage: Stage::LearnedReward,
-            done: ppo.iteration,
-            total: config.ppo.iterations(),
-            row: Some(row.clone()),
-        };
-        interrupted = on_progress(&report) == ControlFlow::Break(());
-        curves.push(row);
-        if let Some(run) = run.filter(|_| ppo.at_checkpoint()) {
-            let mut checkpoint = Checkpoint::new(kind, value.clone());
-            ppo.save(&mut checkpoint);
-            model.save(&mut checkpoint);
-            checkpoint.put_counter("segments", store.segments().len() as u64);
-            checkpoint.put_counter("preferences", store.preferences().len() as u64);
-            run.write_curves(&curves)?;
-            checkpoint.save(&run.checkpoints(), ppo.steps())?;
-        }
+        Ok((row, rollout.finished))
     }
-    Ok(PreferenceTrained { trained: Trained { policy: ppo.policy(), curves, interrupted }, model, store })
+
+    fn save(&self, checkpoint: &mut Checkpoint) {
+        self.ppo.save(checkpoint);
+        self.model.save(checkpoint);
+        checkpoint.put_counter("segments", self.store.segments().len() as u64);
+        checkpoint.put_counter("preferences", self.store.preferences().len() as u64);
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
+        self.ppo.restore(checkpoint)?;
+        self.model.restore(checkpoint)?;
+        self.store
+            .truncate(checkpoint.counter("segments")? as usize, checkpoint.counter("preferences")? as usize)
+    }
+
+    fn policy(&self) -> Policy {
+        self.ppo.policy()
+    }
 }
 
 /// One session: cuts segments from the rollout, chooses pairs, lets the teacher answer, stores all of it.
@@ -215,7 +237,10 @@ fn ask(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
+    use crate::Progress;
     use crate::evaluate;
     use crate::pendulum::pendulum;
     use crate::run_folder::tests::scratch;

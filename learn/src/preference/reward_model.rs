@@ -1,13 +1,14 @@
 //! The learned reward: an ensemble fitted to preferences.
 
-use burn::tensor::{Tensor, activation::softplus};
 use serde::{Deserialize, Serialize};
+use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Sharded, Weights, Workspace};
 
 use super::record::Segment;
 use super::store::PreferenceStore;
-use crate::gradient::{forward, matrix, parallel_map, shapes, sharded_gradient};
+use crate::network::{restore_adam, save_adam};
+use crate::parallel::parallel_map;
 use crate::run_folder::FileError;
-use crate::{Adam, Checkpoint, Mlp, Normaliser, Rng, stream, tanh};
+use crate::{Checkpoint, Normaliser, Rng, stream};
 
 /// Settings of the [`RewardModel`]. B-Pref: 3 members of 3x128, learning rate 3e-4; these are smaller and faster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,12 +66,16 @@ const MAX_GRADIENT_NORM: f32 = 1.0;
 impl RewardModel {
     /// An untrained ensemble; every member has a seed of its own.
     pub fn new(config: &RewardConfig, observations: usize, actions: usize, seed: u64) -> Self {
-        let mlp = Mlp::new(observations + actions, &config.hidden, 1);
+        let sizes = [&[observations + actions], config.hidden.as_slice(), &[1]].concat();
+        let mlp = Mlp::new(&sizes, Activation::Tanh, Activation::Tanh);
+        let settings = AdamSettings { max_norm: MAX_GRADIENT_NORM, ..AdamSettings::default() };
         let members = (0..config.members as u64)
-            .map(|m| Member {
-                parameters: mlp
-                    .initialise(1.0, &mut Rng::at(seed, &[stream::REWARD_MODEL, stream::WEIGHTS, m])),
-                adam: Adam::new(mlp.parameter_count()),
+            .map(|m| {
+                let mut rng = Rng::at(seed, &[stream::REWARD_MODEL, stream::WEIGHTS, m]);
+                Member {
+                    parameters: mlp.initialise(1.0, &mut || rng.normal()),
+                    adam: Adam::new(mlp.parameter_count(), settings),
+                }
             })
             .collect();
         Self {
@@ -102,31 +107,21 @@ impl RewardModel {
         let normalised: Vec<Vec<f32>> = raw.iter().map(|rows| self.normalise(rows)).collect();
 
         let mut accuracy = 0.0;
+        let mut sharded = Sharded::new(threads, self.mlp.parameter_count(), || self.mlp.workspace());
         for (m, member) in self.members.iter_mut().enumerate() {
             let mut rng = Rng::at(seed, &[stream::REWARD_MODEL, stream::SHUFFLE, place, m as u64]);
             let mut order: Vec<usize> = (0..labels.len()).collect();
+            let mut weights = self.mlp.weights(&member.parameters);
             let mut correct = 0.0;
             for _ in 0..self.config.epochs {
                 rng.shuffle(&mut order);
                 correct = 0.0;
                 for batch in order.chunks(self.config.batch) {
-                    let gradient = sharded_gradient(
-                        &shapes(&self.mlp),
-                        &member.parameters,
-                        batch,
-                        threads,
-                        |tensors, shard| {
-                            let pairs: Vec<_> = shard.iter().map(|&i| labels[i]).collect();
-                            bradley_terry(tensors, &pairs, &normalised, batch.len())
-                        },
-                    );
-                    correct += gradient.report[0];
-                    member.adam.step(
-                        &mut member.parameters,
-                        &gradient.values,
-                        self.config.learning_rate,
-                        MAX_GRADIENT_NORM,
-                    );
+                    let pairs: Vec<_> = batch.iter().map(|&i| labels[i]).collect();
+                    let (gradient, right) = bradley_terry(&weights, &pairs, &normalised, &mut sharded);
+                    correct += right;
+                    member.adam.step(&mut member.parameters, gradient, self.config.learning_rate);
+                    weights.set(&member.parameters);
                 }
                 if correct / labels.len() as f64 >= self.config.enough_accuracy {
                     break;
@@ -174,13 +169,9 @@ impl RewardModel {
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
         for (m, member) in self.members.iter().enumerate() {
             checkpoint.put(&format!("reward.{m}.parameters"), &member.parameters);
-            checkpoint.put(&format!("reward.{m}.adam.first_moment"), &member.adam.first_moment);
-            checkpoint.put(&format!("reward.{m}.adam.second_moment"), &member.adam.second_moment);
-            checkpoint.put_counter(&format!("reward.{m}.adam.time"), member.adam.time);
+            save_adam(&member.adam, checkpoint, &format!("reward.{m}.adam"));
         }
-        checkpoint.put("reward.count", &[self.normaliser.count]);
-        checkpoint.put("reward.mean", &self.normaliser.mean);
-        checkpoint.put("reward.deviation", &self.normaliser.deviation);
+        self.normaliser.save(checkpoint, "reward");
         checkpoint.put("reward.standard", &[self.offset, self.scale]);
     }
 
@@ -188,16 +179,9 @@ impl RewardModel {
         let length = self.mlp.parameter_count();
         for (m, member) in self.members.iter_mut().enumerate() {
             member.parameters = checkpoint.array_f32(&format!("reward.{m}.parameters"), length)?;
-            member.adam.first_moment =
-                checkpoint.array_f32(&format!("reward.{m}.adam.first_moment"), length)?;
-            member.adam.second_moment =
-                checkpoint.array_f32(&format!("reward.{m}.adam.second_moment"), length)?;
-            member.adam.time = checkpoint.counter(&format!("reward.{m}.adam.time"))?;
+            restore_adam(&mut member.adam, checkpoint, &format!("reward.{m}.adam"))?;
         }
-        let width = self.mlp.inputs();
-        self.normaliser.count = checkpoint.array("reward.count", 1)?[0];
-        self.normaliser.mean = checkpoint.array("reward.mean", width)?.to_vec();
-        self.normaliser.deviation = checkpoint.array("reward.deviation", width)?.to_vec();
+        self.normaliser.restore(checkpoint, "reward")?;
         let standard = checkpoint.array_f32("reward.standard", 2)?;
         (self.offset, self.scale) = (standard[0], standard[1]);
         Ok(())
@@ -212,9 +196,8 @@ impl RewardModel {
     ) -> Vec<Vec<f32>> {
         let input = self.normalise(&inputs(observations, actions, rows));
         parallel_map(&self.members, threads, |_, member| {
-            let mut rewards = Vec::new();
-            self.mlp.infer(&member.parameters, &input, &mut rewards);
-            rewards.iter_mut().for_each(|r| *r = tanh(*r));
+            let mut rewards = vec![0.0; rows];
+            self.mlp.weights(&member.parameters).infer(&input, &mut rewards, &mut self.mlp.workspace());
             rewards
         })
     }
@@ -246,32 +229,37 @@ fn inputs(observations: &[f32], actions: &[f32], rows: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Cross-entropy of soft labels `(left, right, P(left better))`, which are part of a batch of `total`; reports how many are right.
-fn bradley_terry(
-    tensors: &[Tensor<2>],
+/// Gradient of the mean cross-entropy of soft labels `(left, right, P(left better))`, and how many are right.
+fn bradley_terry<'a>(
+    weights: &Weights,
     labels: &[(usize, usize, f32)],
     segments: &[Vec<f32>],
-    total: usize,
-) -> (Tensor<1>, Vec<Tensor<1>>) {
-    let count = labels.len();
-    let width = tensors[0].dims()[0];
+    sharded: &'a mut Sharded<Workspace>,
+) -> (&'a [f32], f64) {
+    let width = weights.mlp().inputs();
     let steps = segments[labels[0].0].len() / width;
-    let rows: Vec<f32> = labels
-        .iter()
-        .map(|l| l.0)
-        .chain(labels.iter().map(|l| l.1))
-        .flat_map(|s| segments[s].iter().copied())
-        .collect();
-    let sums = forward(tensors, matrix(rows, width)).tanh().reshape([2 * count, steps]).sum_dim(1);
-    let logit = sums.clone().slice([0..count, 0..1]) - sums.slice([count..2 * count, 0..1]);
-    let target = matrix(labels.iter().map(|l| l.2).collect(), 1);
-    // -p ln sigmoid(x) - (1-p) ln sigmoid(-x) = softplus(x) - p x.
-    let loss = (softplus(logit.clone(), 1.0) - target.clone() * logit.clone()).sum() * (1.0 / total as f32);
-    // A tie is right whatever the sign.
-    let right = ((logit.without_autodiff() * (target.without_autodiff() - 0.5)).greater_equal_elem(0.0))
-        .float()
-        .sum();
-    (loss, vec![right])
+    let both = || labels.iter().flat_map(|label| [label.0, label.1]);
+    let rows: Vec<f32> = both().flat_map(|s| segments[s].iter().copied()).collect();
+    let mut rewards = vec![0.0; 2 * labels.len() * steps];
+    weights.infer(&rows, &mut rewards, &mut weights.mlp().workspace());
+    let mut right = 0.0;
+    let mut derivatives = Vec::with_capacity(rewards.len());
+    for (pair, label) in rewards.chunks_exact(2 * steps).zip(labels) {
+        let (left, other) = pair.split_at(steps);
+        let logit = left.iter().sum::<f32>() - other.iter().sum::<f32>();
+        // -p ln sigmoid(x) - (1-p) ln sigmoid(-x) has the derivative sigmoid(x) - p.
+        let slope = (1.0 / (1.0 + (-logit).exp()) - label.2) / labels.len() as f32;
+        derivatives.extend(std::iter::repeat_n(slope, steps));
+        derivatives.extend(std::iter::repeat_n(-slope, steps));
+        // A tie is right whatever the sign.
+        right += f64::from(u8::from(logit * (label.2 - 0.5) >= 0.0));
+    }
+    let gradient = sharded.gradient(rewards.len(), |range, workspace, gradient| {
+        let input = &rows[range.start * width..range.end * width];
+        weights.forward(input, workspace);
+        weights.backward(input, &derivatives[range], workspace, gradient, None);
+    });
+    (gradient, right)
 }
 
 #[cfg(test)]

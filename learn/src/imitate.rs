@@ -1,0 +1,435 @@
+//! Learning from a teacher: behaviour cloning, DAgger, and distillation of a teacher that sees more than its student.
+
+use serde::{Deserialize, Serialize};
+use tendon_sim::{Environment, Step};
+
+use crate::checkpoint::Checkpoint;
+use crate::driver::{Learner, drive};
+use crate::normaliser::Normaliser;
+use crate::parallel::parallel_map;
+use crate::policy::{Head, Hidden, Policy, mlp};
+use crate::ppo::{LearnError, Trained};
+use crate::progress::{CurveRow, OnProgress};
+use crate::random::{Rng, derive_seed};
+use crate::regression::Regression;
+use crate::rollout::{ACTION_LIMIT, Finished, MakeEnvironment, stream};
+use crate::run_folder::{FileError, RunFolder};
+
+/// Hyper-parameters of learning from a teacher.
+///
+/// Each round runs episodes, lets the teacher say what it would have done in every state, adds these to all earlier ones and fits the
+/// student to the whole by the squared error (DAgger: Ross, Gordon and Bagnell 2011, algorithm 3.1). With `rounds = 1` this is
+/// behaviour cloning: the teacher drives alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImitationConfig {
+    /// Rounds; 1 is behaviour cloning.
+    pub rounds: u64,
+    /// Episodes per round.
+    pub episodes: usize,
+    /// Probability that the teacher drives an episode of round `i`: `beta^i`; the student drives the others.
+    pub beta: f64,
+    /// Standard deviation of the noise on the driver's actions; the labels have none (DART, Laskey et al. 2017).
+    pub noise: f32,
+    /// Gradient steps per round.
+    pub updates: usize,
+    /// Rows per step.
+    pub batch: usize,
+    /// Hidden layers of the student.
+    pub hidden: Vec<usize>,
+    /// What follows each of them.
+    pub activation: Hidden,
+    /// Adam's step size.
+    pub learning_rate: f32,
+    /// The teacher sees the observation and what the task calls privileged; the student the observation alone.
+    pub privileged_teacher: bool,
+    /// Threads; changes no bit of the result.
+    pub threads: usize,
+}
+
+impl Default for ImitationConfig {
+    fn default() -> Self {
+        Self {
+            rounds: 10,
+            episodes: 16,
+            beta: 0.5,
+            noise: 0.1,
+            updates: 1000,
+            batch: 256,
+            hidden: vec![64, 64],
+            activation: Hidden::Tanh,
+            learning_rate: 1e-3,
+            privileged_teacher: false,
+            threads: 2,
+        }
+    }
+}
+
+impl ImitationConfig {
+    /// Behaviour cloning: one round that the teacher drives.
+    pub fn cloning() -> Self {
+        Self { rounds: 1, episodes: 64, updates: 5000, ..Self::default() }
+    }
+
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// Names the first such setting.
+    pub fn check(&self) -> Result<(), LearnError> {
+        let counts = [
+            ("rounds", self.rounds as usize),
+            ("episodes", self.episodes),
+            ("updates", self.updates),
+            ("batch", self.batch),
+            ("threads", self.threads),
+        ];
+        if let Some((field, _)) = counts.into_iter().find(|(_, value)| *value == 0) {
+            return Err(LearnError::Config { field, problem: "0 is not above 0".into() });
+        }
+        if !(0.0..=1.0).contains(&self.beta) {
+            return Err(LearnError::Config {
+                field: "beta",
+                problem: format!("{} is not in 0..1", self.beta),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Trains a student on what `teacher` does. Checkpoints and resumption as for [`crate::train`].
+///
+/// # Errors
+/// As [`crate::train`]; also when the teacher has another observation or action than the task.
+pub fn imitate(
+    config: &ImitationConfig,
+    make: MakeEnvironment,
+    teacher: &Policy,
+    seed: u64,
+    run: Option<&RunFolder>,
+    on_progress: OnProgress,
+) -> Result<Trained, LearnError> {
+    let value = serde_json::to_value(config).unwrap_or_default();
+    drive(Imitation::new(config, make, teacher, seed)?, value, run, on_progress)
+}
+
+/// An environment whose observation also holds what only training sees: for a privileged teacher.
+pub struct WithPrivileged(Box<dyn Environment>);
+
+impl WithPrivileged {
+    /// Shows all of `environment`.
+    pub fn new(environment: Box<dyn Environment>) -> Self {
+        Self(environment)
+    }
+}
+
+impl Environment for WithPrivileged {
+    fn observation_len(&self) -> usize {
+        self.0.observation_len() + self.0.privileged_len()
+    }
+    fn action_len(&self) -> usize {
+        self.0.action_len()
+    }
+    fn reset(&mut self, seed: u64, observation: &mut [f32]) {
+        let (seen, hidden) = observation.split_at_mut(self.0.observation_len());
+        self.0.reset(seed, seen);
+        self.0.privileged(hidden);
+    }
+    fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step {
+        let (seen, hidden) = observation.split_at_mut(self.0.observation_len());
+        let step = self.0.step(action, seen);
+        self.0.privileged(hidden);
+        step
+    }
+    fn metric_names(&self) -> &'static [&'static str] {
+        self.0.metric_names()
+    }
+    fn metrics(&self) -> &[f32] {
+        self.0.metrics()
+    }
+    fn success(&self) -> bool {
+        self.0.success()
+    }
+}
+
+/// States and the teacher's actions in them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Demonstrations {
+    /// `[rows, n_obs]`.
+    pub(crate) observations: Vec<f32>,
+    /// `[rows, n_act]`.
+    pub(crate) actions: Vec<f32>,
+    pub(crate) finished: Vec<Finished>,
+}
+
+/// Runs seeded episodes of `driver`, with noise on its actions, and notes the teacher's action in every state.
+pub(crate) fn demonstrate(
+    make: MakeEnvironment,
+    teacher: &Policy,
+    drivers: &[(u64, &Policy)],
+    noise: f32,
+    privileged_teacher: bool,
+    threads: usize,
+) -> Demonstrations {
+    let parts = parallel_map(drivers, threads, |_, &(seed, driver)| {
+        let mut environment = make();
+        let (n_obs, n_act) = (environment.observation_len(), environment.action_len());
+        let n_privileged = if privileged_teacher { environment.privileged_len() } else { 0 };
+        let mut rng = Rng::at(seed, &[stream::EXPLORATION]);
+        let mut state = vec![0.0; n_obs + n_privileged];
+        let (mut teacher, mut driver) = (teacher.actor(), (driver != teacher).then(|| driver.actor()));
+        let (mut label, mut action) = (Vec::new(), vec![0.0; n_act]);
+        let mut out = Demonstrations::default();
+        let mut finished = Finished { step: 0, episode_return: 0.0, length: 0, success: false };
+        environment.reset(seed, &mut state[..n_obs]);
+        while finished.length < crate::policy::EPISODE_LIMIT {
+            environment.privileged(&mut state[n_obs..]);
+            teacher.act(&state, &mut label);
+            match &mut driver {
+                Some(driver) => driver.act(&state[..n_obs], &mut action),
+                None => action.clone_from(&label),
+            }
+            out.observations.extend_from_slice(&state[..n_obs]);
+            out.actions.extend_from_slice(&label);
+            for a in &mut action {
+                *a = (*a + noise * rng.normal() as f32).clamp(-ACTION_LIMIT, ACTION_LIMIT);
+            }
+            let step = environment.step(&action, &mut state[..n_obs]);
+            finished.episode_return += f64::from(step.reward);
+            finished.length += 1;
+            if step.terminated || step.truncated {
+                break;
+            }
+        }
+        finished.success = environment.success();
+        out.finished.push(finished);
+        out
+    });
+    let mut whole = Demonstrations::default();
+    for part in parts {
+        whole.observations.extend(part.observations);
+        whole.actions.extend(part.actions);
+        whole.finished.extend(part.finished);
+    }
+    whole
+}
+
+/// Refuses a teacher that does not fit the task.
+pub(crate) fn fits(
+    make: MakeEnvironment,
+    teacher: &Policy,
+    privileged_teacher: bool,
+) -> Result<(usize, usize), LearnError> {
+    let probe = make();
+    let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
+    let sees = n_obs + if privileged_teacher { probe.privileged_len() } else { 0 };
+    if (teacher.observation_len(), teacher.action_len()) != (sees, n_act) {
+        return Err(LearnError::Config {
+            field: "teacher",
+            problem: format!(
+                "it has {} observations and {} actions, the task {sees} and {n_act}",
+                teacher.observation_len(),
+                teacher.action_len()
+            ),
+        });
+    }
+    Ok((n_obs, n_act))
+}
+
+struct Imitation<'a> {
+    config: ImitationConfig,
+    make: MakeEnvironment<'a>,
+    teacher: Policy,
+    seed: u64,
+    student: Regression,
+    normaliser: Normaliser,
+    data: Demonstrations,
+    n_obs: usize,
+    round: u64,
+}
+
+impl<'a> Imitation<'a> {
+    fn new(
+        config: &ImitationConfig,
+        make: MakeEnvironment<'a>,
+        teacher: &Policy,
+        seed: u64,
+    ) -> Result<Self, LearnError> {
+        config.check()?;
+        let (n_obs, n_act) = fits(make, teacher, config.privileged_teacher)?;
+        let shape = mlp(n_obs, &config.hidden, n_act, config.activation);
+        let student = Regression::new(shape, 0.01, config.threads, &mut Rng::at(seed, &[stream::WEIGHTS]));
+        Ok(Self {
+            config: config.clone(),
+            make,
+            teacher: teacher.clone(),
+            seed,
+            student,
+            normaliser: Normaliser::new(n_obs),
+            data: Demonstrations::default(),
+            n_obs,
+            round: 0,
+        })
+    }
+}
+
+impl Learner for Imitation<'_> {
+    const KIND: &'static str = "imitation";
+
+    fn iteration(&self) -> u64 {
+        self.round
+    }
+    fn iterations(&self) -> u64 {
+        self.config.rounds
+    }
+    fn checkpoint_interval(&self) -> u64 {
+        1
+    }
+    fn steps(&self) -> u64 {
+        (self.data.observations.len() / self.n_obs) as u64
+    }
+
+    fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
+        let config = &self.config;
+        let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.round]);
+        let student = self.policy();
+        let share = config.beta.powi(self.round as i32);
+        let drivers: Vec<(u64, &Policy)> = (0..config.episodes as u64)
+            .map(|episode| {
+                let seed = derive_seed(self.seed, &[stream::EPISODE, self.round, episode]);
+                (seed, if rng.uniform() < share { &self.teacher } else { &student })
+            })
+            .collect();
+        let new = demonstrate(
+            self.make,
+            &self.teacher,
+            &drivers,
+            config.noise,
+            config.privileged_teacher,
+            config.threads,
+        );
+        self.normaliser.update(&new.observations);
+        self.data.observations.extend(&new.observations);
+        self.data.actions.extend(&new.actions);
+        let mut inputs = vec![0.0; self.data.observations.len()];
+        self.normaliser.freeze().apply(&self.data.observations, &mut inputs);
+        let n_act = self.teacher.action_len();
+        let rows = inputs.len() / self.n_obs;
+        let (mut x, mut y, mut loss) = (Vec::new(), Vec::new(), 0.0);
+        for update in 0..config.updates {
+            x.clear();
+            y.clear();
+            for _ in 0..config.batch {
+                let r = rng.below(rows);
+                x.extend_from_slice(&inputs[r * self.n_obs..(r + 1) * self.n_obs]);
+                y.extend_from_slice(&self.data.actions[r * n_act..(r + 1) * n_act]);
+            }
+            // To zero at the end of the round, so that the last bits of noise in the gradient average out.
+            let rate = config.learning_rate * (1.0 - update as f32 / config.updates as f32);
+            let now = self.student.step(&x, &y, rate);
+            loss += (now - loss) / (update + 1).min(100) as f64;
+        }
+        if !self.student.parameters.iter().all(|p| p.is_finite()) {
+            return Err(LearnError::NotFinite { iteration: self.round, what: "a weight" });
+        }
+        self.round += 1;
+        let count = new.finished.len() as f64;
+        let row = CurveRow {
+            episode_return: Some(new.finished.iter().map(|e| e.episode_return).sum::<f64>() / count),
+            episode_length: Some(new.finished.iter().map(|e| e.length as f64).sum::<f64>() / count),
+            success: Some(new.finished.iter().filter(|e| e.success).count() as f64 / count),
+            policy_loss: loss,
+            learning_rate: f64::from(config.learning_rate),
+            ..CurveRow::default()
+        };
+        Ok((row, new.finished))
+    }
+
+    fn save(&self, checkpoint: &mut Checkpoint) {
+        checkpoint.put_counter("seed", self.seed);
+        checkpoint.put_counter("round", self.round);
+        self.student.save(checkpoint, "student");
+        self.normaliser.save(checkpoint, "observations");
+        checkpoint.put("data.observations", &self.data.observations);
+        checkpoint.put("data.actions", &self.data.actions);
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
+        checkpoint.same_seed(self.seed)?;
+        self.round = checkpoint.counter("round")?;
+        self.student.restore(checkpoint, "student")?;
+        self.normaliser.restore(checkpoint, "observations")?;
+        let read = |name: &str| -> Result<Vec<f32>, FileError> {
+            Ok(checkpoint.any_array(name)?.iter().map(|&v| v as f32).collect())
+        };
+        self.data.observations = read("data.observations")?;
+        self.data.actions = read("data.actions")?;
+        Ok(())
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            normaliser: self.normaliser.freeze(),
+            head: Head::Direct,
+            mlp: self.student.mlp.clone(),
+            parameters: self.student.parameters.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::pendulum::pendulum;
+    use crate::run_folder::tests::scratch;
+    use crate::{PpoConfig, evaluate, train};
+
+    fn teacher() -> Policy {
+        let config =
+            PpoConfig { total_steps: 150_000, environments: 16, discount: 0.95, ..PpoConfig::default() };
+        train(&config, &pendulum, 1, None, &mut |_| ControlFlow::Continue(())).unwrap().policy
+    }
+
+    fn mean(policy: &Policy) -> f64 {
+        evaluate(Some(policy), &pendulum, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0
+    }
+
+    #[test]
+    fn a_student_does_as_well_as_its_teacher_and_a_killed_run_has_the_same_bits() {
+        let teacher = teacher();
+        let expected = mean(&teacher);
+        let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
+        for config in [
+            ImitationConfig { updates: 2000, ..ImitationConfig::cloning() },
+            ImitationConfig { rounds: 3, updates: 500, ..ImitationConfig::default() },
+        ] {
+            let whole = imitate(&config, &pendulum, &teacher, 3, None, &mut keep_on).unwrap();
+            let student = mean(&whole.policy);
+            assert!(student > expected - 60.0, "{student} against {expected}");
+            let one = ImitationConfig { threads: 1, ..config.clone() };
+            assert_eq!(
+                imitate(&one, &pendulum, &teacher, 3, None, &mut keep_on).unwrap().policy,
+                whole.policy
+            );
+            let run = RunFolder::create(scratch(&format!("imitate-{}", config.rounds))).unwrap();
+            let mut stop = |_: &crate::Progress| ControlFlow::Break(());
+            imitate(&config, &pendulum, &teacher, 3, Some(&run), &mut stop).unwrap();
+            let resumed = imitate(&config, &pendulum, &teacher, 3, Some(&run), &mut keep_on).unwrap();
+            assert_eq!(resumed.policy, whole.policy);
+        }
+    }
+
+    #[test]
+    fn a_teacher_of_another_task_is_refused() {
+        let other = Policy {
+            normaliser: Normaliser::new(2).freeze(),
+            head: Head::Direct,
+            mlp: mlp(2, &[4], 1, Hidden::Tanh),
+            parameters: vec![0.0; 17],
+        };
+        let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
+        let result = imitate(&ImitationConfig::default(), &pendulum, &other, 1, None, &mut keep_on);
+        assert!(result.unwrap_err().to_string().contains("2 observations"));
+    }
+}
