@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod config;
+mod constrained;
 pub mod demo;
 mod driver;
 mod flow;
@@ -29,6 +30,7 @@ pub mod settings;
 
 pub use checkpoint::Checkpoint;
 pub use config::{PpoConfig, Schedule};
+pub use constrained::{ConstrainedConfig, train_constrained};
 pub use flow::{FlowConfig, train_flow};
 pub use hopper::Hopper;
 pub use imitate::{ImitationConfig, WithPrivileged, imitate};

@@ -11,6 +11,7 @@ pub struct Pendulum {
     angle: f64,
     speed: f64,
     time: u32,
+    metrics: [f32; 2],
 }
 
 impl Pendulum {
@@ -45,8 +46,17 @@ impl Environment for Pendulum {
         self.speed = (self.speed + (15.0 * self.angle.sin() + 3.0 * torque) * 0.05).clamp(-8.0, 8.0);
         self.angle += self.speed * 0.05;
         self.time += 1;
+        self.metrics = [torque as f32, self.speed as f32];
         self.observe(observation);
         Step { reward: -cost as f32, terminated: false, truncated: self.time == 200 }
+    }
+
+    fn metric_names(&self) -> &'static [&'static str] {
+        &["torque_nm", "speed_rad_s"]
+    }
+
+    fn metrics(&self) -> &[f32] {
+        &self.metrics
     }
 }
 

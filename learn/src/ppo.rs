@@ -99,6 +99,8 @@ pub(crate) struct Ppo {
     /// Discounted return of each environment so far.
     discounted: Vec<f32>,
     learning_rate: f32,
+    /// Metric whose absolute value rollouts note as the cost.
+    pub(crate) cost_metric: Option<usize>,
     /// The policy that the run started from.
     reference: Option<Policy>,
     /// Finished iterations.
@@ -128,6 +130,7 @@ impl Ppo {
         );
         Ok(Self {
             network,
+            cost_metric: None,
             reference: None,
             normalisers: [Normaliser::new(n_obs), Normaliser::new(n_privileged)],
             reward_scale: Normaliser::new(1),
@@ -151,6 +154,7 @@ impl Ppo {
             self.config.rollout_steps,
             place,
             self.config.threads,
+            self.cost_metric,
         );
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
         for (what, values) in [
@@ -167,17 +171,33 @@ impl Ppo {
 
     /// Learns from one rollout under `rewards` (the task's or a model's) and ends the iteration.
     pub(crate) fn update(&mut self, rollout: &Rollout, rewards: &[f32]) -> Result<Losses, LearnError> {
-        let config = self.config.clone();
+        let (advantages, returns) = self.advantages(rollout, rewards);
+        self.learn(rollout, &advantages, &returns)
+    }
+
+    /// Advantages and targets of the value under `rewards`, which are brought near the reference and scaled first.
+    pub(crate) fn advantages(&mut self, rollout: &Rollout, rewards: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let rewards = self.near_reference(rollout, rewards);
         let rewards = self.scaled(rollout, &rewards);
-        let advantages = advantages(rollout, &rewards, config.discount, config.gae_lambda);
-        let returns: Vec<f32> = advantages.iter().zip(&rollout.values).map(|(a, v)| a + v).collect();
+        let advantages = advantages(rollout, &rewards, self.config.discount, self.config.gae_lambda);
+        let returns = advantages.iter().zip(&rollout.values).map(|(a, v)| a + v).collect();
+        (advantages, returns)
+    }
+
+    /// The epochs of one iteration, and its end.
+    pub(crate) fn learn(
+        &mut self,
+        rollout: &Rollout,
+        advantages: &[f32],
+        returns: &[f32],
+    ) -> Result<Losses, LearnError> {
+        let config = self.config.clone();
         let batch = Batch {
             states: &rollout.states,
             actions: &rollout.actions,
             log_probs: &rollout.log_probs,
-            advantages: &advantages,
-            returns: &returns,
+            advantages,
+            returns,
             values: &rollout.values,
         };
         if config.schedule == Schedule::Linear {
@@ -187,7 +207,7 @@ impl Ppo {
         let warmth = (self.iteration + 1) as f32 / (config.warmup_iterations + 1) as f32;
         let critic_alone = self.iteration < config.critic_warmup_iterations;
         let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.iteration]);
-        let mut rows: Vec<usize> = (0..rewards.len()).collect();
+        let mut rows: Vec<usize> = (0..advantages.len()).collect();
         let mut losses = Losses::default();
         for _ in 0..config.epochs {
             losses = Losses::default();
@@ -202,7 +222,7 @@ impl Ppo {
                     learning_rate: self.learning_rate * warmth.min(1.0),
                 };
                 let part = self.network.step(&batch, minibatch, &settings);
-                losses.add(minibatch.len() as f64 / rewards.len() as f64, &part);
+                losses.add(minibatch.len() as f64 / advantages.len() as f64, &part);
             }
             if config.schedule == Schedule::AdaptiveKl && !critic_alone {
                 self.adapt(losses.kl);
@@ -236,6 +256,11 @@ impl Ppo {
         self.normalisers[0].pretend(&policy.normaliser);
         self.reference = Some(policy.clone());
         Ok(())
+    }
+
+    /// Width of what the critic sees.
+    pub(crate) fn state_len(&self) -> usize {
+        self.network.critic().0.inputs()
     }
 
     /// Widths of observation and action.

@@ -27,6 +27,7 @@ pub(crate) mod stream {
     pub(crate) const QUERY: u64 = 7;
     pub(crate) const TEACHER: u64 = 8;
     pub(crate) const BOOTSTRAP: u64 = 9;
+    pub(crate) const COST_CRITIC: u64 = 10;
 }
 
 /// What a set of environments did in one iteration. Row `e * steps + t` is step `t` of environment `e`.
@@ -48,6 +49,11 @@ pub struct Rollout {
     pub log_probs: Vec<f32>,
     /// The task's own rewards, `[rows]`.
     pub rewards: Vec<f32>,
+    /// Absolute values of the metric that is constrained, `[rows]`; empty where none is.
+    pub costs: Vec<f32>,
+    /// Normalised states after the rows that are the last of their environment or of an episode that was cut; empty where nothing is
+    /// constrained.
+    pub last_states: Vec<(usize, Vec<f32>)>,
     /// Values before each step, `[rows]`.
     pub values: Vec<f32>,
     /// Values after each step, in the same episode, `[rows]`; meaningless where `terminated`.
@@ -166,6 +172,7 @@ pub(crate) fn collect(
     steps: usize,
     place: (u64, u64),
     threads: usize,
+    cost_metric: Option<usize>,
 ) -> Rollout {
     let share = slots.len().div_ceil(threads.max(1)).max(1);
     let parts: Vec<Rollout> = std::thread::scope(|scope| {
@@ -173,7 +180,9 @@ pub(crate) fn collect(
             .chunks_mut(share)
             .enumerate()
             .map(|(c, chunk)| {
-                scope.spawn(move || collect_chunk(chunk, c * share, network, normalisers, steps, place))
+                scope.spawn(move || {
+                    collect_chunk(chunk, c * share, network, normalisers, steps, place, cost_metric)
+                })
             })
             .collect();
         handles
@@ -191,6 +200,9 @@ pub(crate) fn collect(
         whole.actions.extend(part.actions);
         whole.applied.extend(part.applied);
         whole.log_probs.extend(part.log_probs);
+        let before = whole.rewards.len();
+        whole.last_states.extend(part.last_states.into_iter().map(|(row, state)| (before + row, state)));
+        whole.costs.extend(part.costs);
         whole.rewards.extend(part.rewards);
         whole.values.extend(part.values);
         whole.next_values.extend(part.next_values);
@@ -207,12 +219,24 @@ pub(crate) fn collect(
 /// Advantages by GAE(lambda) (Schulman et al. 2016, equation 16): `delta = r + discount V(next) - V`, where `V(next)` is 0 after a
 /// termination and the final observation's value after a truncation; the sum stops at both.
 pub fn advantages(rollout: &Rollout, rewards: &[f32], discount: f32, lambda: f32) -> Vec<f32> {
+    gae(rollout, rewards, &rollout.values, &rollout.next_values, discount, lambda)
+}
+
+/// [`advantages`] under other values than the rollout's.
+pub(crate) fn gae(
+    rollout: &Rollout,
+    rewards: &[f32],
+    values: &[f32],
+    next_values: &[f32],
+    discount: f32,
+    lambda: f32,
+) -> Vec<f32> {
     let mut advantages = vec![0.0; rewards.len()];
     for start in (0..rewards.len()).step_by(rollout.steps) {
         let mut next = 0.0;
         for i in (start..start + rollout.steps).rev() {
-            let next_value = if rollout.terminated[i] { 0.0 } else { rollout.next_values[i] };
-            let delta = rewards[i] + discount * next_value - rollout.values[i];
+            let next_value = if rollout.terminated[i] { 0.0 } else { next_values[i] };
+            let delta = rewards[i] + discount * next_value - values[i];
             let goes_on = !rollout.terminated[i] && !rollout.truncated[i];
             next = delta + if goes_on { discount * lambda * next } else { 0.0 };
             advantages[i] = next;
@@ -228,6 +252,7 @@ fn collect_chunk(
     [of_observation, of_privileged]: &[FrozenNormaliser; 2],
     steps: usize,
     (seed, iteration): (u64, u64),
+    cost_metric: Option<usize>,
 ) -> Rollout {
     let (n_obs, n_act) = (slots[0].environment.observation_len(), slots[0].environment.action_len());
     let n_privileged = of_privileged.offset.len();
@@ -242,6 +267,8 @@ fn collect_chunk(
         applied: vec![0.0; rows * n_act],
         log_probs: vec![0.0; rows],
         rewards: vec![0.0; rows],
+        costs: vec![0.0; if cost_metric.is_some() { rows } else { 0 }],
+        last_states: Vec::new(),
         values: vec![0.0; rows],
         next_values: vec![0.0; rows],
         terminated: vec![false; rows],
@@ -305,6 +332,9 @@ fn collect_chunk(
             step.truncated |= staggered;
             slot.episode_return += f64::from(step.reward);
             out.rewards[row] = step.reward;
+            if let Some(metric) = cost_metric {
+                out.costs[row] = slot.environment.metrics()[metric].abs();
+            }
             out.terminated[row] = step.terminated;
             // Both at once is the task's own end.
             out.truncated[row] = step.truncated && !step.terminated;
@@ -312,6 +342,9 @@ fn collect_chunk(
                 state_of(slot, &mut last_privileged, &mut last_state);
                 inference.values(&last_state, &mut last_value);
                 out.next_values[row] = last_value[0];
+                if cost_metric.is_some() {
+                    out.last_states.push((row, last_state.clone()));
+                }
             }
             if step.terminated || step.truncated {
                 if !staggered {

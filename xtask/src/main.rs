@@ -23,6 +23,7 @@ usage: cargo xtask COMMAND
   stack [--json FILE]       worst stack of each firmware, derived from its ELF; no panic and no heap in it
   timing                    response-time analysis of the firmware's tasks, into docs/timing.md
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
+  bench ppo [--case NAME] [--seeds N] [--peer-rows FILE] [--json FILE]   PPO to a return, against Stable-Baselines3 (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign NAME [--short] [--mutate] [--json FILE] [--seed N]   tries to break a promise; --mutate: with the
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ["stack", "--json", file] => built().and_then(|elves| stack::check(&elves, Some(file.as_ref()))),
         ["timing"] => timing(),
         ["bench", "host", rest @ ..] => bench_host(rest),
+        ["bench", "ppo", rest @ ..] => bench_ppo(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", rest @ ..] => campaign::campaign(rest),
         ["help" | "--help" | "-h"] => {
@@ -216,6 +218,24 @@ fn bench_host(rest: &[&str]) -> Result<(), String> {
     };
     run(&mut command)
 }
+
+/// Without the peer where it cannot be installed (then without Hopper, whose MJCF comes with it).
+fn bench_ppo(rest: &[&str]) -> Result<(), String> {
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "-p", "tendon-learn", "--example", "bench_ppo", "--"]);
+    command.args(rest);
+    match conformance::environment("sb3", &SB3.map(String::from)) {
+        Ok(python) => command.env("TENDON_SB3", python),
+        Err(problem) => {
+            eprintln!("SKIPPED: Stable-Baselines3 (python3 with venv, network to PyPI): {problem}");
+            &mut command
+        }
+    };
+    run(&mut command)
+}
+
+/// Releases that `bench ppo` measures.
+const SB3: [&str; 2] = ["stable-baselines3==2.9.0", "gymnasium[mujoco]==1.4.0"];
 
 /// Release that `bench host` measures.
 const ONNXRUNTIME: &str = "1.32.0";

@@ -16,8 +16,8 @@ use tendon_learn::preference::{PreferenceConfig, train_from_preferences};
 use tendon_learn::run_folder::RunFolder;
 use tendon_learn::settings::from_toml;
 use tendon_learn::{
-    CurveRow, FlowConfig, ImitationConfig, MakeEnvironment, Policy, PpoConfig, Progress, SacConfig, Stage,
-    Trained, WithPrivileged, imitate, train_flow, train_from, train_sac,
+    ConstrainedConfig, CurveRow, FlowConfig, ImitationConfig, MakeEnvironment, Policy, PpoConfig, Progress,
+    SacConfig, Stage, Trained, WithPrivileged, imitate, train_constrained, train_flow, train_from, train_sac,
 };
 use tendon_sim::Environment;
 use tendon_sim::tasks::{self, TaskInfo};
@@ -65,6 +65,8 @@ pub(super) enum LearnerKind {
     Ppo,
     /// PPO whose policy, too, sees what only the critic does: a teacher for `distill`
     Teacher,
+    /// PPO under a constraint on one of the task's metrics
+    Constrained,
     /// Soft actor-critic
     Sac,
     /// Behaviour cloning of a teacher
@@ -178,6 +180,11 @@ impl Train {
                 folder.write_config(&config)?;
                 let start = self.from.as_deref().map(policy_of).transpose()?;
                 train_from(&config, make, start.as_ref(), seed, run, on_progress)
+            }
+            LearnerKind::Constrained => {
+                let config: ConstrainedConfig = config(file, ConstrainedConfig::default())?;
+                folder.write_config(&config)?;
+                train_constrained(&config, make, seed, run, on_progress)
             }
             LearnerKind::Sac => {
                 let config: SacConfig = config(file, SacConfig::default())?;

@@ -1,0 +1,263 @@
+//! PPO under a constraint: Lagrangian relaxation with a cost critic, as in Safe RLHF (Dai et al. 2024) and PPO-Lagrangian (Ray,
+//! Achiam and Amodei 2019).
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::PpoConfig;
+use crate::driver::{Learner, drive};
+use crate::policy::{Policy, mlp};
+use crate::ppo::{LearnError, Ppo, Trained};
+use crate::progress::{CurveRow, OnProgress};
+use crate::random::Rng;
+use crate::regression::Regression;
+use crate::rollout::{Finished, MakeEnvironment, Rollout, gae, stream};
+use crate::run_folder::{FileError, RunFolder};
+
+/// Hyper-parameters of PPO under a constraint.
+///
+/// The policy follows `A = (A_r - lambda A_c) / (1 + lambda)` with `lambda = e^{log lambda}` (Safe RLHF), both advantages in units of
+/// their own deviation; `log lambda` ascends on how far the mean cost is above its limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConstrainedConfig {
+    /// The task's physical metric whose absolute value is the cost of a step.
+    pub cost: String,
+    /// What the mean cost per step shall not exceed, in the metric's unit.
+    pub limit: f64,
+    /// Lagrange multiplier at the start.
+    pub multiplier: f64,
+    /// Change of its logarithm per iteration where the mean cost is twice the limit.
+    pub multiplier_rate: f64,
+    /// Adam's step size of the cost critic.
+    pub critic_rate: f32,
+    /// The policy's learner.
+    pub ppo: PpoConfig,
+}
+
+impl Default for ConstrainedConfig {
+    fn default() -> Self {
+        Self {
+            cost: String::new(),
+            limit: 1.0,
+            multiplier: 0.1,
+            multiplier_rate: 0.1,
+            critic_rate: 1e-3,
+            ppo: PpoConfig::default(),
+        }
+    }
+}
+
+/// Range of the multiplier: it can always come back.
+const MULTIPLIER: (f64, f64) = (1e-3, 1e3);
+
+/// Trains on the task's own reward under a constraint. Checkpoints and resumption as for [`crate::train`].
+///
+/// # Errors
+/// As [`crate::train`]; also when the task has no such metric.
+pub fn train_constrained(
+    config: &ConstrainedConfig,
+    make: MakeEnvironment,
+    seed: u64,
+    run: Option<&RunFolder>,
+    on_progress: OnProgress,
+) -> Result<Trained, LearnError> {
+    let value = serde_json::to_value(config).unwrap_or_default();
+    drive(Constrained::new(config, make, seed)?, value, run, on_progress)
+}
+
+struct Constrained {
+    config: ConstrainedConfig,
+    seed: u64,
+    ppo: Ppo,
+    critic: Regression,
+    log_multiplier: f64,
+}
+
+impl Constrained {
+    fn new(config: &ConstrainedConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
+        let names = make().metric_names();
+        let metric = names.iter().position(|name| *name == config.cost).ok_or_else(|| {
+            let problem = format!("{:?} is no metric of this task; it has {}", config.cost, names.join(", "));
+            LearnError::Config { field: "cost", problem }
+        })?;
+        for (field, value) in [("limit", config.limit), ("multiplier", config.multiplier)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(LearnError::Config { field, problem: format!("{value} is not above 0") });
+            }
+        }
+        let mut ppo = Ppo::new(&config.ppo, make, seed)?;
+        ppo.cost_metric = Some(metric);
+        let shape = mlp(ppo.state_len(), &config.ppo.hidden, 1, config.ppo.activation);
+        let rng = &mut Rng::at(seed, &[stream::COST_CRITIC, stream::WEIGHTS]);
+        Ok(Self {
+            critic: Regression::new(shape, 1.0, config.ppo.threads, rng),
+            log_multiplier: config.multiplier.ln(),
+            config: config.clone(),
+            seed,
+            ppo,
+        })
+    }
+
+    /// Advantages of the cost under the cost critic, and the critic's targets.
+    fn cost_advantages(&mut self, rollout: &Rollout) -> (Vec<f32>, Vec<f32>) {
+        let values = self.critic.infer(&rollout.states);
+        let mut next_values = vec![0.0; values.len()];
+        for row in 0..values.len().saturating_sub(1) {
+            next_values[row] = values[row + 1];
+        }
+        let lasts: Vec<f32> = rollout.last_states.iter().flat_map(|(_, state)| state.clone()).collect();
+        if !lasts.is_empty() {
+            for ((row, _), value) in rollout.last_states.iter().zip(self.critic.infer(&lasts)) {
+                next_values[*row] = value;
+            }
+        }
+        let PpoConfig { discount, gae_lambda, .. } = self.config.ppo;
+        let advantages = gae(rollout, &rollout.costs, &values, &next_values, discount, gae_lambda);
+        let targets = advantages.iter().zip(&values).map(|(a, v)| a + v).collect();
+        (advantages, targets)
+    }
+
+    fn fit_critic(&mut self, rollout: &Rollout, targets: &[f32]) {
+        let width = self.ppo.state_len();
+        let mut rows: Vec<usize> = (0..targets.len()).collect();
+        let mut rng = Rng::at(self.seed, &[stream::COST_CRITIC, stream::SHUFFLE, self.ppo.iteration()]);
+        for _ in 0..self.config.ppo.epochs {
+            rng.shuffle(&mut rows);
+            for part in rows.chunks(rows.len().div_ceil(self.config.ppo.minibatches)) {
+                let x: Vec<f32> =
+                    part.iter().flat_map(|&r| &rollout.states[r * width..(r + 1) * width]).copied().collect();
+                let y: Vec<f32> = part.iter().map(|&r| targets[r]).collect();
+                self.critic.step(&x, &y, self.config.critic_rate);
+            }
+        }
+    }
+}
+
+impl Learner for Constrained {
+    const KIND: &'static str = "constrained-ppo";
+
+    fn iteration(&self) -> u64 {
+        self.ppo.iteration()
+    }
+    fn iterations(&self) -> u64 {
+        self.ppo.iterations()
+    }
+    fn checkpoint_interval(&self) -> u64 {
+        self.ppo.checkpoint_interval()
+    }
+    fn steps(&self) -> u64 {
+        self.ppo.steps()
+    }
+
+    fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
+        let rollout = self.ppo.collect()?;
+        let cost = rollout.costs.iter().map(|&c| f64::from(c)).sum::<f64>() / rollout.costs.len() as f64;
+        let excess = (cost / self.config.limit - 1.0).clamp(-1.0, 1.0);
+        self.log_multiplier = (self.log_multiplier + self.config.multiplier_rate * excess)
+            .clamp(MULTIPLIER.0.ln(), MULTIPLIER.1.ln());
+        let multiplier = self.log_multiplier.exp() as f32;
+        let (mut of_cost, cost_targets) = self.cost_advantages(&rollout);
+        let (mut of_reward, returns) = self.ppo.advantages(&rollout, &rollout.rewards);
+        standardise(&mut of_cost);
+        standardise(&mut of_reward);
+        let both: Vec<f32> = of_reward
+            .iter()
+            .zip(&of_cost)
+            .map(|(reward, cost)| (reward - multiplier * cost) / (1.0 + multiplier))
+            .collect();
+        self.fit_critic(&rollout, &cost_targets);
+        let losses = self.ppo.learn(&rollout, &both, &returns)?;
+        let row = CurveRow {
+            cost: Some(cost),
+            multiplier: Some(f64::from(multiplier)),
+            ..self.ppo.row(&rollout, &rollout.rewards, losses)
+        };
+        Ok((row, rollout.finished))
+    }
+
+    fn save(&self, checkpoint: &mut Checkpoint) {
+        self.ppo.save(checkpoint);
+        self.critic.save(checkpoint, "cost_critic");
+        checkpoint.put("log_multiplier", &[self.log_multiplier]);
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
+        self.ppo.restore(checkpoint)?;
+        self.critic.restore(checkpoint, "cost_critic")?;
+        self.log_multiplier = checkpoint.array("log_multiplier", 1)?[0];
+        Ok(())
+    }
+
+    fn policy(&self) -> Policy {
+        self.ppo.policy()
+    }
+}
+
+/// Divides by the standard deviation and takes the mean away.
+fn standardise(values: &mut [f32]) {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+    let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+    let scale = 1.0 / (variance.sqrt() + 1e-8);
+    values.iter_mut().for_each(|v| *v = ((f64::from(*v) - mean) * scale) as f32);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::pendulum::pendulum;
+    use crate::progress::Progress;
+    use crate::run_folder::tests::scratch;
+
+    fn keep_on(_: &Progress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn config(limit: f64) -> ConstrainedConfig {
+        let ppo =
+            PpoConfig { total_steps: 200_000, environments: 16, discount: 0.95, ..PpoConfig::default() };
+        ConstrainedConfig { cost: "torque_nm".into(), limit, multiplier_rate: 0.2, ppo, ..Default::default() }
+    }
+
+    #[test]
+    fn keeps_the_mean_cost_near_its_limit_where_it_would_be_above() {
+        let mean_cost = |limit| {
+            let trained = train_constrained(&config(limit), &pendulum, 1, None, &mut keep_on).unwrap();
+            let tail = &trained.curves[trained.curves.len() - 10..];
+            tail.iter().filter_map(|row| row.cost).sum::<f64>() / 10.0
+        };
+        let (free, bound) = (mean_cost(100.0), mean_cost(0.3));
+        assert!(free > 0.4 && bound < 0.36, "{free} without, {bound} under the limit of 0.3 Nm");
+    }
+
+    #[test]
+    fn a_killed_run_resumes_with_the_same_bits() {
+        let mut short = config(0.3);
+        short.ppo = PpoConfig {
+            total_steps: 6 * 1024,
+            environments: 8,
+            hidden: vec![16],
+            checkpoint_interval: 2,
+            ..PpoConfig::default()
+        };
+        let whole = train_constrained(&short, &pendulum, 3, None, &mut keep_on).unwrap();
+        let run = RunFolder::create(scratch("constrained")).unwrap();
+        let mut until = |p: &Progress| {
+            if p.done < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        train_constrained(&short, &pendulum, 3, Some(&run), &mut until).unwrap();
+        short.ppo.threads = 1;
+        let resumed = train_constrained(&short, &pendulum, 3, Some(&run), &mut keep_on).unwrap();
+        assert_eq!(resumed.policy, whole.policy);
+    }
+
+    #[test]
+    fn a_metric_that_the_task_has_not_is_refused_with_those_it_has() {
+        let config = ConstrainedConfig { cost: "torqe".into(), ..ConstrainedConfig::default() };
+        let message = train_constrained(&config, &pendulum, 1, None, &mut keep_on).unwrap_err().to_string();
+        assert!(message.contains("torque_nm"), "{message}");
+    }
+}
