@@ -71,8 +71,7 @@ fn reward_is_the_weighted_sum_of_its_terms_and_observations_are_finite() {
         for _ in 0..500 {
             let action: Vec<f32> = (0..env.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect();
             let step = env.step(&action, &mut observation);
-            let sum: f32 =
-                env.reward_terms().iter().zip(env.reward_values()).map(|(t, v)| t.weight * v).sum();
+            let sum: f32 = env.reward_terms().zip(env.reward_values()).map(|(t, v)| t.weight * v).sum();
             assert!((step.reward - sum).abs() < 1e-4, "{}: {} is not {sum}", task.name, step.reward);
             assert!(
                 observation.iter().all(|v| v.is_finite() && v.abs() < 50.0),
