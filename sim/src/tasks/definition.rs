@@ -54,12 +54,7 @@ impl TaskDefinition {
     ///
     /// # Errors
     /// As [`TaskDefinition::from_file`].
-    pub fn from_text(
-        file: &Path,
-        text: &str,
-        robot_file: &str,
-        robot: &str,
-    ) -> Result<Arc<Self>, TaskError> {
+    pub fn from_text(file: &Path, text: &str, robot_file: &str, robot: &str) -> Result<Arc<Self>, TaskError> {
         let spec = TaskSpec::from_toml(file, text)?;
         let robot = Robot::from_mjcf(robot_file, robot, options(&spec))?;
         Self::new(file, spec, robot)
@@ -101,9 +96,8 @@ impl TaskDefinition {
             }
         }
         if actions.is_empty() {
-            return Err(resolver.fault(
-                "no joint has an action: give the robot file motors, or [[joints]] a torque_limit",
-            ));
+            return Err(resolver
+                .fault("no joint has an action: give the robot file motors, or [[joints]] a torque_limit"));
         }
         let plan = resolver.plan(joints.iter().map(|j| j.default_position).collect(), driven)?;
         let contract = ContractSpec {
@@ -124,7 +118,8 @@ impl TaskDefinition {
             monitors: Default::default(),
             error_budget: None,
         };
-        let this = Self { contract, plan: Arc::new(plan), keyframe, robot: Arc::clone(&robot), spec: spec.clone() };
+        let this =
+            Self { contract, plan: Arc::new(plan), keyframe, robot: Arc::clone(&robot), spec: spec.clone() };
         // Compiles the contract once, so that later environments cannot fail.
         this.make()?;
         Ok(Arc::new(this))
@@ -206,8 +201,16 @@ fn joint(resolver: &Resolver<'_>, keyframe: Option<&Keyframe>, index: usize) -> 
     let mut set = JointsSpec::default();
     for entry in &resolver.spec.joints {
         if entry.names.iter().any(|pattern| matches(pattern, &joint.name)) {
-            let JointsSpec { names: _, kp, kd, default_position, position_limits, velocity_limit, torque_limit, damping_kd } =
-                entry.clone();
+            let JointsSpec {
+                names: _,
+                kp,
+                kd,
+                default_position,
+                position_limits,
+                velocity_limit,
+                torque_limit,
+                damping_kd,
+            } = entry.clone();
             set = JointsSpec {
                 names: Vec::new(),
                 kp: kp.or(set.kp),
@@ -225,7 +228,8 @@ fn joint(resolver: &Resolver<'_>, keyframe: Option<&Keyframe>, index: usize) -> 
     let passive = torque_limit <= 0.0;
     let kp = if passive { 0.0 } else { set.kp.unwrap_or(motor.map_or(0.0, |m| m.kp)) };
     let own_kd = motor.map_or(0.0, |m| m.kd);
-    let kd = if passive { 0.0 } else { set.kd.unwrap_or(if own_kd > 0.0 { own_kd } else { KD_OVER_KP * kp }) };
+    let kd =
+        if passive { 0.0 } else { set.kd.unwrap_or(if own_kd > 0.0 { own_kd } else { KD_OVER_KP * kp }) };
     let of_keyframe = keyframe.and_then(|k| k.joint_position.get(index)).copied().unwrap_or(0.0);
     JointSpec {
         name: joint.name.clone(),

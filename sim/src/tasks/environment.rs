@@ -208,8 +208,7 @@ impl TaskEnvironment {
     #[must_use]
     pub fn scene(&self) -> Scene {
         let mut scene = self.world.scene();
-        if let (Some(radius), [x, y, rest @ ..]) =
-            (self.task.commands.marker_radius, self.command.as_slice())
+        if let (Some(radius), [x, y, rest @ ..]) = (self.task.commands.marker_radius, self.command.as_slice())
         {
             scene.shapes.push(Placed {
                 shape: Shape::Sphere { radius },
@@ -346,8 +345,7 @@ impl TaskEnvironment {
             self.measure();
             self.diverged = self.interface.observe(observation).is_err();
         }
-        let mut step =
-            Step { truncated: self.diverged || self.steps >= plan.max_steps, ..Step::default() };
+        let mut step = Step { truncated: self.diverged || self.steps >= plan.max_steps, ..Step::default() };
         let mut ended_by = None;
         if self.diverged {
             self.divergences += 1;
@@ -447,7 +445,10 @@ impl Environment for TaskEnvironment {
     fn privileged(&self, out: &mut [f32]) {
         let track = &self.track;
         let joints = self.plan.driven.iter();
-        let values = track.base.linear_velocity.into_iter()
+        let values = track
+            .base
+            .linear_velocity
+            .into_iter()
             .chain(track.base.angular_velocity)
             .chain(track.base.projected_gravity)
             .chain([track.height, self.level])

@@ -20,8 +20,8 @@ pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
-    ActionsSpec, CommandsSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody, StartJoints, StartSpec,
-    SuccessSpec, TaskSpec, Term, ViewSpec,
+    ActionsSpec, CommandsSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody, StartJoints,
+    StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
 };
 
 use crate::interface::InterfaceError;
@@ -44,6 +44,12 @@ pub const TASKS: &[TaskInfo] = &[
     task!("cart-pole-balance", "cart_pole_balance", "cart_pole"),
     task!("reacher", "reacher", "reacher"),
     task!("hopper", "hopper", "hopper"),
+    task!("walker", "walker", "walker"),
+    task!("half-cheetah", "half_cheetah", "half_cheetah"),
+    task!("quadruped", "quadruped", "quadruped"),
+    task!("humanoid-stand", "humanoid_stand", "humanoid"),
+    task!("humanoid-walk", "humanoid_walk", "humanoid"),
+    task!("humanoid", "humanoid", "humanoid"),
 ];
 
 /// One row of the table of built-in tasks: its two files, as they lie in the repository.
@@ -92,9 +98,10 @@ impl TaskInfo {
 /// # Errors
 /// [`TaskError::Unknown`] with the names there are.
 pub fn find(name: &str) -> Result<&'static TaskInfo, TaskError> {
-    TASKS.iter().find(|task| task.name == name).ok_or_else(|| {
-        TaskError::Unknown(nearest::unknown("task", name, TASKS.iter().map(|t| t.name)))
-    })
+    TASKS
+        .iter()
+        .find(|task| task.name == name)
+        .ok_or_else(|| TaskError::Unknown(nearest::unknown("task", name, TASKS.iter().map(|t| t.name))))
 }
 
 /// The task called `name_or_file`: a built-in one, or a TOML file (anything that ends in `.toml`), with `robot` in

@@ -125,10 +125,8 @@ impl Resolver<'_> {
             return Err(self.fault(format!("control_period_s is {period_s}: give 0.0001 to 10 s")));
         }
         if !(spec.time_limit_s >= period_s && spec.time_limit_s <= 86_400.0) {
-            return Err(self.fault(format!(
-                "time_limit_s is {}: give one control period to a day",
-                spec.time_limit_s
-            )));
+            return Err(self
+                .fault(format!("time_limit_s is {}: give one control period to a day", spec.time_limit_s)));
         }
         let ratio = period_s / robot.timestep_s;
         if ratio < 0.5 || (ratio - ratio.round()).abs() > 1e-3 * ratio {
@@ -283,18 +281,17 @@ impl Resolver<'_> {
         }
         let sigma = term.sigma.unwrap_or(quantity.defaults[1]);
         if sigma <= 0.0 || term.for_s < 0.0 {
-            return Err(self.fault(format!("{place} sigma {sigma}, for_s {}: give sigma above zero and for_s of at least zero", term.for_s)));
+            return Err(self.fault(format!(
+                "{place} sigma {sigma}, for_s {}: give sigma above zero and for_s of at least zero",
+                term.for_s
+            )));
         }
         let joints = match &term.joints {
             Some(patterns) => self.joints(patterns)?,
             None => plan.driven.clone(),
         };
-        let bodies = term
-            .bodies
-            .iter()
-            .flatten()
-            .map(|name| self.body(name))
-            .collect::<Result<Vec<_>, _>>()?;
+        let bodies =
+            term.bodies.iter().flatten().map(|name| self.body(name)).collect::<Result<Vec<_>, _>>()?;
         let site = match &term.site {
             None => None,
             Some(name) => Some(self.robot.site(name).cloned().ok_or_else(|| {

@@ -156,7 +156,8 @@ impl Seen<'_> {
 
     fn is_standing(&self) -> bool {
         let [x, y, turn] = self.velocity_command();
-        self.track.velocity_command.iter().any(Option::is_some) && x * x + y * y + turn * turn < STANDING_M_S.powi(2)
+        self.track.velocity_command.iter().any(Option::is_some)
+            && x * x + y * y + turn * turn < STANDING_M_S.powi(2)
     }
 
     fn lin_vel_error_squared(&self) -> f32 {

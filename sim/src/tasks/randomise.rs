@@ -73,7 +73,15 @@ pub struct NoiseSpec {
 
 impl Default for NoiseSpec {
     fn default() -> Self {
-        Self { noise_level: 1.0, dof_pos: 0.0, dof_vel: 0.0, lin_vel: 0.0, ang_vel: 0.0, gravity: 0.0, sensors: 0.0 }
+        Self {
+            noise_level: 1.0,
+            dof_pos: 0.0,
+            dof_vel: 0.0,
+            lin_vel: 0.0,
+            ang_vel: 0.0,
+            gravity: 0.0,
+            sensors: 0.0,
+        }
     }
 }
 
@@ -140,12 +148,15 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &RandomisationSpec) -> Result
         [("action_delay_s", spec.action_delay_s), ("observation_delay_s", spec.observation_delay_s)]
     {
         if range.is_some_and(|[_, high]| high > longest) {
-            return Err(resolver.fault(format!("randomisation.{name} ends above {MAX_DELAY} control periods ({longest} s): shorten it")));
+            return Err(resolver.fault(format!(
+                "randomisation.{name} ends above {MAX_DELAY} control periods ({longest} s): shorten it"
+            )));
         }
     }
     for (name, share) in [("action_loss", spec.action_loss), ("observation_loss", spec.observation_loss)] {
         if !(0.0..1.0).contains(&share) {
-            return Err(resolver.fault(format!("randomisation.{name} is {share}: give a share of 0 or more, below 1")));
+            return Err(resolver
+                .fault(format!("randomisation.{name} is {share}: give a share of 0 or more, below 1")));
         }
     }
     if spec.push_interval_s.is_some_and(|s| !(s >= resolver.spec.control_period_s as f32)) {
@@ -160,8 +171,7 @@ impl Randomiser {
             .base
             .clone()
             .or_else(|| robot.base.and_then(|h| robot.bodies.iter().find(|b| b.handle == h).cloned()));
-        let others =
-            robot.bodies.iter().filter(|b| base.as_ref().is_none_or(|base| base.handle != b.handle));
+        let others = robot.bodies.iter().filter(|b| base.as_ref().is_none_or(|base| base.handle != b.handle));
         Self {
             others: others.cloned().collect(),
             base,
@@ -211,8 +221,11 @@ impl Randomiser {
                 world.perturb_mass(body, world.body_mass(body) * (factor - 1.0), [0.0; 3]);
             }
         }
-        let factors =
-            [("kp_factor", spec.kp_factor), ("kd_factor", spec.kd_factor), ("motor_strength", spec.motor_strength)];
+        let factors = [
+            ("kp_factor", spec.kp_factor),
+            ("kd_factor", spec.kd_factor),
+            ("motor_strength", spec.motor_strength),
+        ];
         for (place, (name, range)) in factors.into_iter().enumerate() {
             let Some(range) = range else { continue };
             for &joint in &self.driven {

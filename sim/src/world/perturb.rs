@@ -85,7 +85,10 @@ impl World {
     /// Centre of mass of a body in its own frame, m.
     #[must_use]
     pub fn body_com(&self, body: &Body) -> [f32; 3] {
-        self.state.bodies.get(body.handle).map_or([0.0; 3], |b| b.mass_properties().local_mprops.local_com.into())
+        self.state
+            .bodies
+            .get(body.handle)
+            .map_or([0.0; 3], |b| b.mass_properties().local_mprops.local_com.into())
     }
 
     /// Multiplies every coefficient of friction.
