@@ -76,7 +76,8 @@ struct Constrained {
 
 impl Constrained {
     fn new(config: &ConstrainedConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
-        let names = make().metric_names();
+        let probe = make();
+        let names = probe.metric_names();
         let metric = names.iter().position(|name| *name == config.cost).ok_or_else(|| {
             let problem = format!("{:?} is no metric of this task; it has {}", config.cost, names.join(", "));
             LearnError::Config { field: "cost", problem }

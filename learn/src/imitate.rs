@@ -140,7 +140,7 @@ impl Environment for WithPrivileged {
         self.0.privileged(hidden);
         step
     }
-    fn metric_names(&self) -> &'static [&'static str] {
+    fn metric_names(&self) -> &[String] {
         self.0.metric_names()
     }
     fn metrics(&self) -> &[f32] {

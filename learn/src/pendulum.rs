@@ -1,5 +1,7 @@
 //! Gymnasium's `Pendulum-v1`, the analytic environment of the learners' tests and of `bench ppo`.
 
+use std::sync::LazyLock;
+
 use tendon_sim::{Environment, Step};
 
 use crate::random::Rng;
@@ -51,8 +53,9 @@ impl Environment for Pendulum {
         Step { reward: -cost as f32, terminated: false, truncated: self.time == 200 }
     }
 
-    fn metric_names(&self) -> &'static [&'static str] {
-        &["torque_nm", "speed_rad_s"]
+    fn metric_names(&self) -> &[String] {
+        static NAMES: LazyLock<[String; 2]> = LazyLock::new(|| ["torque_nm", "speed_rad_s"].map(String::from));
+        &*NAMES
     }
 
     fn metrics(&self) -> &[f32] {
