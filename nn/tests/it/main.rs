@@ -1,0 +1,5 @@
+//! Gradients against finite differences and against burn, and bits against threads.
+mod reference;
+
+mod determinism;
+mod mlp;
