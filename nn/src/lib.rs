@@ -39,11 +39,13 @@
 #![deny(unsafe_code)] // lifted in raw/mod.rs
 
 mod adam;
+mod gru;
 mod mlp;
 mod raw;
 mod sharded;
 
 pub use adam::{Adam, AdamSettings};
+pub use gru::{Gru, GruWeights, GruWorkspace, Sequences};
 pub use mlp::{Activation, Layer, Mlp, Weights, Workspace};
 pub use raw::Pool;
 pub use sharded::{BLOCK, Sharded};

@@ -75,7 +75,8 @@ impl Mlp {
         let layers = sizes.windows(2).enumerate().map(|(i, pair)| {
             let (inputs, outputs) = (pair[0], pair[1]);
             let activation = if i + 2 == sizes.len() { last } else { hidden };
-            let layer = Layer { inputs, outputs, weight: offset, bias: offset + inputs * outputs, activation };
+            let layer =
+                Layer { inputs, outputs, weight: offset, bias: offset + inputs * outputs, activation };
             offset = layer.bias + outputs;
             layer
         });
@@ -146,7 +147,9 @@ impl Mlp {
     pub fn workspace(&self) -> Workspace {
         let rows = |width: usize| Aligned::new(BLOCK * width);
         let widest = self.layers.iter().map(|layer| layer.outputs).max().unwrap_or(0);
-        let kept = |layer: &Layer| if layer.activation.keeps_input() { rows(layer.outputs) } else { Aligned::new(0) };
+        let kept = |layer: &Layer| {
+            if layer.activation.keeps_input() { rows(layer.outputs) } else { Aligned::new(0) }
+        };
         Workspace {
             values: self.layers.iter().map(|layer| rows(layer.outputs)).collect(),
             inputs: self.layers.iter().map(kept).collect(),

@@ -17,6 +17,7 @@ pub struct Sharded<S> {
     pool: Pool,
     shards: Vec<Shard<S>>,
     sum: Aligned,
+    block: usize,
 }
 
 #[derive(Debug)]
@@ -28,26 +29,38 @@ struct Shard<S> {
 impl<S: Send> Sharded<S> {
     /// For gradients of `parameters` numbers on `threads` threads, the caller's among them.
     pub fn new(threads: usize, parameters: usize, mut state: impl FnMut() -> S) -> Self {
-        let shards = (0..SHARDS).map(|_| Shard { gradient: Aligned::new(parameters), state: state() }).collect();
-        Self { pool: Pool::new(threads.min(SHARDS)), shards, sum: Aligned::new(parameters) }
+        let shards =
+            (0..SHARDS).map(|_| Shard { gradient: Aligned::new(parameters), state: state() }).collect();
+        Self { pool: Pool::new(threads.min(SHARDS)), shards, sum: Aligned::new(parameters), block: BLOCK }
+    }
+
+    /// With blocks of `rows` in place of [`BLOCK`], where one is a whole sequence or an image.
+    ///
+    /// # Panics
+    /// When `rows` is 0.
+    #[must_use]
+    pub fn with_block(self, rows: usize) -> Self {
+        assert!(rows > 0, "a block has rows");
+        Self { block: rows, ..self }
     }
 
     /// The gradient of a batch of `rows`: the sum of what `work(rows, state, gradient)` **adds to** its `gradient`.
     ///
-    /// `work` gets ranges of at most [`BLOCK`] rows, each row once. A shard's ranges come in order, with the same state.
+    /// `work` gets ranges of at most a block of rows, each row once. A shard's ranges come in order, with the same state.
     pub fn gradient(
         &mut self,
         rows: usize,
         work: impl Fn(Range<usize>, &mut S, &mut [f32]) + Sync,
     ) -> &mut [f32] {
         // Whole blocks, so that shards are as even as blocks allow.
-        let blocks = rows.div_ceil(BLOCK);
+        let block_rows = self.block;
+        let blocks = rows.div_ceil(block_rows);
         let count = blocks.clamp(1, SHARDS);
         let shards = &mut self.shards[..count];
         self.pool.for_each_mut(shards, |index, shard| {
             shard.gradient.fill(0.0);
             for block in blocks * index / count..blocks * (index + 1) / count {
-                let rows = block * BLOCK..((block + 1) * BLOCK).min(rows);
+                let rows = block * block_rows..((block + 1) * block_rows).min(rows);
                 work(rows, &mut shard.state, &mut shard.gradient);
             }
         });

@@ -85,6 +85,47 @@ vectorised! {
         sums.iter().chain(&[rest.iter().map(|v| f64::from(*v) * f64::from(*v)).sum()]).sum()
     }
 
+    /// Gates of one step of a GRU, in place: `x` holds `x W + b`, `h` holds `h W + b`, rows of three gates each; afterwards
+    /// `x` holds `r, z, n`. Equations of PyTorch's `GRUCell`, which resets after the product with `h`.
+    fn gru_gates(hidden: usize, previous: &[f32], x: &mut [f32], h: &[f32], next: &mut [f32]) {
+        let rows = x.chunks_exact_mut(3 * hidden).zip(h.chunks_exact(3 * hidden));
+        let states = previous.chunks_exact(hidden).zip(next.chunks_exact_mut(hidden));
+        for ((x, h), (previous, next)) in rows.zip(states) {
+            let (r, rest) = x.split_at_mut(hidden);
+            let (z, n) = rest.split_at_mut(hidden);
+            let (hr, rest) = h.split_at(hidden);
+            let (hz, hn) = rest.split_at(hidden);
+            for i in 0..hidden {
+                r[i] = sigmoid(r[i] + hr[i]);
+                z[i] = sigmoid(z[i] + hz[i]);
+                n[i] = tanh(n[i] + r[i] * hn[i]);
+                next[i] = n[i] + z[i] * (previous[i] - n[i]);
+            }
+        }
+    }
+
+    /// Backward step of [`gru_gates`]: `gates` holds `r, z, n` and gets d loss / d (x W + b), `h` its counterpart; `d` is
+    /// d loss / d next state and gets the part of d loss / d previous state that goes around the products.
+    fn gru_derive(hidden: usize, previous: &[f32], gates: &mut [f32], h: &mut [f32], d: &mut [f32]) {
+        let rows = gates.chunks_exact_mut(3 * hidden).zip(h.chunks_exact_mut(3 * hidden));
+        let states = previous.chunks_exact(hidden).zip(d.chunks_exact_mut(hidden));
+        for ((gates, h), (previous, d)) in rows.zip(states) {
+            let (r, rest) = gates.split_at_mut(hidden);
+            let (z, n) = rest.split_at_mut(hidden);
+            let (hr, rest) = h.split_at_mut(hidden);
+            let (hz, hn) = rest.split_at_mut(hidden);
+            for i in 0..hidden {
+                let (reset, keep, new) = (r[i], z[i], n[i]);
+                let d_new = d[i] * (1.0 - keep) * (1.0 - new * new);
+                let d_keep = d[i] * (previous[i] - new) * keep * (1.0 - keep);
+                let d_reset = d_new * hn[i] * reset * (1.0 - reset);
+                (r[i], z[i], n[i]) = (d_reset, d_keep, d_new);
+                (hr[i], hz[i], hn[i]) = (d_reset, d_keep, d_new * reset);
+                d[i] *= keep;
+            }
+        }
+    }
+
     /// One step of Adam on a piece of the parameters; `gradient` is multiplied by `scale` first.
     fn adam(step: &AdamStep, gradient: &[f32], parameters: &mut [f32], first: &mut [f32], second: &mut [f32]) {
         let AdamStep { scale, beta_1, beta_2, rate, root_correction, epsilon, keep } = *step;

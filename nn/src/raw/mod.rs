@@ -147,7 +147,11 @@ pub(crate) fn multiply(
 /// `g += x^T d` with `x` `[rows, inputs]`, `d` `[rows, outputs]`, `g` `[inputs, outputs]`, in the order of the rows.
 pub(crate) fn accumulate_outer(x: &[f32], inputs: usize, d: &[f32], outputs: usize, g: &mut [f32]) {
     let rows = d.len() / outputs;
-    assert_eq!((x.len(), d.len()), (rows * inputs, rows * outputs), "as many rows of {inputs} as of {outputs}");
+    assert_eq!(
+        (x.len(), d.len()),
+        (rows * inputs, rows * outputs),
+        "as many rows of {inputs} as of {outputs}"
+    );
     assert_eq!(g.len(), inputs * outputs, "a gradient of {inputs} x {outputs}");
     let product = Product {
         rows: inputs,

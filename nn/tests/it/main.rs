@@ -2,4 +2,5 @@
 mod reference;
 
 mod determinism;
+mod gru;
 mod mlp;

@@ -1,6 +1,8 @@
 //! Dense networks.
 
-use crate::reference::{activate, agrees, agrees_with_differences, constant, draws, normal, tracked, values, weigh};
+use crate::reference::{
+    activate, agrees, agrees_with_differences, constant, draws, normal, tracked, values, weigh,
+};
 use tendon_nn::{Activation, BLOCK, Mlp};
 
 const KINDS: [Activation; 5] =
@@ -35,13 +37,16 @@ fn gradients_agree_with_burn_for_every_activation_and_for_sizes_that_fill_no_til
                 })
                 .collect();
             let input = tracked(&x, [rows, mlp.inputs()]);
-            let y = tensors.iter().fold(input.clone(), |x, (w, b)| activate(kind, x.matmul(w.clone()) + b.clone()));
+            let y = tensors
+                .iter()
+                .fold(input.clone(), |x, (w, b)| activate(kind, x.matmul(w.clone()) + b.clone()));
             let results = values(y.clone());
             let mut of = (y * constant(&w, [rows, mlp.outputs()])).sum().backward();
             let reference: Vec<f32> = tensors
                 .iter()
                 .flat_map(|(w, b)| {
-                    [values(w.grad_remove(&mut of).unwrap()), values(b.grad_remove(&mut of).unwrap())].concat()
+                    [values(w.grad_remove(&mut of).unwrap()), values(b.grad_remove(&mut of).unwrap())]
+                        .concat()
                 })
                 .collect();
             agrees(&gradient, &reference);

@@ -42,7 +42,11 @@ pub(crate) fn agrees_with_differences(
         moved[i] = at[i];
         let slope = (above - below) / f64::from(right - left);
         let error = (slope - f64::from(gradient[i])).abs();
-        assert!(error < 3e-3 * f64::from(scale) + 1e-4, "{i}: slope {slope}, gradient {}, of at most {scale}", gradient[i]);
+        assert!(
+            error < 3e-3 * f64::from(scale) + 1e-4,
+            "{i}: slope {slope}, gradient {}, of at most {scale}",
+            gradient[i]
+        );
     }
 }
 
