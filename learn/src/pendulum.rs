@@ -54,7 +54,8 @@ impl Environment for Pendulum {
     }
 
     fn metric_names(&self) -> &[String] {
-        static NAMES: LazyLock<[String; 2]> = LazyLock::new(|| ["torque_nm", "speed_rad_s"].map(String::from));
+        static NAMES: LazyLock<[String; 2]> =
+            LazyLock::new(|| ["torque_nm", "speed_rad_s"].map(String::from));
         &*NAMES
     }
 

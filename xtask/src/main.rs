@@ -25,6 +25,8 @@ usage: cargo xtask COMMAND
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
   bench ppo [--case NAME] [--seeds N] [--peer-rows FILE] [--json FILE]   PPO to a return, against Stable-Baselines3 (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
+  bench train [--json FILE] [--flex] [--compile] [--only TEXT]   gradient samples per second, against PyTorch (PyPI,
+                            5 GB; TENDON_TORCH names an interpreter that has it) and, with --flex, burn-flex
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign NAME [--short] [--mutate] [--json FILE] [--seed N]   tries to break a promise; --mutate: with the
                             check taken away that it rests on, the campaign has to find the hole (and fail)
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         ["timing"] => timing(),
         ["bench", "host", rest @ ..] => bench_host(rest),
         ["bench", "ppo", rest @ ..] => bench_ppo(rest),
+        ["bench", "train", rest @ ..] => bench_train(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", rest @ ..] => campaign::campaign(rest),
         ["help" | "--help" | "-h"] => {
@@ -236,6 +239,24 @@ fn bench_ppo(rest: &[&str]) -> Result<(), String> {
 
 /// Releases that `bench ppo` measures.
 const SB3: [&str; 2] = ["stable-baselines3==2.9.0", "gymnasium[mujoco]==1.4.0"];
+/// Without PyTorch where it cannot be installed; the table says so.
+fn bench_train(rest: &[&str]) -> Result<(), String> {
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "-p", "tendon-nn", "--example", "bench_train", "--"]);
+    match std::env::var_os("TENDON_TORCH").map_or_else(
+        || conformance::environment("torch", &[format!("torch=={TORCH}"), "numpy".into()]),
+        |p| Ok(p.into()),
+    ) {
+        Ok(python) => {
+            command.arg("--torch").arg(python);
+        }
+        Err(problem) => eprintln!("SKIPPED: PyTorch (python3 with venv, network to PyPI): {problem}"),
+    }
+    run(command.args(rest))
+}
+
+/// Release that `bench train` measures.
+const TORCH: &str = "2.15.0";
 
 /// Release that `bench host` measures.
 const ONNXRUNTIME: &str = "1.32.0";
