@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use crate::learner::{
+use crate::preference::{PreferenceConfig, PreferenceStore, RewardModel, train_from_preferences};
+use crate::run_folder::RunFolder;
+use crate::{
     CurveRow, Episode, Interval, LearnError, MakeEnvironment, OnProgress, Policy, Progress, Stage, bootstrap,
     evaluate, train,
 };
-use crate::preference::{PreferenceConfig, PreferenceStore, RewardModel, train_from_preferences};
-use crate::run_folder::RunFolder;
 
 /// Both policies, how they were learned and how they do.
 #[derive(Clone, Debug)]
@@ -113,10 +113,10 @@ pub fn demo_learning(
 
 impl Evaluation {
     /// Sums up finished episodes; `seed` draws the bootstrap.
-    pub fn of(episodes: &[Episode], metric_names: &[&str], seed: u64) -> Self {
+    pub fn of(episodes: &[Episode], metric_names: &[String], seed: u64) -> Self {
         let returns: Vec<f64> = episodes.iter().map(|e| e.episode_return).collect();
         let count = episodes.len().max(1) as f64;
-        let metric = |(i, name): (usize, &&str)| {
+        let metric = |(i, name): (usize, &String)| {
             let sum: f64 =
                 episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v).abs()).sum();
             (name.to_string(), sum / count)
@@ -133,8 +133,8 @@ impl Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::PpoConfig;
-    use crate::learner::pendulum::pendulum;
+    use crate::PpoConfig;
+    use crate::pendulum::pendulum;
     use crate::run_folder::tests::scratch;
 
     fn short() -> PreferenceConfig {
