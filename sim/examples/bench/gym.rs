@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tendon_runtime::spec::{ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, Signal, TermSpec, VERSION};
+use tendon_runtime::spec::{
+    ActionSpec, ContractSpec, FallbackSpec, JointSpec, Mode, Signal, TermSpec, VERSION,
+};
 use tendon_sim::{Engine, Environment, PolicyInterface, Rng, Robot, RobotOptions, Step, World};
 
 use crate::Result;
@@ -123,7 +125,8 @@ impl Gym {
     pub(crate) fn new(robot: &Arc<Robot>, substeps: usize) -> Result<Self> {
         let period = f64::from(robot.timestep_s) * substeps as f64;
         let interface = PolicyInterface::new(&contract(robot, period), robot, None)?;
-        let mut this = Self { world: World::new(Arc::clone(robot)), interface, substeps, start_height: 0.0, steps: 0 };
+        let mut this =
+            Self { world: World::new(Arc::clone(robot)), interface, substeps, start_height: 0.0, steps: 0 };
         this.start(0);
         this.start_height = this.height();
         Ok(this)
@@ -131,7 +134,11 @@ impl Gym {
 
     /// Of the base, or of the second root joint of planar robots.
     fn height(&self) -> f32 {
-        if self.world.robot().has_free_base() { self.world.base_pose().0[2] } else { self.world.joint_position(1) }
+        if self.world.robot().has_free_base() {
+            self.world.base_pose().0[2]
+        } else {
+            self.world.joint_position(1)
+        }
     }
 
     fn forward_velocity(&self) -> f32 {
@@ -149,8 +156,9 @@ impl Gym {
         if let Some(keyframe) = robot.keyframes.first() {
             self.world.apply_keyframe(keyframe);
         }
-        let position: Vec<f32> =
-            (0..robot.joints.len()).map(|i| self.world.joint_position(i) + rng.uniform(-5e-3, 5e-3)).collect();
+        let position: Vec<f32> = (0..robot.joints.len())
+            .map(|i| self.world.joint_position(i) + rng.uniform(-5e-3, 5e-3))
+            .collect();
         self.world.set_joint_state(&position, &vec![0.0; position.len()]);
         self.steps = 0;
     }

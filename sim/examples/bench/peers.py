@@ -95,10 +95,16 @@ def traces(request):
             data.joint(name).qpos[0] = value
         joints = [data.joint(name) for name in case["joints"]]
         free = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE]
+        motors = [
+            next(a for a in range(model.nu) if model.actuator_trnid[a, 0] == model.joint(name).id)
+            for name in case["driven"]
+        ]
+        # Controls of motors come as shares of their range.
+        scale = model.actuator_ctrlrange[motors, 1] if case["scaled"] else 1.0
         rows = []
         start = time.perf_counter()
         for control in case["controls"]:
-            data.ctrl[:] = control
+            data.ctrl[motors] = np.array(control) * scale
             mujoco.mj_step(model, data, case["substeps"])
             base = list(data.qpos[model.jnt_qposadr[free[0]]:][:7]) if free else [0.0] * 7
             rows.append([base, [float(j.qpos[0]) for j in joints]])

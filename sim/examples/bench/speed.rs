@@ -23,9 +23,8 @@ pub(crate) fn steps_per_s(
     let environments = (0..count).map(|_| Gym::new(robot, substeps)).collect::<Result<Vec<_>>>()?;
     let mut envs = VecEnv::new(environments, threads, 1)?;
     let mut rng = Rng::new(1, 2);
-    let actions: Vec<Vec<f32>> = (0..16)
-        .map(|_| (0..count * envs.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect())
-        .collect();
+    let actions: Vec<Vec<f32>> =
+        (0..16).map(|_| (0..count * envs.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect()).collect();
     envs.step(&actions[0]);
     let (start, mut steps) = (Instant::now(), 0);
     while start.elapsed() < time {
@@ -39,10 +38,8 @@ pub(crate) fn steps_per_s(
 
 pub(crate) fn run() -> Result<Vec<Row>> {
     let cases = cases()?;
-    let request: Vec<_> = cases
-        .iter()
-        .map(|c| json!({"name": c.name, "file": c.file, "substeps": c.substeps}))
-        .collect();
+    let request: Vec<_> =
+        cases.iter().map(|c| json!({"name": c.name, "file": c.file, "substeps": c.substeps})).collect();
     let peers = crate::peers::ask("speed", &json!({"threads": threads(), "cases": request}))?;
     let mut rows = Vec::new();
     for case in &cases {
@@ -60,7 +57,11 @@ pub(crate) fn run() -> Result<Vec<Row>> {
                 ("gymnasium".into(), of("gymnasium")),
                 ("mujoco.rollout".into(), of("mujoco.rollout")),
             ],
-            goal: if case.name == "humanoid" { ">= 2x gymnasium" } else { ">= 2x gymnasium, >= 1x mujoco.rollout" },
+            goal: if case.name == "humanoid" {
+                ">= 2x gymnasium"
+            } else {
+                ">= 2x gymnasium, >= 1x mujoco.rollout"
+            },
             note: format!(
                 "{} x {:.4} s; rapier's multibody {rapier:.0} steps/s; drift beside MuJoCo after 0.5 s: {}",
                 case.substeps,

@@ -21,12 +21,18 @@ pub(crate) struct Row {
 pub(crate) fn finish(rows: &[Row], json: Option<&Path>) -> Result<()> {
     println!("\n| case | metric | tendon | peers (ratio) | goal | note |\n|---|---|---|---|---|---|");
     for row in rows {
-        let peers = row.peers.iter().map(|(name, value)| {
-            format!("{name} {} ({:.2}x)", short(*value), row.tendon / value)
-        });
+        let peers = row
+            .peers
+            .iter()
+            .map(|(name, value)| format!("{name} {} ({:.2}x)", short(*value), row.tendon / value));
         let peers = peers.collect::<Vec<_>>().join(", ");
         let (case, metric, unit) = (&row.case, row.metric, row.unit);
-        println!("| {case} | {metric} | {} {unit} | {peers} | {} | {} |", short(row.tendon), row.goal, row.note);
+        println!(
+            "| {case} | {metric} | {} {unit} | {peers} | {} | {} |",
+            short(row.tendon),
+            row.goal,
+            row.note
+        );
     }
     println!("\nMeasured on {}.", machine());
     let Some(json) = json else { return Ok(()) };
