@@ -90,9 +90,6 @@ fn gemm_avx2<const RELU: bool>(
 /// Pairs of blocks at once: as many sums under way as hide the time an addition takes.
 const PAIRS: usize = 4;
 
-/// How far ahead weights are fetched, `f32`.
-const AHEAD: usize = 128;
-
 /// `2 * N` blocks. `w`: `8 * N * x.len()`; `b`, `y`: `2 * N`; other lengths write nothing.
 #[target_feature(enable = "avx2")]
 fn gemm_pairs<const N: usize, const RELU: bool>(
@@ -117,17 +114,10 @@ fn gemm_pairs<const N: usize, const RELU: bool>(
             let inputs: [__m256; 4] = core::array::from_fn(|i| _mm256_broadcast_ss(&*x.as_ptr().add(k + i)));
             let mut from = w.as_ptr().add(GEMM_ROWS * k);
             for sum in &mut sums {
-                let (even, odd) = (from, from.add(block));
-                // A hint: beyond the end it does nothing.
-                _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(odd.wrapping_add(AHEAD).cast());
-                for half in 0..2 {
-                    // Two inputs of each block become two blocks of each input.
-                    let (e, o) = (_mm256_loadu_ps(even.add(8 * half)), _mm256_loadu_ps(odd.add(8 * half)));
-                    let first = _mm256_permute2f128_ps::<0x20>(e, o);
-                    let second = _mm256_permute2f128_ps::<0x31>(e, o);
-                    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(first, inputs[2 * half]));
-                    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(second, inputs[2 * half + 1]));
+                let odd = from.add(block);
+                for (i, &input) in inputs.iter().enumerate() {
+                    let w = _mm256_loadu2_m128(odd.add(GEMM_ROWS * i), from.add(GEMM_ROWS * i));
+                    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(w, input));
                 }
                 from = odd.wrapping_add(block);
             }
