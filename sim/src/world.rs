@@ -1,5 +1,8 @@
 //! One running simulation of one robot.
 
+mod perturb;
+mod sense;
+
 use std::sync::Arc;
 
 use rapier3d::dynamics::{Multibody, MultibodyLink, RigidBody, RigidBodyHandle, RigidBodySet};
@@ -70,10 +73,7 @@ impl World {
 
     /// Places the free base: position in the world (m) and `world_from_base` quaternion (w, x, y, z).
     pub fn set_base_pose(&mut self, position: [f32; 3], quaternion: [f32; 4]) {
-        let [w, x, y, z] = quaternion;
-        let rotation = Rotation::from_xyzw(x, y, z, w);
-        let rotation =
-            if rotation.length_squared() > 1e-12 { rotation.normalize() } else { Rotation::IDENTITY };
+        let rotation = rotation(quaternion);
         if let Some(base) = self.robot.base.and_then(|b| self.state.bodies.get_mut(b)) {
             base.set_position(Pose::from_parts(position.into(), rotation), true);
         }
@@ -318,6 +318,12 @@ fn coordinate(joint: &Joint, link: &MultibodyLink) -> f32 {
         JointKind::Hinge => link.joint().coords()[3],
         JointKind::Slide => link.joint().coords()[0],
     }
+}
+
+/// Of a quaternion (w, x, y, z) of any length above zero.
+fn rotation([w, x, y, z]: [f32; 4]) -> Rotation {
+    let rotation = Rotation::from_xyzw(x, y, z, w);
+    if rotation.length_squared() > 1e-12 { rotation.normalize() } else { Rotation::IDENTITY }
 }
 
 fn wxyz(rotation: Rotation) -> [f32; 4] {

@@ -2,6 +2,7 @@
 //! campaign NAME | stack | timing`. Needs nothing but the standard library and `tendon-bounds`, which needs nothing
 //! else, so that it starts at once.
 
+mod aarch64;
 mod campaign;
 mod conformance;
 mod firmware;
