@@ -297,13 +297,13 @@ mod tests {
     use crate::{PpoConfig, Progress, evaluate, train};
 
     #[test]
-    fn few_distilled_steps_do_as_well_as_the_teacher_and_a_killed_run_has_the_same_bits() {
+    fn two_distilled_steps_come_near_the_teacher_and_a_killed_run_has_the_same_bits() {
         let mut keep_on = |_: &Progress| ControlFlow::Continue(());
         let config =
             PpoConfig { total_steps: 150_000, environments: 16, discount: 0.95, ..PpoConfig::default() };
         let teacher = train(&config, &pendulum, 1, None, &mut keep_on).unwrap().policy;
-        let mean = |policy: &Policy| {
-            evaluate(Some(policy), &pendulum, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0
+        let mean = |policy: Option<&Policy>| {
+            evaluate(policy, &pendulum, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0
         };
         let config = FlowConfig {
             hidden: vec![64, 64],
@@ -314,8 +314,9 @@ mod tests {
         };
         let whole = train_flow(&config, &pendulum, &teacher, 3, None, &mut keep_on).unwrap();
         assert_eq!(whole.policy.head, Head::Flow { steps: 2 });
-        let (student, expected) = (mean(&whole.policy), mean(&teacher));
-        assert!(student > expected - 80.0, "{student} against {expected}");
+        let [random, student, expected] = [None, Some(&whole.policy), Some(&teacher)].map(mean);
+        let share = (student - random) / (expected - random);
+        assert!(share > 0.8, "{student} against {expected}, random {random}");
 
         let run = RunFolder::create(scratch("flow")).unwrap();
         for stop_after in [5, 14] {

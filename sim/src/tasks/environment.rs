@@ -20,8 +20,6 @@ use tendon_runtime::spec::ContractSpec;
 
 /// Purpose of the random stream that starts episodes and draws their commands.
 const RESET_STREAM: u64 = 1;
-/// Numbers about the base in what only training sees.
-const BASE_STATE: usize = 7;
 /// Draws of a command in a ring before its middle is taken: enough for any ring worth the name.
 const RING_TRIES: usize = 1000;
 
@@ -490,23 +488,6 @@ impl Environment for TaskEnvironment {
         let commands = self.interface.act(&self.world, action);
         self.randomiser.drive(&mut self.world, commands);
         self.finish_step(action, observation)
-    }
-
-    fn privileged_len(&self) -> usize {
-        BASE_STATE + 2 * self.world.robot().joints.len()
-    }
-
-    /// Velocities of the base in its frame and its height, then position and velocity of every joint: the state, without
-    /// noise and delay.
-    fn privileged(&self, privileged: &mut [f32]) {
-        let motion = self.world.base_motion();
-        let (base, joints) = privileged.split_at_mut(BASE_STATE);
-        base[..3].copy_from_slice(&motion.linear_velocity);
-        base[3..6].copy_from_slice(&motion.angular_velocity);
-        base[6] = self.world.base_pose().0[2];
-        for (i, state) in joints.chunks_exact_mut(2).enumerate() {
-            state.copy_from_slice(&[self.world.joint_position(i), self.world.joint_velocity(i)]);
-        }
     }
 
     fn metric_names(&self) -> &[String] {
