@@ -24,7 +24,7 @@ pub enum Activation {
 
 impl Activation {
     /// Whether the derivative is computed from `z`; from the result otherwise.
-    fn keeps_input(self) -> bool {
+    pub(crate) fn keeps_input(self) -> bool {
         self == Activation::Swish
     }
 }
