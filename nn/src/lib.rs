@@ -5,8 +5,8 @@
 //!
 //! // a batch of 512, towards targets: one step of mean-squared error on two threads.
 //! let mlp = Mlp::new(&[3, 32, 1], Activation::Tanh, Activation::None);
-//! let mut normal = || 0.1; // a seeded standard normal
-//! let mut parameters = mlp.initialise(1.0, &mut normal);
+//! let mut uniform = || 0.3; // in earnest: a seeded generator
+//! let mut parameters = mlp.initialise_uniform(&mut uniform);
 //! let mut weights = mlp.weights(&parameters);
 //! let mut adam = Adam::new(parameters.len(), AdamSettings::default());
 //! let mut sharded = Sharded::new(2, parameters.len(), || mlp.workspace());
