@@ -10,12 +10,15 @@ const GOLDEN: &[(&str, u64)] = &[
     ("cart-pole-balance", 0x75777a6523166903),
     ("reacher", 0x52c9596531745f3a),
     ("hopper", 0xf3b47c529c485a7a),
-    ("walker", 0x38d9d613e1ad66ee),
+    ("walker", 0xbdd8fe858dbd7880),
     ("half-cheetah", 0x4f778591c46daca0),
     ("quadruped", 0xb46fe200f108b7c8),
     ("humanoid-stand", 0x05523136d6aef4bf),
     ("humanoid-walk", 0x01f731cd52a7d2ba),
     ("humanoid", 0x48c4373c5a74df67),
+    ("arm-reach", 0xcabdca5f7489421c),
+    ("arm-push", 0x8a6756c8751f7043),
+    ("arm-drawer", 0x31868d04863c2b9e),
 ];
 
 fn environments(task: &TaskInfo, n: usize) -> Vec<TaskEnvironment> {

@@ -3,6 +3,7 @@
 //!
 //! A new built-in task is the two files and one line in [`TASKS`].
 
+mod cards;
 mod definition;
 mod environment;
 mod nearest;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use cards::cards;
 pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
@@ -50,6 +52,9 @@ pub const TASKS: &[TaskInfo] = &[
     task!("humanoid-stand", "humanoid_stand", "humanoid"),
     task!("humanoid-walk", "humanoid_walk", "humanoid"),
     task!("humanoid", "humanoid", "humanoid"),
+    task!("arm-reach", "arm_reach", "arm"),
+    task!("arm-push", "arm_push", "arm_push"),
+    task!("arm-drawer", "arm_drawer", "arm_drawer"),
 ];
 
 /// One row of the table of built-in tasks: its two files, as they lie in the repository.

@@ -262,6 +262,9 @@ pub struct Term {
     /// Site.
     #[serde(default)]
     pub site: Option<String>,
+    /// Second site.
+    #[serde(default)]
+    pub to: Option<String>,
     /// Axis 0, 1 or 2.
     #[serde(default)]
     pub axis: usize,
