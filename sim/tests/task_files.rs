@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tendon_sim::tasks::{TASKS, TaskDefinition, TaskEnvironment, cards, find};
-use tendon_sim::{Environment, VecEnv};
+use tendon_sim::{Environment, Rng, VecEnv};
 
 fn changed(task: &str, from: &str, to: &str) -> Result<Arc<TaskDefinition>, String> {
     let info = find(task).unwrap();
@@ -223,4 +223,44 @@ fn docs_tasks_md_is_what_the_tasks_say() {
         let picture = format!("{}/../docs/tasks/{}.png", env!("CARGO_MANIFEST_DIR"), task.name);
         assert!(Path::new(&picture).exists(), "{picture} is missing");
     }
+}
+
+#[test]
+fn an_easy_level_draws_commands_from_a_part_of_their_ranges() {
+    let mut env = find("quadruped").unwrap().make().unwrap();
+    let fastest = |env: &mut TaskEnvironment| {
+        let draw = |seed| {
+            start(env, seed);
+            env.command()[0].abs()
+        };
+        (0..200).map(draw).fold(0.0, f32::max)
+    };
+    assert!(fastest(&mut env) > 0.9);
+    env.set_level(0.0);
+    assert!(fastest(&mut env) <= 0.5);
+}
+
+/// Bytes of a task file destroyed at random: an error or a task, never a panic.
+#[test]
+fn damaged_task_files_never_panic() {
+    let info = find("quadruped").unwrap();
+    let mut accepted = 0;
+    for seed in 0..2000 {
+        let mut rng = Rng::new(seed, 1);
+        let mut below = |n: usize| (rng.next_u64() % n as u64) as usize;
+        let mut bytes = info.text.as_bytes().to_vec();
+        for _ in 0..=below(3) {
+            let at = below(bytes.len());
+            match below(3) {
+                0 => bytes[at] = b"0123456789-.e\"[]{}=\n"[below(20)],
+                1 => drop(bytes.drain(at..(at + 1 + below(20)).min(bytes.len()))),
+                _ => drop(bytes.splice(at..at, b"1e30".iter().copied())),
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        accepted += u32::from(
+            TaskDefinition::from_text(Path::new("mutant.toml"), &text, info.robot_file, info.robot).is_ok(),
+        );
+    }
+    println!("{accepted} of 2000 damaged task files are tasks");
 }

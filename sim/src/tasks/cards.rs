@@ -22,6 +22,7 @@ pub fn cards() -> Result<String, TaskError> {
             Needs::VelocityCommand => "a command `lin_vel_x`, `lin_vel_y` or `ang_vel_yaw`",
             Needs::Site => "`site`",
             Needs::SiteAndPoint => "`site`, two or three commands",
+            Needs::People => "`people`",
             Needs::TwoSites => "`site`, `to`",
             Needs::OneBody => "one of `bodies`",
             Needs::Bodies => "`bodies`",

@@ -7,6 +7,7 @@ mod cards;
 mod definition;
 mod environment;
 mod nearest;
+mod people;
 mod plan;
 mod quantity;
 mod randomise;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use cards::cards;
 pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
+pub use people::PeopleSpec;
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
     ActionsSpec, CommandsSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody, StartJoints,
@@ -55,6 +57,7 @@ pub const TASKS: &[TaskInfo] = &[
     task!("arm-reach", "arm_reach", "arm"),
     task!("arm-push", "arm_push", "arm_push"),
     task!("arm-drawer", "arm_drawer", "arm_drawer"),
+    task!("social-navigation", "social_navigation", "mobile_base"),
 ];
 
 /// One row of the table of built-in tasks: its two files, as they lie in the repository.

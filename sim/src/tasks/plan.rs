@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::TaskError;
 use super::nearest::{matches, unknown};
+use super::people::MAX_PEOPLE;
 use super::quantity::{Args, Needs, QUANTITIES, Quantity, Seen};
 use super::spec::{Over, SpecFault, TaskSpec, Term};
 use crate::robot::{Body, Robot, Site};
@@ -196,6 +197,15 @@ impl Resolver<'_> {
         ] {
             self.range(field, range)?;
         }
+        if let Some(people) = spec.people {
+            self.range("people.speed", people.speed)?;
+            let lengths = [people.room, people.radius, people.robot_radius, people.speed[0]];
+            if people.count > MAX_PEOPLE || lengths.iter().any(|v| !(0.0..=1000.0).contains(v)) {
+                return Err(self.fault(format!(
+                    "people: give a count of at most {MAX_PEOPLE}, speeds of at least 0, and lengths of 0 to 1000 m"
+                )));
+            }
+        }
         super::randomise::check(self, &spec.randomisation)?;
         Ok(plan)
     }
@@ -312,6 +322,9 @@ impl Resolver<'_> {
                 Some("two or three commands that say a point")
             }
             Needs::Site | Needs::SiteAndPoint | Needs::SiteAndBody if site.is_none() => Some("`site`"),
+            Needs::People if self.spec.people.is_none_or(|p| p.count <= term.nth) => {
+                Some("a table [people] with more people than `nth`")
+            }
             Needs::TwoSites if site.is_none() || to.is_none() => Some("`site` and `to`"),
             Needs::OneBody | Needs::BodyAndPoint | Needs::SiteAndBody if bodies.len() != 1 => {
                 Some("one body in `bodies`")
@@ -339,6 +352,7 @@ impl Resolver<'_> {
                 bodies,
                 site,
                 to,
+                nth: term.nth,
                 axis: term.axis,
                 target: term.target.unwrap_or(quantity.defaults[0]),
                 sigma,

@@ -6,6 +6,7 @@ use std::f32::consts::PI;
 
 use tendon_runtime::math;
 
+use super::people::Person;
 use super::track::Track;
 use crate::robot::{Body, Site};
 use crate::world::World;
@@ -29,6 +30,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) older_action: &'a [f32],
     /// `[n_commands]`
     pub(crate) command: &'a [f32],
+    /// Nearest first.
+    pub(crate) people: &'a [Person],
 }
 
 /// What a task file says about one use of a quantity, names resolved.
@@ -38,6 +41,7 @@ pub(crate) struct Args {
     pub(crate) bodies: Vec<Body>,
     pub(crate) site: Option<Site>,
     pub(crate) to: Option<Site>,
+    pub(crate) nth: usize,
     pub(crate) axis: usize,
     pub(crate) target: f32,
     pub(crate) sigma: f32,
@@ -56,6 +60,7 @@ pub(crate) enum Needs {
     Site,
     SiteAndPoint,
     TwoSites,
+    People,
     OneBody,
     Bodies,
     BodyAndPoint,
@@ -152,6 +157,12 @@ quantities! {
     "object_distance" ["m"] BodyAndPoint (0.0, 1.0) "|target - body|" = |s, a| s.from_target(s.body(a));
     "object_goal_tracking" [""] BodyAndPoint (0.0, 0.1) "1 - tanh(|target - body| / sigma)" = |s, a| 1.0 - math::tanh(s.from_target(s.body(a)) / a.sigma);
     "contact_force" ["N"] Bodies (0.0, 1.0) "sum of the contact forces on `bodies`" = |s, a| a.bodies.iter().map(|b| s.world.contact_force(b)).sum();
+
+    // People.
+    "person_distance" ["m"] People (0.0, 1.0) "between the surfaces of the robot and of the nth nearest person" = |s, a| s.person(a).distance;
+    "person_offset" ["m"] People (0.0, 1.0) "nth nearest person - base, along `axis`" = |s, a| if a.axis < 2 { s.person(a).position[a.axis] - s.track.base_position[a.axis] } else { 0.0 };
+    "person_velocity" ["m/s"] People (0.0, 1.0) "velocity of the nth nearest person, along `axis`" = |s, a| if a.axis < 2 { s.person(a).velocity[a.axis] } else { 0.0 };
+    "person_disturbance" ["m/s^2"] People (0.0, 1.0) "sum of the accelerations that the robot's nearness causes in people" = |s, _| s.people.iter().map(|p| p.disturbance).sum();
 }
 
 impl Seen<'_> {
@@ -189,6 +200,10 @@ impl Seen<'_> {
 
     fn site(&self, args: &Args) -> [f32; 3] {
         args.site.as_ref().map_or([0.0; 3], |site| self.world.site_position(site))
+    }
+
+    fn person(&self, args: &Args) -> Person {
+        self.people.get(args.nth).copied().unwrap_or_default()
     }
 
     fn to(&self, args: &Args) -> [f32; 3] {
