@@ -59,6 +59,16 @@ pub(crate) fn cross_compiler() -> Result<(), String> {
     install(&missing)
 }
 
+/// What MuJoCo's renderer draws with where there is no GPU.
+pub(crate) fn off_screen() -> Result<(), String> {
+    let libraries =
+        ["/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0", "/usr/lib/aarch64-linux-gnu/libEGL_mesa.so.0"];
+    if libraries.iter().any(|path| Path::new(path).exists()) {
+        return Ok(());
+    }
+    install(&[("libegl1", "MuJoCo's off-screen renderer"), ("libegl-mesa0", "its driver for processors")])
+}
+
 fn install(missing: &[(&str, &str)]) -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());

@@ -188,7 +188,11 @@ impl TaskDefinition {
 }
 
 fn options(spec: &TaskSpec) -> RobotOptions {
-    RobotOptions { timestep_s: spec.timestep_s, floor_friction: spec.floor_friction }
+    RobotOptions {
+        timestep_s: spec.timestep_s,
+        floor_friction: spec.floor_friction,
+        ..RobotOptions::default()
+    }
 }
 
 fn default_actions() -> ActionsSpec {

@@ -130,6 +130,7 @@ pub fn open(name_or_file: &str, robot: Option<&Path>) -> Result<Arc<TaskDefiniti
             let options = crate::robot::RobotOptions {
                 timestep_s: spec.timestep_s,
                 floor_friction: spec.floor_friction,
+                ..crate::robot::RobotOptions::default()
             };
             let robot = crate::robot::Robot::from_file(robot, options)?;
             TaskDefinition::new(Path::new(info.file), spec, robot)

@@ -10,12 +10,21 @@ impl World {
     /// Moves a body that is not jointed to anything.
     pub fn set_body_pose(&mut self, body: &Body, position: [f32; 3], quaternion: [f32; 4]) {
         if let Some(rigid) = self.state.bodies.get_mut(body.handle) {
-            rigid.set_position(Pose::from_parts(position.into(), rotation(quaternion)), true);
+            let pose = Pose::from_parts(position.into(), rotation(quaternion));
+            rigid.set_position(pose, true);
+            if let Some(dynamics) = &mut self.dynamics {
+                dynamics.set_pose(body.handle, &pose);
+                dynamics.place(&mut self.state);
+                dynamics.invalidate();
+            }
         }
     }
 
     /// Velocity of joint `index`, rad/s (m/s); the others keep theirs.
     pub fn set_joint_velocity(&mut self, index: usize, velocity: f32) {
+        if let Some(dynamics) = &mut self.dynamics {
+            return dynamics.set_joint_velocity(index, f64::from(velocity));
+        }
         let slot = self.robot.joints[index].slot;
         if let Some(multibody) = self.state.multibody_joints.get_multibody_mut(slot.multibody) {
             multibody.generalized_velocity_mut()[slot.velocity_index] = velocity;
@@ -33,6 +42,9 @@ impl World {
     /// Linear velocity of the free base in the world, m/s; joints and turns keep theirs.
     pub fn set_base_velocity(&mut self, velocity: [f32; 3]) {
         let Some(base) = self.robot.base else { return };
+        if let Some(dynamics) = &mut self.dynamics {
+            return dynamics.set_linear_velocity(base, velocity);
+        }
         match self.state.multibody_joints.rigid_body_link(base).map(|link| (link.multibody, link.id)) {
             Some((index, _)) => {
                 if let Some(multibody) = self.state.multibody_joints.get_multibody_mut(index) {
@@ -74,6 +86,9 @@ impl World {
         }
         rigid.set_additional_mass_properties(changed, true);
         rigid.recompute_mass_properties_from_colliders(&self.state.colliders);
+        if let Some(dynamics) = &mut self.dynamics {
+            dynamics.invalidate();
+        }
     }
 
     /// Mass of a body, kg.
@@ -95,6 +110,9 @@ impl World {
     pub fn scale_friction(&mut self, factor: f32) {
         for (_, collider) in self.state.colliders.iter_mut() {
             collider.set_friction(collider.friction() * factor);
+        }
+        if let Some(dynamics) = &mut self.dynamics {
+            dynamics.invalidate();
         }
     }
 }

@@ -22,6 +22,9 @@ impl World {
     /// Sum of the magnitudes of the contact forces on a body in the last physics step, N; zero where nothing touches.
     #[must_use]
     pub fn contact_force(&self, body: &Body) -> f32 {
+        if let Some(dynamics) = &self.dynamics {
+            return dynamics.contact_force(body.handle);
+        }
         let Some(rigid) = self.state.bodies.get(body.handle) else { return 0.0 };
         let pairs = rigid.colliders().iter().flat_map(|&c| self.state.narrow_phase.contact_pairs_with(c));
         let impulse: f32 = pairs.map(|pair| pair.total_impulse_magnitude()).sum();
