@@ -48,7 +48,7 @@ const FAR: f32 = 200.0;
 /// Rows that one thread draws at a time.
 const BAND: usize = 16;
 /// Pixels from which on a picture is worth more than one thread.
-const PARALLEL: usize = 128 * 128;
+const PARALLEL: usize = 64 * 64;
 
 /// Renders one picture: red, green, blue, depth along the viewing axis, and which shape is seen.
 #[must_use]

@@ -162,6 +162,13 @@ fn mantle_between_ends(o: Vector, d: Vector, radius: f32, half_length: f32) -> L
 }
 
 fn capsule(o: Vector, d: Vector, radius: f32, half_length: f32) -> LocalHit {
+    // A ray that misses the endless cylinder misses all of the capsule: most rays, and they need no root.
+    let a = d.x * d.x + d.y * d.y;
+    let b = o.x * d.x + o.y * d.y;
+    let c = o.x * o.x + o.y * o.y - radius * radius;
+    if b * b < a * c || (c > 0.0 && b > 0.0) {
+        return None;
+    }
     let end = Vector::Z * half_length;
     nearest([
         mantle_between_ends(o, d, radius, half_length),
