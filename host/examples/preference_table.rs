@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use tendon::demo::demo_learning;
-use tendon::learner::{Progress, Stage};
-use tendon::preference::PreferenceConfig;
+use tendon_learn::demo::demo_learning;
+use tendon_learn::preference::PreferenceConfig;
+use tendon_learn::{Progress, Stage};
 use tendon_sim::Environment;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ControlFlow::Continue(())
         };
         let outcome = demo_learning(&config, &make, 50, seed, None, &mut on_progress)?;
-        let show = |e: &tendon::demo::Evaluation| {
+        let show = |e: &tendon_learn::demo::Evaluation| {
             e.interval.map_or_else(String::new, |i| format!("{:.1} ({:.1}..{:.1})", i.mean, i.low, i.high))
         };
         println!(

@@ -8,8 +8,8 @@ use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
-use crate::learner::{ACTION_LIMIT, NORMALISED_LIMIT, Policy};
-use crate::run_folder::{FileError, write_atomically};
+use tendon_learn::run_folder::{FileError, write_atomically};
+use tendon_learn::{ACTION_LIMIT, NORMALISED_LIMIT, Policy};
 
 /// Writes `policy` to `file` with metadata `tendon.contract` = `contract` (JSON) and `keys` (the CSV keys that other tools read:
 /// `joint_names`, `joint_stiffness`, `joint_damping`, `default_joint_pos`, `observation_names`, `action_scale`).
@@ -150,7 +150,7 @@ mod tests {
     use tract_onnx::prelude::*;
 
     use super::*;
-    use crate::learner::{Mlp, Normaliser, Rng};
+    use tendon_learn::{Mlp, Normaliser, Rng};
 
     fn policy() -> Policy {
         let mut rng = Rng::at(4, &[]);

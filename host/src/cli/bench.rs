@@ -3,10 +3,7 @@
 use super::learn::make;
 use super::run::{contract_of, upload, walking_task};
 use super::{Measured, print_table, read_file, write_json};
-use crate::demo::demo_learning;
-use crate::learner::bootstrap;
 use crate::link::{ControllerKind, Serial, Session, Transport, launch, with_in_process};
-use crate::preference::PreferenceConfig;
 use crate::walk::walk;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
@@ -14,6 +11,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tendon_compiler::{ContractChoice, Options, compile};
+use tendon_learn::bootstrap;
+use tendon_learn::demo::demo_learning;
+use tendon_learn::preference::PreferenceConfig;
 use tendon_runtime::AlignedBytes;
 use tendon_runtime::spec::ContractSpec;
 use tendon_sim::{LocomotionMetrics, Robot, RobotOptions, tasks};
@@ -232,7 +232,7 @@ fn learning(task: &str, seeds: u64, short: bool, json: Option<&PathBuf>) -> Resu
             ControlFlow::Continue(())
         })?;
         bars.finish();
-        let show = |e: &crate::demo::Evaluation| {
+        let show = |e: &tendon_learn::demo::Evaluation| {
             e.interval.map_or_else(String::new, |i| format!("{:.1} ({:.1} to {:.1})", i.mean, i.low, i.high))
         };
         table.push(vec![

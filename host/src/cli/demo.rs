@@ -3,14 +3,10 @@
 use super::learn::{Bars, export, make};
 use super::run::{contract_of, percentile, task_camera, upload};
 use super::{Controller, print_table, write_file};
-use crate::demo::{DemoOutcome, Evaluation, demo_learning};
 use crate::hil::{TaskRun, run_task};
-use crate::learner::CurveRow;
 use crate::link::{ControllerKind, Serial, Session, launch};
-use crate::preference::PreferenceConfig;
 use crate::recording::Recorder;
 use crate::report::{Line, Page, frames_png, line_plot};
-use crate::run_folder::RunFolder;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -20,6 +16,10 @@ use tendon_compiler::parity::{
     ImageRunner, OnnxRunner, Report, TOLERANCE, compare, output_labels, random_inputs,
 };
 use tendon_compiler::{ContractChoice, Options, compile};
+use tendon_learn::CurveRow;
+use tendon_learn::demo::{DemoOutcome, Evaluation, demo_learning};
+use tendon_learn::preference::PreferenceConfig;
+use tendon_learn::run_folder::RunFolder;
 use tendon_sim::tasks::{self, TaskInfo};
 use tendon_sim::{Image, render};
 

@@ -2,15 +2,15 @@
 
 use super::{read_text, write_file};
 use crate::export::{contract_keys, export_onnx};
-use crate::learner::{Policy, PpoConfig, Progress, Stage, restore_policy, train};
-use crate::preference::{PreferenceConfig, train_from_preferences};
-use crate::run_folder::RunFolder;
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use tendon_learn::preference::{PreferenceConfig, train_from_preferences};
+use tendon_learn::run_folder::RunFolder;
+use tendon_learn::{Policy, PpoConfig, Progress, Stage, restore_policy, train};
 use tendon_sim::Environment;
 use tendon_sim::tasks::{self, TaskInfo};
 

@@ -167,7 +167,7 @@ fn read_image(path: &Path) -> Result<AlignedBytes> {
 
 /// Writes a file whole or not at all.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    crate::run_folder::write_atomically(path, bytes)?;
+    tendon_learn::run_folder::write_atomically(path, bytes)?;
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use super::run::{contract_of, walking_task};
 use super::{print_table, read_file, read_image, read_text, write_file};
 use crate::hil::run_task;
-use crate::learner::bootstrap;
 use crate::link::{ControllerKind, Serial, Session, firmware_path, launch, with_in_process};
 use crate::recording::Recording;
 use crate::walk::walk;
@@ -19,6 +18,7 @@ use tendon_compiler::{
     Abstain, AbstentionReport, ContractChoice, MAX_CONTRACT, MAX_FILE, Manifest, Options, Quantization,
     compile, inspect, range,
 };
+use tendon_learn::bootstrap;
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::{Robot, RobotOptions, tasks};
 

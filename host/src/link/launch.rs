@@ -264,7 +264,7 @@ fn prepare(flash: &Path, kind: ControllerKind, board: &str, firmware: &Path) -> 
     let image = package.images.first().ok_or_else(|| format!("{}: no image in it", firmware.display()))?;
     let installed = install(HostFlash::memory(PSRAM), layout, board, Part::Firmware, image)
         .map_err(|refused| format!("{}: {refused:?}; build it again", firmware.display()))?;
-    crate::run_folder::write_atomically(flash, installed.bytes()).map_err(|error| error.to_string())
+    tendon_learn::run_folder::write_atomically(flash, installed.bytes()).map_err(|error| error.to_string())
 }
 
 /// Starts the stand-in from another program than this one, its flash in a file or forgotten at its end.

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use crate::learner::{
+use crate::preference::{PreferenceConfig, PreferenceStore, RewardModel, train_from_preferences};
+use crate::run_folder::RunFolder;
+use crate::{
     CurveRow, Episode, Interval, LearnError, MakeEnvironment, OnProgress, Policy, Progress, Stage, bootstrap,
     evaluate, train,
 };
-use crate::preference::{PreferenceConfig, PreferenceStore, RewardModel, train_from_preferences};
-use crate::run_folder::RunFolder;
 
 /// Both policies, how they were learned and how they do.
 #[derive(Clone, Debug)]
@@ -133,8 +133,8 @@ impl Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::PpoConfig;
-    use crate::learner::pendulum::pendulum;
+    use crate::PpoConfig;
+    use crate::pendulum::pendulum;
     use crate::run_folder::tests::scratch;
 
     fn short() -> PreferenceConfig {

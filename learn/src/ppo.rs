@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use super::checkpoint::Checkpoint;
-use super::config::{PpoConfig, Schedule};
-use super::network::{ActorCritic, Batch, Losses, StepSettings};
-use super::normaliser::Normaliser;
-use super::policy::Policy;
-use super::progress::{CurveRow, OnProgress, Progress, Stage};
-use super::random::Rng;
-use super::rollout::{MakeEnvironment, Rollout, Slot, advantages, collect, stream};
+use crate::checkpoint::Checkpoint;
+use crate::config::{PpoConfig, Schedule};
+use crate::network::{ActorCritic, Batch, Losses, StepSettings};
+use crate::normaliser::Normaliser;
+use crate::policy::Policy;
+use crate::progress::{CurveRow, OnProgress, Progress, Stage};
+use crate::random::Rng;
+use crate::rollout::{MakeEnvironment, Rollout, Slot, advantages, collect, stream};
 use crate::run_folder::{FileError, RunFolder};
 
 /// Why learning stopped.
@@ -414,8 +414,8 @@ fn first_difference(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::pendulum::pendulum;
-    use crate::learner::policy::evaluate;
+    use crate::pendulum::pendulum;
+    use crate::policy::evaluate;
     use crate::run_folder::tests::scratch;
 
     /// Small and fast; too short to learn much.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{SCHEMA_VERSION, Segment};
 use super::reward_model::{RewardModel, mean_and_variance};
-use crate::learner::{Rng, Rollout};
+use crate::{Rng, Rollout};
 
 /// How pairs are chosen from candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

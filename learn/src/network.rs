@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::adam::Adam;
-use super::checkpoint::Checkpoint;
-use super::gradient::{forward, matrix, shapes, sharded_gradient};
-use super::mlp::Mlp;
-use super::random::Rng;
+use crate::adam::Adam;
+use crate::checkpoint::Checkpoint;
+use crate::gradient::{forward, matrix, shapes, sharded_gradient};
+use crate::mlp::Mlp;
+use crate::random::Rng;
 use crate::run_folder::FileError;
 
 /// A Gaussian policy `N(mean(o), exp(log_std)^2)` with a state-independent `log_std`, a separate value network, and their optimiser.

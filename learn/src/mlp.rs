@@ -1,6 +1,6 @@
 //! Dense tanh networks: their shape, their packed weights, and fast inference for rollouts.
 
-use super::random::Rng;
+use crate::random::Rng;
 
 /// A multi-layer perceptron: `tanh(x W + b)` layers and a linear last one.
 ///

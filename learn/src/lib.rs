@@ -1,28 +1,33 @@
-//! Learners: from a task to a policy.
+//! Learners: from a task, or from people's preferences, to a policy.
 //!
 //! One file per algorithm ([`train`] is PPO). They share rollouts ([`Rollout`]), the network ([`ActorCritic`], the one type behind which
 //! burn hides), checkpoints, and progress reports. Seeds are arguments; the same seed gives the same bits on any number of threads.
 
+#![forbid(unsafe_code)]
+
 mod adam;
 mod checkpoint;
 mod config;
-pub(crate) mod gradient;
+pub mod demo;
+mod gradient;
 mod mlp;
 mod network;
 mod normaliser;
-#[cfg(test)]
-pub(crate) mod pendulum;
+mod pendulum;
 mod policy;
 mod ppo;
+pub mod preference;
 mod progress;
 mod random;
 mod rollout;
+pub mod run_folder;
 
 pub use checkpoint::Checkpoint;
 pub use config::{PpoConfig, Schedule};
 pub use mlp::{Layer, Mlp};
 pub use network::{ActorCritic, Batch, Losses, StepSettings};
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
+pub use pendulum::Pendulum;
 pub use policy::{EPISODE_LIMIT, Episode, Interval, Policy, bootstrap, evaluate};
 pub use ppo::{LearnError, Trained, restore_policy, train};
 pub use progress::{CurveRow, OnProgress, Progress, Stage};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ppo::LearnError;
+use crate::ppo::LearnError;
 
 /// All hyper-parameters of PPO. Defaults suit small control tasks (cart-pole swing-up, pendulum).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,10 +1,10 @@
 //! A trained policy without its exploration: what is evaluated and exported.
 
-use super::gradient::parallel_map;
-use super::mlp::Mlp;
-use super::normaliser::FrozenNormaliser;
-use super::random::{Rng, derive_seed};
-use super::rollout::{ACTION_LIMIT, MakeEnvironment, stream};
+use crate::gradient::parallel_map;
+use crate::mlp::Mlp;
+use crate::normaliser::FrozenNormaliser;
+use crate::random::{Rng, derive_seed};
+use crate::rollout::{ACTION_LIMIT, MakeEnvironment, stream};
 
 /// `clip(mlp(normalise(observation)), -1, 1)`: the deterministic mean action.
 #[derive(Clone, Debug, PartialEq)]

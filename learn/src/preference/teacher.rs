@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::{Label, Role, Segment};
-use crate::learner::Rng;
+use crate::Rng;
 
 /// B-Pref's five knobs (Lee et al. 2021, section 3.2). The default is its oracle: always right.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,11 +10,11 @@ use super::record::{Annotator, Preference, SCHEMA_VERSION, Segment};
 use super::reward_model::{RewardConfig, RewardModel};
 use super::store::PreferenceStore;
 use super::teacher::TeacherConfig;
-use crate::learner::{
+use crate::run_folder::RunFolder;
+use crate::{
     Checkpoint, CurveRow, LearnError, MakeEnvironment, OnProgress, Ppo, PpoConfig, Progress, Rng, Rollout,
     Stage, Trained, same_config, stream,
 };
-use crate::run_folder::RunFolder;
 
 /// All settings of learning from preferences (PrefPPO of B-Pref; PEBBLE without its unsupervised exploration).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,10 +103,10 @@ impl PreferenceConfig {
 }
 
 /// Trains a policy on a reward learned from a scripted teacher's preferences. With a run folder it leaves labels and checkpoints and
-/// resumes as [`crate::learner::train`] does; labels given after the last checkpoint are asked for again.
+/// resumes as [`crate::train`] does; labels given after the last checkpoint are asked for again.
 ///
 /// # Errors
-/// As [`crate::learner::train`].
+/// As [`crate::train`].
 pub fn train_from_preferences(
     config: &PreferenceConfig,
     make: MakeEnvironment,
@@ -216,8 +216,8 @@ fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::evaluate;
-    use crate::learner::pendulum::pendulum;
+    use crate::evaluate;
+    use crate::pendulum::pendulum;
     use crate::run_folder::tests::scratch;
 
     fn keep_on(_: &Progress) -> ControlFlow<()> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::mlp::{Mlp, tanh};
+use crate::mlp::{Mlp, tanh};
 
 /// A loss, its gradient and what the loss function wants to report.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ fn gradient(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::random::Rng;
+    use crate::random::Rng;
 
     #[test]
     fn plain_inference_agrees_with_burn() {

@@ -2,10 +2,10 @@
 
 use tendon_sim::Environment;
 
-use super::checkpoint::Checkpoint;
-use super::network::ActorCritic;
-use super::normaliser::FrozenNormaliser;
-use super::random::{Rng, derive_seed};
+use crate::checkpoint::Checkpoint;
+use crate::network::ActorCritic;
+use crate::normaliser::FrozenNormaliser;
+use crate::random::{Rng, derive_seed};
 use crate::run_folder::FileError;
 
 /// Makes one environment of the task; learners call it once per environment that they run side by side.

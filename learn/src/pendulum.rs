@@ -1,13 +1,13 @@
-//! Gymnasium's `Pendulum-v1`, the analytic environment of the learners' tests.
+//! Gymnasium's `Pendulum-v1`, the analytic environment of the learners' tests and of `bench ppo`.
 
 use tendon_sim::{Environment, Step};
 
-use super::random::Rng;
+use crate::random::Rng;
 
 /// Swing up and balance a torque-limited pendulum: observation `(cos, sin, speed)`, action in -1..1 for +-2 Nm, 200 steps of 50 ms,
 /// reward `-(angle^2 + 0.1 speed^2 + 0.001 torque^2)`.
-#[derive(Default)]
-pub(crate) struct Pendulum {
+#[derive(Clone, Debug, Default)]
+pub struct Pendulum {
     angle: f64,
     speed: f64,
     time: u32,
@@ -51,6 +51,7 @@ impl Environment for Pendulum {
 }
 
 /// A maker for learners.
+#[cfg(test)]
 pub(crate) fn pendulum() -> Box<dyn Environment> {
     Box::new(Pendulum::default())
 }

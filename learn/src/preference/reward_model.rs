@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Segment;
 use super::store::PreferenceStore;
-use crate::learner::gradient::{forward, matrix, parallel_map, shapes, sharded_gradient};
-use crate::learner::{Adam, Checkpoint, Mlp, Normaliser, Rng, stream, tanh};
+use crate::gradient::{forward, matrix, parallel_map, shapes, sharded_gradient};
 use crate::run_folder::FileError;
+use crate::{Adam, Checkpoint, Mlp, Normaliser, Rng, stream, tanh};
 
 /// Settings of the [`RewardModel`]. B-Pref: 3 members of 3x128, learning rate 3e-4; these are smaller and faster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -85,7 +85,7 @@ impl FrozenNormaliser {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::random::Rng;
+    use crate::random::Rng;
 
     #[test]
     fn batches_give_the_mean_and_variance_of_the_whole() {
