@@ -178,10 +178,8 @@ impl Oracle {
             }
             let step = rate * dt * (1.0 + 1e-6) + SMALLEST;
             // What rounding lets in goes both ways: a bound that the torque has to keep up with may be the nearer one.
-            let (least, most) =
-                torque_bounds(joint, bound, v_max, (down, up), (q, dq), -BRAKING_ROUNDING);
-            let slowly =
-                ((past.torque - step).max(low).min(most), (past.torque + step).max(least).min(high));
+            let (least, most) = torque_bounds(joint, bound, v_max, (down, up), (q, dq), -BRAKING_ROUNDING);
+            let slowly = ((past.torque - step).max(low).min(most), (past.torque + step).max(least).min(high));
             power += (torque * dq).max(0.0);
             unsure += slack * dq.abs();
             torques.push(Some((torque, dq, slowly, slack, about(past))));

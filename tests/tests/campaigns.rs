@@ -27,7 +27,11 @@ held! {
     faults_are_held "faults"
     power_is_held "power"
     admission_is_held "admission"
+    images_are_held "images"
     kill_is_held "kill"
+    overrun_is_held "overrun"
+    hang_is_held "hang"
+    garbage_is_held "garbage"
 }
 
 #[test]

@@ -8,12 +8,14 @@ mod controller;
 mod envelope;
 mod flash;
 mod frames;
+mod images;
 mod names;
 mod process;
 mod record;
 mod recorder;
 mod replay;
 mod silence;
+mod timer;
 mod world;
 
 use names::NAMES;
@@ -53,7 +55,11 @@ pub const CAMPAIGNS: &[Campaign] = &[
     envelope::FAULTS,
     flash::POWER,
     flash::ADMISSION,
+    images::IMAGES,
     controller::KILL,
+    timer::OVERRUN,
+    timer::HANG,
+    timer::GARBAGE,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.
@@ -134,6 +140,15 @@ impl Run {
         self.row(&metric, unit, value, Some(format!(">= {limit}")));
         if value.partial_cmp(&limit).is_none_or(Ordering::is_lt) {
             self.hole(1, format!("{metric}: {value} {unit}, at least {limit}"));
+        }
+    }
+
+    /// A figure that has to be at most `limit`.
+    pub fn at_most(&mut self, metric: impl Display, unit: &'static str, value: f64, limit: f64) {
+        let metric = metric.to_string();
+        self.row(&metric, unit, value, Some(format!("<= {limit}")));
+        if value.partial_cmp(&limit).is_none_or(Ordering::is_gt) {
+            self.hole(1, format!("{metric}: {value} {unit}, at most {limit}"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The line of a firmware for tests (feature `inject`): bytes come and go through QEMU's semihosting, at times of the
 //! emulated clock.
 //!
-//! A received byte raises `LINK_RX` by the dual timer (Arm DDI 0479), a byte time of 1 Mbaud after the one before it;
+//! A received byte raises `LINK_RX` by the dual timer (Arm DDI 0479), a byte time of 1 Mbaud after the one before it was taken;
 //! where the UART would have it in its register, it is in memory here. When there is no byte left the host says what
 //! comes next, and while it thinks the emulated processor, and with it its clock, stands still. So ticks, deadlines
 //! and bytes meet at the same instants in every run, however busy the host is.
@@ -22,7 +22,7 @@ pub(super) const RX_IRQ: u16 = 10;
 const LOAD: usize = DUAL_TIMER;
 const CTRL: usize = DUAL_TIMER + 0x8;
 const CLEAR: usize = DUAL_TIMER + 0xc;
-/// Enabled, periodic, with its interrupt, 32 bits.
+/// Enabled, with its interrupt, 32 bits.
 const CTRL_ON: u32 = 0b1110_0010;
 const COUNTS_PER_US: u32 = 25;
 /// Ten bits at 1 Mbaud, us.
@@ -64,7 +64,6 @@ pub struct Rx {
     len: usize,
     /// A byte has arrived.
     is_ready: bool,
-    interval_us: u32,
 }
 
 /// Sending half. A frame leaves at its end.
@@ -78,19 +77,16 @@ pub struct Tx {
 pub(super) fn take(clock: BoardClock) -> (Rx, Tx) {
     let input = open(b"/dev/stdin\0", MODE_READ);
     let output = open(b"/dev/stdout\0", MODE_WRITE);
-    let mut rx =
-        Rx { input, output, clock, bytes: [0; ROOM], at: 0, len: 0, is_ready: false, interval_us: 0 };
-    rx.next_in(FIRST_US);
+    let rx = Rx { input, output, clock, bytes: [0; ROOM], at: 0, len: 0, is_ready: false };
+    Rx::next_in(FIRST_US);
     write(CTRL, CTRL_ON);
     (rx, Tx { output, frame: [0; MAX_FRAME], len: 0 })
 }
 
 impl Rx {
-    fn next_in(&mut self, us: u32) {
-        if us != self.interval_us {
-            self.interval_us = us;
-            write(LOAD, us.saturating_mul(COUNTS_PER_US));
-        }
+    /// Starts the timer anew: QEMU's does not go on by itself.
+    fn next_in(us: u32) {
+        write(LOAD, us.saturating_mul(COUNTS_PER_US));
     }
 
     /// Asks the host for what comes next.
@@ -102,15 +98,16 @@ impl Rx {
         call(SYS_WRITE, &[self.output, question.as_ptr() as usize, question.len()]);
         let mut header = [0; 8];
         read_all(self.input, &mut header);
-        let [wait, len] = [[header[0], header[1], header[2], header[3]], [header[4], header[5], header[6], header[7]]]
-            .map(u32::from_le_bytes);
+        let [wait, len] =
+            [[header[0], header[1], header[2], header[3]], [header[4], header[5], header[6], header[7]]]
+                .map(u32::from_le_bytes);
         self.at = 0;
         self.len = (len as usize).min(ROOM);
         if let Some(bytes) = self.bytes.get_mut(..self.len) {
             read_all(self.input, bytes);
         }
         let byte = if self.len > 0 { BYTE_US } else { 0 };
-        self.next_in(wait.saturating_add(byte).max(1));
+        Self::next_in(wait.saturating_add(byte).max(1));
     }
 }
 
@@ -128,7 +125,7 @@ impl Acknowledge for Rx {
         write(CLEAR, 1);
         self.is_ready = self.at < self.len;
         if self.is_ready {
-            self.next_in(BYTE_US);
+            Self::next_in(BYTE_US);
         } else {
             self.ask();
         }
