@@ -2,11 +2,11 @@
 //! did, on the timelines `tick` and `sim_time`.
 //!
 //! Entities: `world/shape_<n>` (a transform per tick over a shape drawn once), `joint_position`, `action`,
-//! `reward`. Meshes and hulls are not drawn: the scene has none.
+//! `reward`.
 
 use crate::hil::TaskRun;
 use rerun::{
-    AsComponents, Boxes3D, Capsules3D, Cylinders3D, Ellipsoids3D, FillMode, Quaternion, RecordingStream,
+    AsComponents, Boxes3D, Capsules3D, Cylinders3D, Ellipsoids3D, FillMode, Mesh3D, Quaternion, RecordingStream,
     RecordingStreamBuilder, RecordingStreamError, Scalars, SeriesLines, Transform3D, ViewCoordinates,
 };
 use std::error::Error;
@@ -116,27 +116,35 @@ impl Viewer {
 fn log_shape(stream: &RecordingStream, entity: &str, placed: &Placed) -> Result<(), RecordingStreamError> {
     let color = [placed.color.map(|channel| (channel.clamp(0.0, 1.0) * 255.0 + 0.5) as u8)];
     let solid = FillMode::Solid;
-    let shape: Box<dyn AsComponents> = match placed.shape {
+    let shape: Box<dyn AsComponents> = match &placed.shape {
         Shape::Plane => Box::new(
             Boxes3D::from_centers_and_half_sizes([[0.0, 0.0, -SLAB[2]]], [SLAB])
                 .with_colors(color)
                 .with_fill_mode(solid),
         ),
         Shape::Sphere { radius } => {
-            Box::new(Ellipsoids3D::from_radii([radius]).with_colors(color).with_fill_mode(solid))
+            Box::new(Ellipsoids3D::from_radii([*radius]).with_colors(color).with_fill_mode(solid))
         }
         Shape::Box { half_extents } => {
-            Box::new(Boxes3D::from_half_sizes([half_extents]).with_colors(color).with_fill_mode(solid))
+            Box::new(Boxes3D::from_half_sizes([*half_extents]).with_colors(color).with_fill_mode(solid))
         }
+        Shape::Ellipsoid { radii } => {
+            Box::new(Ellipsoids3D::from_half_sizes([*radii]).with_colors(color).with_fill_mode(solid))
+        }
+        Shape::Mesh(mesh) => Box::new(
+            Mesh3D::new(mesh.vertices())
+                .with_triangle_indices(mesh.indices().iter().copied())
+                .with_vertex_colors(vec![color[0]; mesh.vertices().count()]),
+        ),
         // Rerun's capsules begin at the origin, ours have it in the middle.
         Shape::Capsule { radius, half_length } => Box::new(
-            Capsules3D::from_lengths_and_radii([2.0 * half_length], [radius])
+            Capsules3D::from_lengths_and_radii([2.0 * half_length], [*radius])
                 .with_translations([[0.0, 0.0, -half_length]])
                 .with_colors(color)
                 .with_fill_mode(solid),
         ),
         Shape::Cylinder { radius, half_length } => Box::new(
-            Cylinders3D::from_lengths_and_radii([2.0 * half_length], [radius])
+            Cylinders3D::from_lengths_and_radii([2.0 * half_length], [*radius])
                 .with_colors(color)
                 .with_fill_mode(solid),
         ),

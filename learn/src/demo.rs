@@ -113,10 +113,10 @@ pub fn demo_learning(
 
 impl Evaluation {
     /// Sums up finished episodes; `seed` draws the bootstrap.
-    pub fn of(episodes: &[Episode], metric_names: &[&str], seed: u64) -> Self {
+    pub fn of(episodes: &[Episode], metric_names: &[String], seed: u64) -> Self {
         let returns: Vec<f64> = episodes.iter().map(|e| e.episode_return).collect();
         let count = episodes.len().max(1) as f64;
-        let metric = |(i, name): (usize, &&str)| {
+        let metric = |(i, name): (usize, &String)| {
             let sum: f64 =
                 episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v).abs()).sum();
             (name.to_string(), sum / count)

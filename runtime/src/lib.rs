@@ -5,8 +5,8 @@
 //! simulation, training, hardware-in-the-loop and robot. One tick:
 //! [`ObservationBuilder`] -> [`Network`] -> [`map_action`] -> [`Envelope`], driven by [`Controller`].
 #![no_std]
-#![cfg_attr(not(any(arm_fpu_dsp, vectors)), forbid(unsafe_code))]
-#![cfg_attr(any(arm_fpu_dsp, vectors), deny(unsafe_code))] // lifted in kernels/arm.rs and kernels/x86.rs
+#![cfg_attr(not(any(arm_fpu_dsp, neon, vectors)), forbid(unsafe_code))]
+#![cfg_attr(any(arm_fpu_dsp, neon, vectors), deny(unsafe_code))] // lifted in kernels/arm.rs, neon.rs and x86.rs
 
 #[cfg(feature = "std")]
 extern crate std;

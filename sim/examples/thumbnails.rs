@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "an example that stops at the first fault")]
 
 use tendon_sim::tasks::TASKS;
-use tendon_sim::{Camera, Environment, Rng, render};
+use tendon_sim::{Environment, Rng, render};
 
 fn main() {
     let folder = std::env::args().nth(1).unwrap_or_else(|| ".".into());
@@ -15,9 +15,8 @@ fn main() {
             let action: Vec<f32> = (0..env.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect();
             env.step(&action, &mut observation);
         }
-        let (target, distance, azimuth, elevation) = task.view;
         let start = std::time::Instant::now();
-        let image = render(&env.scene(), &Camera::orbit(target, distance, azimuth, elevation, [480, 360]));
+        let image = render(&env.scene(), &env.camera([480, 360]));
         println!("{}: {:?}", task.name, start.elapsed());
         image.write_png(format!("{folder}/{}.png", task.name)).unwrap();
     }

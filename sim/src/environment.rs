@@ -22,8 +22,21 @@ pub trait Environment: Send {
     /// Applies one raw action for one control period and writes the next observation.
     /// After `terminated` or `truncated` the caller resets.
     fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step;
+    /// Length of the privileged observation, `[n_privileged]`; 0 where there is none.
+    fn privileged_len(&self) -> usize {
+        0
+    }
+    /// What only a simulation knows of the state after the last step or reset, without noise or delay: for critics
+    /// and teachers, never for the policy that goes onto a robot.
+    fn privileged(&self, _out: &mut [f32]) {}
+    /// Difficulty of the next episode, 0 to 1, where the task has a curriculum.
+    fn level(&self) -> f32 {
+        0.0
+    }
+    /// Sets it; takes effect at the next reset.
+    fn set_level(&mut self, _level: f32) {}
     /// Names of the task's physical metrics.
-    fn metric_names(&self) -> &'static [&'static str] {
+    fn metric_names(&self) -> &[String] {
         &[]
     }
     /// Physical metrics of the last step, in the order of the names; kept over a reset.

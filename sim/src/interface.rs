@@ -131,6 +131,11 @@ impl PolicyInterface {
         &self.raw
     }
 
+    /// The same, for what happens to it on its way: noise, delay, loss.
+    pub(crate) fn raw_state_mut(&mut self) -> &mut RawState {
+        &mut self.raw
+    }
+
     /// The last raw action, `[n_act]`; zero at the start of an episode.
     #[must_use]
     pub fn last_action(&self) -> &[f32] {

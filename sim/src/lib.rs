@@ -1,6 +1,7 @@
 //! rapier3d worlds, robots, tasks, vectorised environments and a software camera.
 #![forbid(unsafe_code)]
 
+mod dynamics;
 mod environment;
 mod interface;
 mod load;
@@ -18,10 +19,10 @@ mod world;
 pub use environment::{Environment, Step};
 pub use interface::{InterfaceError, PolicyInterface};
 pub use load::{LoadError, Unsupported};
-pub use render::{Camera, Image, render};
-pub use robot::{Actuator, Body, Joint, JointKind, Keyframe, Robot, RobotOptions, Site};
+pub use render::{Camera, Image, Looks, Randomisation, Texture, render};
+pub use robot::{Actuator, Body, Engine, Joint, JointKind, Keyframe, Robot, RobotOptions, Site};
 pub use rollout::{LocomotionMetrics, LocomotionTask, RolloutError, run_locomotion};
-pub use scene::{Placed, Scene, Shape};
+pub use scene::{Mesh, Placed, Scene, Shape};
 pub use seed::{Rng, TrajectoryHash, derive_seed};
 pub use servo::servo_torque;
 pub use tendon_runtime::JointCommand;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rapier3d::dynamics::{MultibodyIndex, MultibodyJointHandle, RigidBodyHandle};
 use rapier3d::math::Pose;
 
+use crate::dynamics::Dynamics;
 use crate::load::{self, LoadError, Unsupported};
 use crate::scene::Visual;
 use crate::state::PhysicsState;
@@ -17,6 +18,20 @@ pub struct RobotOptions {
     pub timestep_s: Option<f32>,
     /// Floor for robots whose file has none: a half-space at z = 0 with this friction coefficient.
     pub floor_friction: Option<f32>,
+    /// What computes motion.
+    pub engine: Engine,
+}
+
+/// What computes the motion of a robot. Both load, place and collide through rapier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Reduced coordinates for a robot that is alone with fixed surroundings, rapier's solver otherwise.
+    #[default]
+    Auto,
+    /// rapier's multibody solver.
+    Rapier,
+    /// Joint coordinates along the tree, contacts as MuJoCo models them (docs/sim.md).
+    Reduced,
 }
 
 /// How a joint moves.
@@ -120,6 +135,8 @@ pub struct Robot {
     pub(crate) base: Option<RigidBodyHandle>,
     pub(crate) visuals: Vec<Visual>,
     pub(crate) template: PhysicsState,
+    /// `None`: rapier's solver moves the template.
+    pub(crate) dynamics: Option<Dynamics>,
 }
 
 impl Robot {

@@ -18,6 +18,10 @@ pub struct StepBatch {
     pub truncated: Vec<bool>,
     /// Last observation of the episode that ended, `[n, n_obs]`; otherwise a copy of `observations`.
     pub final_observations: Vec<f32>,
+    /// What only the simulation knows, beside `observations`, `[n, n_privileged]`; empty where there is none.
+    pub privileged: Vec<f32>,
+    /// The same beside `final_observations`.
+    pub final_privileged: Vec<f32>,
     /// Sum of rewards of the episode that ended, `[n]`; meaningful only where one did.
     pub episode_returns: Vec<f32>,
     /// Steps of the episode that ended, `[n]`; meaningful only where one did.
@@ -64,6 +68,8 @@ struct Slot<E> {
     episode: u64,
     episode_return: f32,
     episode_length: u32,
+    privileged: Vec<f32>,
+    final_privileged: Vec<f32>,
 }
 
 impl<E: Environment> VecEnv<E> {
@@ -74,6 +80,7 @@ impl<E: Environment> VecEnv<E> {
     pub fn new(environments: Vec<E>, threads: usize, seed: u64) -> Result<Self, VecEnvError> {
         let first = environments.first().ok_or(VecEnvError::Empty)?;
         let (observation_len, action_len) = (first.observation_len(), first.action_len());
+        let privileged_len = first.privileged_len();
         let threads = threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -89,6 +96,8 @@ impl<E: Environment> VecEnv<E> {
                 episode: 0,
                 episode_return: 0.0,
                 episode_length: 0,
+                privileged: vec![0.0; privileged_len],
+                final_privileged: vec![0.0; privileged_len],
             })
             .collect();
         let batch = StepBatch {
@@ -97,6 +106,8 @@ impl<E: Environment> VecEnv<E> {
             terminated: vec![false; n],
             truncated: vec![false; n],
             final_observations: vec![0.0; n * observation_len],
+            privileged: vec![0.0; n * privileged_len],
+            final_privileged: vec![0.0; n * privileged_len],
             episode_returns: vec![0.0; n],
             episode_lengths: vec![0; n],
         };
@@ -114,6 +125,8 @@ impl<E: Environment> VecEnv<E> {
                 .zip(batch.observations.par_chunks_mut(*observation_len))
                 .for_each(|(slot, observation)| slot.start_episode(observation));
         });
+        batch.gather_privileged(slots);
+        batch.final_privileged.copy_from_slice(&batch.privileged);
         batch.final_observations.copy_from_slice(&batch.observations);
         batch.terminated.fill(false);
         batch.truncated.fill(false);
@@ -136,6 +149,7 @@ impl<E: Environment> VecEnv<E> {
             final_observations,
             episode_returns,
             episode_lengths,
+            ..
         } = batch;
         pool.install(|| {
             slots
@@ -156,6 +170,7 @@ impl<E: Environment> VecEnv<E> {
                     },
                 );
         });
+        batch.gather_privileged(slots);
         batch
     }
 
@@ -195,9 +210,21 @@ impl<E: Environment> VecEnv<E> {
     }
 }
 
+impl StepBatch {
+    fn gather_privileged<E>(&mut self, slots: &[Slot<E>]) {
+        let Some(length) = slots.first().map(|slot| slot.privileged.len()).filter(|&n| n > 0) else { return };
+        let rows = self.privileged.chunks_mut(length).zip(self.final_privileged.chunks_mut(length));
+        for (slot, (row, last)) in slots.iter().zip(rows) {
+            row.copy_from_slice(&slot.privileged);
+            last.copy_from_slice(&slot.final_privileged);
+        }
+    }
+}
+
 impl<E: Environment> Slot<E> {
     fn start_episode(&mut self, observation: &mut [f32]) {
         self.env.reset(derive_seed(self.seed, self.episode), observation);
+        self.env.privileged(&mut self.privileged);
         self.episode += 1;
         (self.episode_return, self.episode_length) = (0.0, 0);
     }
@@ -205,6 +232,8 @@ impl<E: Environment> Slot<E> {
     fn step(&mut self, action: &[f32], observation: &mut [f32], last: &mut [f32]) -> Step {
         let step = self.env.step(action, observation);
         last.copy_from_slice(observation);
+        self.env.privileged(&mut self.final_privileged);
+        self.privileged.copy_from_slice(&self.final_privileged);
         self.episode_return += step.reward;
         self.episode_length += 1;
         step

@@ -1,5 +1,8 @@
 //! One running simulation of one robot.
 
+mod perturb;
+mod sense;
+
 use std::sync::Arc;
 
 use rapier3d::dynamics::{Multibody, MultibodyLink, RigidBody, RigidBodyHandle, RigidBodySet};
@@ -7,6 +10,7 @@ use rapier3d::math::{Pose, Rotation, Vector};
 
 use tendon_runtime::JointCommand;
 
+use crate::dynamics::Dynamics;
 use crate::robot::{Body, Joint, JointKind, Keyframe, Robot, Site};
 use crate::scene::{Placed, Scene};
 use crate::servo::servo_torque;
@@ -29,6 +33,8 @@ pub struct FrameMotion {
 pub struct World {
     robot: Arc<Robot>,
     state: PhysicsState,
+    /// What moves the robot; `None`: rapier's own solver.
+    dynamics: Option<Dynamics>,
     workspace: Workspace,
     /// Torque of the last physics step, `[n_joints]`.
     torque: Vec<f32>,
@@ -40,9 +46,9 @@ impl World {
     /// Starts at the file's rest pose.
     #[must_use]
     pub fn new(robot: Arc<Robot>) -> Self {
-        let state = robot.template.clone();
+        let (state, dynamics) = (robot.template.clone(), robot.dynamics.clone());
         let torque = vec![0.0; robot.joints.len()];
-        Self { robot, state, workspace: Workspace::default(), torque, steps: 0 }
+        Self { robot, state, dynamics, workspace: Workspace::default(), torque, steps: 0 }
     }
 
     /// The robot being simulated.
@@ -54,6 +60,7 @@ impl World {
     /// Back to the file's rest pose; nothing of the past remains.
     pub fn reset(&mut self) {
         self.state = self.robot.template.clone();
+        self.dynamics.clone_from(&self.robot.dynamics);
         self.workspace = Workspace::default();
         self.torque.fill(0.0);
         self.steps = 0;
@@ -70,18 +77,23 @@ impl World {
 
     /// Places the free base: position in the world (m) and `world_from_base` quaternion (w, x, y, z).
     pub fn set_base_pose(&mut self, position: [f32; 3], quaternion: [f32; 4]) {
-        let [w, x, y, z] = quaternion;
-        let rotation = Rotation::from_xyzw(x, y, z, w);
-        let rotation =
-            if rotation.length_squared() > 1e-12 { rotation.normalize() } else { Rotation::IDENTITY };
+        let rotation = rotation(quaternion);
         if let Some(base) = self.robot.base.and_then(|b| self.state.bodies.get_mut(b)) {
-            base.set_position(Pose::from_parts(position.into(), rotation), true);
+            let pose = Pose::from_parts(position.into(), rotation);
+            base.set_position(pose, true);
+            if let (Some(dynamics), Some(base)) = (&mut self.dynamics, self.robot.base) {
+                dynamics.set_pose(base, &pose);
+            }
         }
         self.propagate();
     }
 
     /// Sets positions and velocities of all joints, `[n_joints]` each, in rad (m) and rad/s (m/s).
     pub fn set_joint_state(&mut self, position: &[f32], velocity: &[f32]) {
+        if let Some(dynamics) = &mut self.dynamics {
+            dynamics.set_joints(position, velocity);
+            return dynamics.place(&mut self.state);
+        }
         for (joint, (&q, &dq)) in self.robot.joints.iter().zip(position.iter().zip(velocity)) {
             let Some((multibody, link_id)) = self.state.multibody_joints.get_mut(joint.slot.handle) else {
                 continue;
@@ -97,11 +109,29 @@ impl World {
 
     /// Runs `steps` physics steps with the motors following `commands`, `[n_joints]`.
     pub fn step(&mut self, commands: &[JointCommand], steps: usize) {
+        if self.dynamics.is_some() {
+            return self.step_reduced(commands, steps);
+        }
         for _ in 0..steps {
             self.apply(commands);
             self.state.step(&mut self.workspace);
             self.steps += 1;
         }
+    }
+
+    fn step_reduced(&mut self, commands: &[JointCommand], steps: usize) {
+        let Some(dynamics) = &mut self.dynamics else { return };
+        for _ in 0..steps {
+            dynamics.begin(&self.state);
+            for (joint, (command, torque)) in commands.iter().zip(&mut self.torque).enumerate() {
+                let (position, velocity) = (dynamics.joint_position(joint), dynamics.joint_velocity(joint));
+                *torque = servo_torque(command, position as f32, velocity as f32);
+                dynamics.push(joint, f64::from(*torque));
+            }
+            dynamics.step();
+            self.steps += 1;
+        }
+        dynamics.write_poses(&mut self.state);
     }
 
     /// Simulated time since the reset, us.
@@ -113,6 +143,9 @@ impl World {
     /// Position of joint `index`, rad (m).
     #[must_use]
     pub fn joint_position(&self, index: usize) -> f32 {
+        if let Some(dynamics) = &self.dynamics {
+            return dynamics.joint_position(index) as f32;
+        }
         let joint = &self.robot.joints[index];
         self.link(joint).map_or(0.0, |(_, link)| coordinate(joint, link) + joint.slot.reference)
     }
@@ -120,6 +153,9 @@ impl World {
     /// Velocity of joint `index`, rad/s (m/s).
     #[must_use]
     pub fn joint_velocity(&self, index: usize) -> f32 {
+        if let Some(dynamics) = &self.dynamics {
+            return dynamics.joint_velocity(index) as f32;
+        }
         let joint = &self.robot.joints[index];
         self.link(joint)
             .map_or(0.0, |(multibody, _)| multibody.generalized_velocity()[joint.slot.velocity_index])
@@ -207,13 +243,13 @@ impl World {
                 visual.body.and_then(|b| self.state.bodies.get(b)).map_or(Pose::IDENTITY, |b| *b.position());
             let pose = body * visual.body_from_shape;
             Placed {
-                shape: visual.shape,
+                shape: visual.shape.clone(),
                 position: pose.translation.into(),
                 rotation: wxyz(pose.rotation),
                 color: visual.color,
             }
         });
-        Scene { shapes: shapes.collect() }
+        Scene { shapes: shapes.collect(), ..Scene::default() }
     }
 
     /// Turns commands into forces on the two bodies of each joint for the next physics step.
@@ -258,6 +294,9 @@ impl World {
     /// From the generalized velocities: the rigid bodies of a rapier multibody still carry the velocities from
     /// before the last step.
     fn body_velocity(&self, handle: RigidBodyHandle, body: &RigidBody) -> (Vector, Vector) {
+        if let Some(dynamics) = &self.dynamics {
+            return dynamics.body_velocity(handle).unwrap_or_default();
+        }
         let joints = &self.state.multibody_joints;
         let link = joints.rigid_body_link(handle).map(|link| (link.multibody, link.id));
         let Some((multibody, id)) = link.and_then(|(index, id)| Some((joints.get_multibody(index)?, id)))
@@ -281,6 +320,9 @@ impl World {
 
     /// Moves the bodies to where base and joint coordinates say.
     fn propagate(&mut self) {
+        if let Some(dynamics) = &mut self.dynamics {
+            return dynamics.place(&mut self.state);
+        }
         let mut previous = None;
         for joint in &self.robot.joints {
             if previous == Some(joint.slot.multibody) {
@@ -318,6 +360,12 @@ fn coordinate(joint: &Joint, link: &MultibodyLink) -> f32 {
         JointKind::Hinge => link.joint().coords()[3],
         JointKind::Slide => link.joint().coords()[0],
     }
+}
+
+/// Of a quaternion (w, x, y, z) of any length above zero.
+fn rotation([w, x, y, z]: [f32; 4]) -> Rotation {
+    let rotation = Rotation::from_xyzw(x, y, z, w);
+    if rotation.length_squared() > 1e-12 { rotation.normalize() } else { Rotation::IDENTITY }
 }
 
 fn wxyz(rotation: Rotation) -> [f32; 4] {

@@ -1,8 +1,8 @@
-//! `campaign NAME`: attempts to break what is promised. Most are of `tests/src/campaign`; two have a program of
+//! `campaign NAME`: attempts to break what is promised. Most are of `tests/src/campaign`; the others have a program of
 //! their own.
 
 use crate::firmware::{self, BOARDS};
-use crate::{cargo, conformance, on_board, root, run, target, tendon};
+use crate::{aarch64, cargo, conformance, on_board, root, run, target, tendon};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -13,6 +13,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("conformance", "ONNX's node tests pass, emx-onnx-cgen's (PyPI) share beside; takes no --mutate"),
     ("cost", "executed instructions stay below the bound and do not depend on the input; takes no --mutate"),
     ("onnx", "a million damaged ONNX files: no panic, <= 2 s and <= 512 MiB each; takes no --mutate"),
+    ("aarch64", "images made here have the same bits on AArch64, emulated; NEON kernels; takes no --mutate"),
     ("learning", "a learned reward reaches what the true one reaches, seeds 1-5; takes no --mutate"),
 ];
 
@@ -27,6 +28,7 @@ pub(crate) fn campaign(words: &[&str]) -> Result<(), String> {
         }
         ["mutants"] => mutants(),
         ["onnx", rest @ ..] => conformance::damaged(rest),
+        ["aarch64", rest @ ..] => aarch64::campaign(rest),
         ["conformance", rest @ ..] => conformance::campaign(rest),
         ["cost", rest @ ..] => {
             let folder =

@@ -97,6 +97,20 @@ pub(crate) fn rustup_has(target: &str) -> bool {
     })
 }
 
+/// `cargo VERB --release --locked` for a target: rustup's, or Debian's compiler, which makes these libraries from source.
+pub(crate) fn cargo_for(target: &str, verb: &str, libraries: &str) -> Command {
+    if rustup_has(target) {
+        let mut command = cargo();
+        command.args([verb, "--release", "--locked"]);
+        return command;
+    }
+    let mut command = Command::new(DEBIAN_CARGO);
+    command.args([verb, "--release", "--locked", &format!("-Zbuild-std={libraries}")]);
+    // Debian's compiler is a stable one; building the libraries is an unstable feature.
+    command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+    command
+}
+
 /// Whether Debian's compiler, cargo, sources and linker are installed.
 pub(crate) fn debian_toolchain_is_there() -> bool {
     let sysroot_source = Path::new("/usr/lib/rustlib/src/rust/library/core/Cargo.toml");
@@ -155,20 +169,12 @@ impl Board {
 
     fn build_package(&self, package: &str, features: &[&str], folder: &Path) -> Result<(), String> {
         let target = self.target;
-        let mut command = if rustup_has(target) {
-            let mut command = cargo();
-            command.args(["build", "--release", "--locked"]);
-            command
-        } else {
-            let mut command = Command::new(DEBIAN_CARGO);
-            command.args(["build", "--release", "--locked", "-Zbuild-std=core,alloc"]);
+        let mut command = cargo_for(target, "build", "core,alloc");
+        if !rustup_has(target) {
             command.args(["--config", &format!("target.{target}.linker=\"ld.lld\"")]);
             command
                 .args(["--config", &format!("target.{target}.rustflags=[\"-C\",\"linker-flavor=ld.lld\"]")]);
-            // Debian's compiler is a stable one; building the libraries is an unstable feature.
-            command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
-            command
-        };
+        }
         // No tick runs in the boot stage.
         let known = |feature: &&&str| package == "tendon-firmware" || **feature != "inject";
         let features: Vec<&str> = [self.name].iter().chain(features).filter(known).copied().collect();

@@ -2,6 +2,7 @@
 //! campaign NAME | stack | timing`. Needs nothing but the standard library and `tendon-bounds`, which needs nothing
 //! else, so that it starts at once.
 
+mod aarch64;
 mod campaign;
 mod conformance;
 mod firmware;
@@ -24,6 +25,12 @@ usage: cargo xtask COMMAND
   timing                    response-time analysis of the firmware's tasks, into docs/timing.md
   bench host [--json FILE]  latency of one inference on this computer, against tract and onnxruntime (PyPI)
   bench mcu [--json FILE]   instructions per inference in QEMU, and emx-onnx-cgen's (PyPI, gcc-arm-none-eabi)
+  bench sim [--json FILE]   environment steps/s, against gymnasium's vector environments and mujoco.rollout (PyPI)
+  bench fidelity [--json FILE]   the same files stepped by MuJoCo and by us; plots into docs/fidelity
+  bench scale [--json FILE] steps/s and memory from 1 to 4096 environments
+  bench render [--json FILE]   frames/s at 64x64, against MuJoCo's off-screen renderer on the processor (EGL)
+  bench train [--json FILE] [--flex] [--compile] [--only TEXT]   gradient samples per second, against PyTorch (PyPI,
+                            5 GB; TENDON_TORCH names an interpreter that has it) and, with --flex, burn-flex
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign NAME [--short] [--mutate] [--json FILE] [--seed N]   tries to break a promise; --mutate: with the
                             check taken away that it rests on, the campaign has to find the hole (and fail)
@@ -50,6 +57,8 @@ fn main() -> ExitCode {
         ["stack", "--json", file] => built().and_then(|elves| stack::check(&elves, Some(file.as_ref()))),
         ["timing"] => timing(),
         ["bench", "host", rest @ ..] => bench_host(rest),
+        ["bench", name @ ("sim" | "fidelity" | "scale" | "render"), rest @ ..] => bench_sim(name, rest),
+        ["bench", "train", rest @ ..] => bench_train(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", rest @ ..] => campaign::campaign(rest),
         ["help" | "--help" | "-h"] => {
@@ -216,6 +225,38 @@ fn bench_host(rest: &[&str]) -> Result<(), String> {
     };
     run(&mut command)
 }
+
+/// Simulation beside MuJoCo and Gymnasium.
+fn bench_sim(name: &str, rest: &[&str]) -> Result<(), String> {
+    if name == "render" {
+        packages::off_screen()?;
+    }
+    let python = conformance::environment("mujoco", &MUJOCO.map(String::from))?;
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "-p", "tendon-sim", "--example", "bench", "--", name]);
+    run(command.args(rest).env("TENDON_MUJOCO", python))
+}
+
+/// Releases that `bench sim`, `fidelity` and `render` measure against.
+const MUJOCO: [&str; 3] = ["mujoco==4.0.0", "gymnasium==1.4.0", "numpy"];
+/// Without PyTorch where it cannot be installed; the table says so.
+fn bench_train(rest: &[&str]) -> Result<(), String> {
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "-p", "tendon-nn", "--example", "bench_train", "--"]);
+    match std::env::var_os("TENDON_TORCH").map_or_else(
+        || conformance::environment("torch", &[format!("torch=={TORCH}"), "numpy".into()]),
+        |p| Ok(p.into()),
+    ) {
+        Ok(python) => {
+            command.arg("--torch").arg(python);
+        }
+        Err(problem) => eprintln!("SKIPPED: PyTorch (python3 with venv, network to PyPI): {problem}"),
+    }
+    run(command.args(rest))
+}
+
+/// Release that `bench train` measures.
+const TORCH: &str = "2.15.0";
 
 /// Release that `bench host` measures.
 const ONNXRUNTIME: &str = "1.32.0";

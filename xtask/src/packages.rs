@@ -12,14 +12,36 @@ pub(crate) fn setup() -> Result<(), String> {
     }
     let targets: Vec<&str> =
         firmware::targets().into_iter().filter(|target| !firmware::rustup_has(target)).collect();
-    if !targets.is_empty() {
-        // Where rustup can add the targets, nothing else is needed.
-        let added = is_there("rustup", "--version")
-            && run(Command::new("rustup").args(["target", "add"]).args(&targets)).is_ok();
-        if !added && !firmware::debian_toolchain_is_there() {
-            let why = "builds the Cortex-M libraries from source, because rustup cannot add the targets";
-            missing.extend(["rustc-web", "cargo-web", "rust-web-src", "lld"].map(|package| (package, why)));
-        }
+    missing.extend(compiler_for(&targets));
+    install(&missing)
+}
+
+/// What builds programs for targets that rustup has not, after asking rustup to add them.
+fn compiler_for(targets: &[&str]) -> Vec<(&'static str, &'static str)> {
+    // Where rustup can add the targets, nothing else is needed.
+    let added = || {
+        is_there("rustup", "--version")
+            && run(Command::new("rustup").args(["target", "add"]).args(targets)).is_ok()
+    };
+    if targets.is_empty() || firmware::debian_toolchain_is_there() || added() {
+        return Vec::new();
+    }
+    let why = "builds the target's libraries from source, because rustup cannot add it";
+    ["rustc-web", "cargo-web", "rust-web-src", "lld"].map(|package| (package, why)).to_vec()
+}
+
+/// What builds and runs programs for AArch64 Linux.
+pub(crate) fn aarch64(target: &str) -> Result<(), String> {
+    let mut missing = Vec::new();
+    if !firmware::rustup_has(target) {
+        missing.extend(compiler_for(&[target]));
+    }
+    if !is_there("aarch64-linux-gnu-gcc", "--version") {
+        missing.push(("gcc-aarch64-linux-gnu", "links for AArch64"));
+        missing.push(("libc6-dev-arm64-cross", "the C library it needs"));
+    }
+    if !is_there("qemu-aarch64", "--version") {
+        missing.push(("qemu-user", "runs programs for AArch64"));
     }
     install(&missing)
 }
@@ -35,6 +57,16 @@ pub(crate) fn cross_compiler() -> Result<(), String> {
         missing.push(("libnewlib-arm-none-eabi", "the C library it needs"));
     }
     install(&missing)
+}
+
+/// What MuJoCo's renderer draws with where there is no GPU.
+pub(crate) fn off_screen() -> Result<(), String> {
+    let libraries =
+        ["/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0", "/usr/lib/aarch64-linux-gnu/libEGL_mesa.so.0"];
+    if libraries.iter().any(|path| Path::new(path).exists()) {
+        return Ok(());
+    }
+    install(&[("libegl1", "MuJoCo's off-screen renderer"), ("libegl-mesa0", "its driver for processors")])
 }
 
 fn install(missing: &[(&str, &str)]) -> Result<(), String> {

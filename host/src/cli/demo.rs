@@ -1,7 +1,7 @@
 //! `demo`: the whole way once.
 
 use super::learn::{Bars, export, make};
-use super::run::{contract_of, percentile, task_camera, upload};
+use super::run::{FRAME_SIZE, contract_of, percentile, upload};
 use super::{Controller, print_table, write_file};
 use crate::hil::{TaskRun, run_task};
 use crate::link::{ControllerKind, Serial, Session, launch};
@@ -81,7 +81,7 @@ impl Demo {
             learning: &learning,
         };
         folder.write_config(&config)?;
-        println!("1/4 learning: {}", task.doc);
+        println!("1/4 learning: {}", task.definition()?.spec().doc);
         let mut bars = Bars::default();
         let outcome =
             demo_learning(&learning, &|| make(task), EPISODES, self.seed, Some(&folder), &mut |p| {
@@ -159,7 +159,7 @@ impl Demo {
             |tick, environment| {
                 bar.set_position(tick + 1);
                 if tick % every == 0 {
-                    frames.push(render(&environment.scene(), &task_camera(task)));
+                    frames.push(render(&environment.scene(), &environment.camera(FRAME_SIZE)));
                 }
             },
         )?;
@@ -216,8 +216,9 @@ fn report(
     let environment = task.make()?;
     let period = environment.contract().control_period_s;
     let mut page = Page::new(&format!("Tendon demo: {}, seed {}", task.name, config.seed));
-    page.text(task.doc);
-    page.text(&format!("Success: {}", task.success));
+    let definition = task.definition()?;
+    page.text(&definition.spec().doc);
+    page.text(&format!("Success: {}", definition.spec().success.doc));
     page.table(table);
     page.heading("The run on the controller");
     page.picture(

@@ -61,7 +61,7 @@ pub(super) struct Sim {
 
 /// Frames per second of animations.
 const FRAMES_PER_S: f64 = 10.0;
-const FRAME_SIZE: [usize; 2] = [320, 240];
+pub(super) const FRAME_SIZE: [usize; 2] = [320, 240];
 
 impl Sim {
     pub(super) fn run(self) -> Result<()> {
@@ -101,7 +101,7 @@ impl Sim {
             total += f64::from(step.reward);
             steps = tick + 1;
             if self.png.is_some() && tick % every == 0 {
-                frames.push(render(&environment.scene(), &task_camera(task)));
+                frames.push(render(&environment.scene(), &environment.camera(FRAME_SIZE)));
             }
             if step.terminated || step.truncated {
                 break;
@@ -170,11 +170,6 @@ impl Sim {
         );
         save_frames(self.png.as_ref(), &frames)
     }
-}
-
-pub(super) fn task_camera(task: &TaskInfo) -> Camera {
-    let (target, distance, azimuth, elevation) = task.view;
-    Camera::orbit(target, distance, azimuth, elevation, FRAME_SIZE)
 }
 
 fn save_frames(file: Option<&PathBuf>, frames: &[tendon_sim::Image]) -> Result<()> {
@@ -418,7 +413,7 @@ fn hil_task<T: crate::link::Transport>(
         outputs.recorder,
         |tick, environment| {
             if outputs.png.is_some() && tick % every == 0 {
-                frames.push(render(&environment.scene(), &task_camera(task)));
+                frames.push(render(&environment.scene(), &environment.camera(FRAME_SIZE)));
             }
             #[cfg(feature = "viewer")]
             if let Some(viewer) = &mut viewer {

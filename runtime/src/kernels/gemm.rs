@@ -6,9 +6,11 @@ use tendon_wire::image::GEMM_ROWS;
 
 #[cfg(arm_fpu_dsp)]
 use super::arm::gemm as blocks;
+#[cfg(neon)]
+use super::neon::gemm as blocks;
 #[cfg(vectors)]
 use super::x86::gemm as blocks;
-#[cfg(not(any(arm_fpu_dsp, vectors)))]
+#[cfg(not(any(arm_fpu_dsp, neon, vectors)))]
 use portable as blocks;
 
 /// `y = W x + b`. `w`: blocks of [`GEMM_ROWS`] rows, interleaved; `b`: one value per padded row.

@@ -7,8 +7,12 @@ use core::cell::Cell;
 #[cfg(arm_fpu_dsp)]
 mod arm;
 mod axis;
+#[cfg(all(test, any(neon, vectors)))]
+mod bits;
 mod gemm;
 mod moves;
+#[cfg(neon)]
+mod neon;
 pub(crate) mod quantized;
 mod window;
 #[cfg(vectors)]

@@ -9,9 +9,11 @@ use tendon_wire::image::{QUANTIZED_STEP as INPUT_STEP, quantized_block_words as 
 
 #[cfg(arm_fpu_dsp)]
 use super::arm::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
+#[cfg(neon)]
+use super::neon::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
 #[cfg(vectors)]
 use super::x86::{quantize as fours, quantized_to_f32 as to_f32, quantized_to_i16 as to_i16};
-#[cfg(not(any(arm_fpu_dsp, vectors)))]
+#[cfg(not(any(arm_fpu_dsp, neon, vectors)))]
 use portable::{fours, to_f32, to_i16};
 
 /// `y[i] = round(x[i] * inverse_scale)`, halves to even, saturated; NaN becomes 0. `y`: at least [`activation_words`] of
@@ -126,12 +128,12 @@ pub(super) mod portable {
         }
     }
 
-    #[cfg_attr(vectors, allow(dead_code, reason = "x86.rs stands in for it"))]
+    #[cfg_attr(any(neon, vectors), allow(dead_code, reason = "vectors stand in for it"))]
     pub(super) fn to_i16<const RELU: bool>(w: &[u32], x: &Vector, y: &mut [[u32; 2]]) {
         blocks(w, x, y, finish_i16::<RELU>);
     }
 
-    #[cfg_attr(vectors, allow(dead_code, reason = "x86.rs stands in for it"))]
+    #[cfg_attr(any(neon, vectors), allow(dead_code, reason = "vectors stand in for it"))]
     pub(super) fn to_f32(w: &[u32], x: &Vector, y: &mut [[f32; GEMM_ROWS]]) {
         blocks(w, x, y, finish_f32);
     }

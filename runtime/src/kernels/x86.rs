@@ -90,9 +90,6 @@ fn gemm_avx2<const RELU: bool>(
 /// Pairs of blocks at once: as many sums under way as hide the time an addition takes.
 const PAIRS: usize = 4;
 
-/// How far ahead weights are fetched, `f32`.
-const AHEAD: usize = 128;
-
 /// `2 * N` blocks. `w`: `8 * N * x.len()`; `b`, `y`: `2 * N`; other lengths write nothing.
 #[target_feature(enable = "avx2")]
 fn gemm_pairs<const N: usize, const RELU: bool>(
@@ -117,17 +114,10 @@ fn gemm_pairs<const N: usize, const RELU: bool>(
             let inputs: [__m256; 4] = core::array::from_fn(|i| _mm256_broadcast_ss(&*x.as_ptr().add(k + i)));
             let mut from = w.as_ptr().add(GEMM_ROWS * k);
             for sum in &mut sums {
-                let (even, odd) = (from, from.add(block));
-                // A hint: beyond the end it does nothing.
-                _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(odd.wrapping_add(AHEAD).cast());
-                for half in 0..2 {
-                    // Two inputs of each block become two blocks of each input.
-                    let (e, o) = (_mm256_loadu_ps(even.add(8 * half)), _mm256_loadu_ps(odd.add(8 * half)));
-                    let first = _mm256_permute2f128_ps::<0x20>(e, o);
-                    let second = _mm256_permute2f128_ps::<0x31>(e, o);
-                    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(first, inputs[2 * half]));
-                    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(second, inputs[2 * half + 1]));
+                let odd = from.add(block);
+                for (i, &input) in inputs.iter().enumerate() {
+                    let w = _mm256_loadu2_m128(odd.add(GEMM_ROWS * i), from.add(GEMM_ROWS * i));
+                    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(w, input));
                 }
                 from = odd.wrapping_add(block);
             }
@@ -324,55 +314,9 @@ fn paired(sum: __m256i) -> [i32; GEMM_ROWS] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bits::{numbers, same};
     use super::*;
     use std::vec::Vec;
-
-    /// Ordinary numbers, zeros of both signs, subnormal, huge, infinite and NaN.
-    fn numbers(random: &mut fastrand::Rng, n: usize, wild: bool) -> Vec<f32> {
-        const WILD: [f32; 8] = [0.0, -0.0, 1e-40, -3e38, 3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-        let mut one = || {
-            let wild = wild && random.u8(..) < 8;
-            if wild { WILD[random.usize(..8)] } else { random.f32() * 4.0 - 2.0 }
-        };
-        (0..n).map(|_| one()).collect()
-    }
-
-    fn same(a: &[f32], b: &[f32], what: &str) {
-        for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            assert!(
-                a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
-                "{what}, {i}: {a:e} against {b:e}"
-            );
-        }
-    }
-
-    #[test]
-    fn dense_layers_give_the_bits_of_the_portable_function() {
-        let random = &mut fastrand::Rng::with_seed(1);
-        for (n_in, n_blocks) in
-            (0..14).flat_map(|k| (0..20).map(move |b| (k, b))).chain([(48, 128), (515, 33)])
-        {
-            for wild in [false, true] {
-                let w = numbers(random, 4 * n_in * n_blocks, wild);
-                let (x, b) = (numbers(random, n_in, wild), numbers(random, 4 * n_blocks, wild));
-                let b = b.as_chunks().0;
-                let fill = || std::vec![[7.0; 4]; n_blocks];
-                let (mut plain, mut fast) = (fill(), fill());
-                portable::<false>(&w, b, &x, &mut plain);
-                gemm::<false>(&w, b, &x, &mut fast);
-                same(plain.as_flattened(), fast.as_flattened(), "linear");
-                portable::<true>(&w, b, &x, &mut plain);
-                gemm::<true>(&w, b, &x, &mut fast);
-                same(plain.as_flattened(), fast.as_flattened(), "relu");
-                // Weights and biases that end too early stop both at the same block.
-                let (mut plain, mut fast) = (fill(), fill());
-                let (w, b) = (&w[..w.len() * 2 / 3], &b[..b.len() * 3 / 4]);
-                portable::<false>(w, b, &x, &mut plain);
-                gemm::<false>(w, b, &x, &mut fast);
-                same(plain.as_flattened(), fast.as_flattened(), "short");
-            }
-        }
-    }
 
     #[test]
     fn every_function_gives_the_bits_of_its_portable_copy() {
@@ -395,23 +339,6 @@ mod tests {
                     same(&plain, &fast, &std::format!("function {kind}, AVX2"));
                 }
             }
-        }
-    }
-
-    #[test]
-    fn quantizing_gives_the_bits_of_the_portable_function() {
-        let random = &mut fastrand::Rng::with_seed(3);
-        for n in [0, 1, 2, 3, 16, 1001] {
-            let mut x = numbers(random, 4 * n, true);
-            for (i, x) in x.iter_mut().enumerate() {
-                *x *= [1.0, 1e4, 1e5][i % 3];
-                *x = if i % 5 == 0 { x.trunc() + 0.5 } else { *x };
-            }
-            let x = x.as_chunks().0;
-            let (mut plain, mut fast) = (std::vec![[9; 2]; n], std::vec![[9; 2]; n]);
-            quantized::portable::fours(x, 0.5, &mut plain);
-            quantize(x, 0.5, &mut fast);
-            assert_eq!(plain, fast);
         }
     }
 

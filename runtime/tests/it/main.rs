@@ -4,6 +4,7 @@ mod action;
 mod blackbox;
 mod controller;
 mod deadline;
+mod elsewhere;
 mod envelope;
 mod image;
 mod monitor;

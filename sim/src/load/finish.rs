@@ -7,7 +7,10 @@ use rapier3d::geometry::{ColliderBuilder, SharedShape};
 use rapier3d::math::{Pose, Vector};
 
 use super::error::{LoadError, Unsupported};
-use crate::robot::{Actuator, Body, Joint, JointKind, JointSlot, Keyframe, Robot, RobotOptions, Site};
+use crate::dynamics::Dynamics;
+use crate::robot::{
+    Actuator, Body, Engine, Joint, JointKind, JointSlot, Keyframe, Robot, RobotOptions, Site,
+};
 use crate::scene::{Shape, Visual};
 use crate::state::PhysicsState;
 
@@ -189,7 +192,21 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
             ));
         }
     }
+    let dynamics = match options.engine {
+        Engine::Rapier => None,
+        Engine::Auto => Dynamics::read(&parts.state, &joints).filter(|dynamics| dynamics.trees() == 1),
+        Engine::Reduced => Some(Dynamics::read(&parts.state, &joints).ok_or_else(|| {
+            LoadError::new(
+                path,
+                "model",
+                "",
+                "has parts that the reduced engine does not move (ball joints, loops, couplings)",
+                "load it with rapier's engine",
+            )
+        })?),
+    };
     Ok(Robot {
+        dynamics,
         name: parts.name,
         joints,
         bodies: parts.bodies,

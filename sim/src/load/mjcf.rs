@@ -332,7 +332,8 @@ fn primitive(geom: &Geom) -> Option<(scene::Shape, Pose)> {
             let depth = if geom.fromto.is_some() { half_length } else { size[2] };
             scene::Shape::Box { half_extents: [size[0], size[1], depth] }
         }
-        GeomType::Ellipsoid | GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => return None,
+        GeomType::Ellipsoid => scene::Shape::Ellipsoid { radii: size },
+        GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => return None,
     };
     Some((shape, pose))
 }

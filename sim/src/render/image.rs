@@ -14,19 +14,20 @@ pub struct Image {
     pub rgb: Vec<u8>,
     /// Distance along the viewing axis in metres, `[height * width]`; infinite where nothing is.
     pub depth: Vec<f32>,
+    /// Which shape of the scene is seen, counted from 1, `[height * width]`; 0 where nothing is.
+    pub segmentation: Vec<u16>,
 }
 
 impl Image {
     pub(super) fn new(width: usize, height: usize) -> Self {
-        Self { width, height, rgb: vec![0; width * height * 3], depth: vec![f32::INFINITY; width * height] }
-    }
-
-    pub(super) fn set(&mut self, column: usize, row: usize, color: [f32; 3], depth: f32) {
-        let index = row * self.width + column;
-        for (byte, channel) in self.rgb[index * 3..index * 3 + 3].iter_mut().zip(color) {
-            *byte = (channel.clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
+        let pixels = width * height;
+        Self {
+            width,
+            height,
+            rgb: vec![0; pixels * 3],
+            depth: vec![f32::INFINITY; pixels],
+            segmentation: vec![0; pixels],
         }
-        self.depth[index] = depth;
     }
 
     /// The picture as a PNG file's bytes.

@@ -1,13 +1,17 @@
-//! A software camera: renders a [`Scene`] by casting one ray per pixel at analytic primitives.
+//! A software camera: draws a [`Scene`] as colour, depth and segmentation, without a GPU, a window or a driver.
 //!
-//! Deterministic, without a GPU, a window or a mesh: it draws reports now and is the policies' eye later.
+//! Every shape is cast against the pixels its bounding ball covers, nearest hits win, and one ray towards the sun
+//! decides on shadow. A pixel depends on the scene alone, so the picture is the same on any number of threads.
 
 mod image;
+mod looks;
 mod ray;
 
 use rapier3d::math::{Pose, Rotation, Vector};
+use rayon::prelude::*;
 
 pub use image::Image;
+pub use looks::{Looks, Randomisation, Texture};
 
 use crate::scene::Scene;
 use ray::{Hit, Primitive};
@@ -41,76 +45,170 @@ impl Camera {
 
 /// Distance beyond which nothing is seen, m.
 const FAR: f32 = 200.0;
-/// Direction towards the sun (not yet unit length).
-const SUN: Vector = Vector::new(0.4, -0.5, 1.0);
-/// Light that reaches surfaces the sun does not.
-const AMBIENT: f32 = 0.45;
-/// Side of a square of the floor, m.
-const CHECKER_M: f32 = 0.5;
+/// Rows that one thread draws at a time.
+const BAND: usize = 16;
+/// Pixels from which on a picture is worth more than one thread.
+const PARALLEL: usize = 128 * 128;
 
-/// Renders one picture: red, green, blue, and depth along the viewing axis.
+/// Renders one picture: red, green, blue, depth along the viewing axis, and which shape is seen.
 #[must_use]
 pub fn render(scene: &Scene, camera: &Camera) -> Image {
-    let primitives: Vec<Primitive> = scene.shapes.iter().map(Primitive::new).collect();
-    let eye = Vector::from(camera.position);
-    let forward = (Vector::from(camera.target) - eye).try_normalize().unwrap_or(Vector::X);
-    // Straight up or down leaves the heading open: take x.
-    let right = forward.cross(Vector::Z).try_normalize().unwrap_or(Vector::X);
-    let up = right.cross(forward);
-    let scale = (camera.field_of_view * 0.5).tan();
-    let aspect = camera.width as f32 / camera.height.max(1) as f32;
-    let sun = SUN.normalize();
-
+    let view = View::new(camera);
+    let sun = Vector::from(scene.looks.sun).try_normalize().unwrap_or(Vector::Z);
+    let stage = Stage {
+        primitives: scene.shapes.iter().map(|placed| Primitive::new(placed, view.eye, sun)).collect(),
+        scene,
+        view,
+        sun,
+    };
     let mut image = Image::new(camera.width, camera.height);
-    for row in 0..camera.height {
-        let y = (1.0 - 2.0 * (row as f32 + 0.5) / camera.height as f32) * scale;
-        for column in 0..camera.width {
-            let x = (2.0 * (column as f32 + 0.5) / camera.width as f32 - 1.0) * scale * aspect;
-            let direction = (forward + right * x + up * y).normalize();
-            let (color, depth) = match closest(&primitives, eye, direction, FAR) {
-                Some((primitive, hit)) => {
-                    let point = eye + direction * hit.distance;
-                    let lit = shade(&primitives, point, hit.normal, sun);
-                    let surface = primitive.color_at(point, CHECKER_M);
-                    // Distance fades the floor into the sky, so that the horizon is not a hard edge.
-                    let fade = (hit.distance / FAR * 6.0).min(1.0).powi(2);
-                    let color =
-                        std::array::from_fn(|i| surface[i] * lit * (1.0 - fade) + sky(direction)[i] * fade);
-                    (color, hit.distance * direction.dot(forward))
-                }
-                None => (sky(direction), f32::INFINITY),
-            };
-            image.set(column, row, color, depth);
-        }
+    if camera.width == 0 || camera.height == 0 {
+        return image;
+    }
+    let pixels = camera.width * BAND;
+    let bands = image
+        .rgb
+        .chunks_mut(pixels * 3)
+        .zip(image.depth.chunks_mut(pixels))
+        .zip(image.segmentation.chunks_mut(pixels))
+        .enumerate();
+    if camera.width * camera.height < PARALLEL {
+        bands.for_each(|(band, ((rgb, depth), segmentation))| {
+            stage.draw(band * BAND, rgb, depth, segmentation);
+        });
+    } else {
+        bands.par_bridge().for_each(|(band, ((rgb, depth), segmentation))| {
+            stage.draw(band * BAND, rgb, depth, segmentation);
+        });
     }
     image
 }
 
-fn closest(
-    primitives: &[Primitive],
-    origin: Vector,
-    direction: Vector,
-    far: f32,
-) -> Option<(&Primitive, Hit)> {
-    let mut best: Option<(&Primitive, Hit)> = None;
-    for primitive in primitives {
-        let limit = best.map_or(far, |(_, hit)| hit.distance);
-        if let Some(hit) = primitive.cast(origin, direction, limit) {
-            best = Some((primitive, hit));
-        }
-    }
-    best
+/// A camera's axes and how far the edges of its picture are.
+struct View {
+    eye: Vector,
+    forward: Vector,
+    right: Vector,
+    up: Vector,
+    /// Slopes at the right and upper edge.
+    slope: [f32; 2],
+    size: [usize; 2],
 }
 
-fn shade(primitives: &[Primitive], point: Vector, normal: Vector, sun: Vector) -> f32 {
-    let facing = normal.dot(sun);
-    // Away from the surface, or its own rounding would shade it.
-    let origin = point + normal * 1e-3;
-    let shadowed = facing > 0.0 && primitives.iter().any(|p| p.cast(origin, sun, FAR).is_some());
-    if shadowed || facing <= 0.0 {
-        AMBIENT + 0.1 * normal.z.max(0.0)
-    } else {
-        AMBIENT + (1.0 - AMBIENT) * facing
+impl View {
+    fn new(camera: &Camera) -> Self {
+        let eye = Vector::from(camera.position);
+        let forward = (Vector::from(camera.target) - eye).try_normalize().unwrap_or(Vector::X);
+        // Straight up or down leaves the heading open: take x.
+        let right = forward.cross(Vector::Z).try_normalize().unwrap_or(Vector::X);
+        let up = right.cross(forward);
+        let scale = (camera.field_of_view * 0.5).tan();
+        let aspect = camera.width as f32 / camera.height.max(1) as f32;
+        let size = [camera.width, camera.height];
+        Self { eye, forward, right, up, slope: [scale * aspect, scale], size }
+    }
+
+    /// Along the ray through a pixel, of unit length along the viewing axis.
+    fn through(&self, column: usize, row: usize) -> Vector {
+        let x = (2.0 * (column as f32 + 0.5) / self.size[0] as f32 - 1.0) * self.slope[0];
+        let y = (1.0 - 2.0 * (row as f32 + 0.5) / self.size[1] as f32) * self.slope[1];
+        self.forward + self.right * x + self.up * y
+    }
+
+    /// Columns and rows that a ball may be seen in.
+    fn bounds(&self, center: Vector, radius: f32) -> [std::ops::Range<usize>; 2] {
+        let [width, height] = self.size;
+        let to = center - self.eye;
+        let z = to.dot(self.forward);
+        if !radius.is_finite() || z <= radius + 1e-3 {
+            return if z < -radius { [0..0, 0..0] } else { [0..width, 0..height] };
+        }
+        // Slopes of the tangents from the eye, in the plane of the viewing axis and one picture axis.
+        let slopes = |x: f32| {
+            let root = radius * (x * x + z * z - radius * radius).max(0.0).sqrt();
+            let below = z * z - radius * radius;
+            [(x * z - root) / below, (x * z + root) / below]
+        };
+        let pixel = |slope: f32, edge: f32, size: usize| (slope / edge + 1.0) * 0.5 * size as f32;
+        let range = |low: f32, high: f32, size: usize| {
+            // A float beyond the range of an integer is cut off at its end.
+            let (low, high) = ((low - 1.0).floor().max(0.0) as usize, (high + 1.0).ceil().max(0.0) as usize);
+            low.min(size)..high.min(size)
+        };
+        let [left, right] = slopes(to.dot(self.right)).map(|s| pixel(s, self.slope[0], width));
+        let [bottom, top] = slopes(to.dot(self.up)).map(|s| pixel(s, self.slope[1], height));
+        [range(left, right, width), range(height as f32 - top, height as f32 - bottom, height)]
+    }
+}
+
+struct Stage<'a> {
+    scene: &'a Scene,
+    primitives: Vec<Primitive>,
+    view: View,
+    sun: Vector,
+}
+
+impl Stage<'_> {
+    /// Draws the rows from `first` on that fit into the buffers.
+    fn draw(&self, first: usize, rgb: &mut [u8], depth: &mut [f32], segmentation: &mut [u16]) {
+        let width = self.view.size[0];
+        let rows = depth.len() / width;
+        let mut rays = Vec::with_capacity(depth.len());
+        for row in first..first + rows {
+            rays.extend((0..width).map(|column| self.view.through(column, row).normalize()));
+        }
+        let mut hits = vec![Hit { distance: FAR, normal: Vector::ZERO }; depth.len()];
+        for (index, primitive) in self.primitives.iter().enumerate() {
+            let [columns, seen] = self.view.bounds(primitive.center(), primitive.bound());
+            for row in seen.start.max(first)..seen.end.min(first + rows) {
+                let start = (row - first) * width;
+                for at in start + columns.start..start + columns.end {
+                    if let Some(hit) = primitive.see(rays[at], hits[at].distance) {
+                        hits[at] = hit;
+                        segmentation[at] = (index + 1) as u16;
+                    }
+                }
+            }
+        }
+        for (at, ray) in rays.into_iter().enumerate() {
+            let color = match segmentation[at] {
+                0 => sky(ray),
+                seen => {
+                    depth[at] = hits[at].distance * ray.dot(self.view.forward);
+                    self.color(usize::from(seen) - 1, ray, &hits[at])
+                }
+            };
+            for (byte, channel) in rgb[at * 3..at * 3 + 3].iter_mut().zip(color) {
+                *byte = (channel.clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
+            }
+        }
+    }
+
+    fn color(&self, index: usize, ray: Vector, hit: &Hit) -> [f32; 3] {
+        let point = self.view.eye + ray * hit.distance;
+        let lit = self.light(point, hit.normal);
+        let placed = &self.scene.shapes[index];
+        let texture = self.scene.looks.texture(index, &placed.shape);
+        let surface = texture.color(placed.color, self.primitives[index].local(point));
+        // Distance fades the floor into the sky, so that the horizon is not a hard edge.
+        let fade = (hit.distance / FAR * 6.0).min(1.0);
+        if fade < 0.05 {
+            return surface.map(|c| c * lit);
+        }
+        let (fade, sky) = (fade * fade, sky(ray));
+        std::array::from_fn(|i| surface[i] * lit * (1.0 - fade) + sky[i] * fade)
+    }
+
+    fn light(&self, point: Vector, normal: Vector) -> f32 {
+        let facing = normal.dot(self.sun);
+        let ambient = self.scene.looks.ambient;
+        // Away from the surface, or its own rounding would shade it.
+        let origin = point + normal * 1e-3;
+        if facing <= 0.0 || self.primitives.iter().any(|p| p.shades(origin, self.sun, FAR)) {
+            ambient + 0.1 * normal.z.max(0.0)
+        } else {
+            ambient + (1.0 - ambient) * facing
+        }
     }
 }
 
@@ -127,66 +225,4 @@ fn pose(position: [f32; 3], wxyz: [f32; 4]) -> Pose {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scene::{Placed, Shape};
-
-    fn look_down_x_at(shape: Shape) -> Image {
-        let placed = Placed {
-            shape,
-            position: [5.0, 0.0, 1.0],
-            rotation: [1.0, 0.0, 0.0, 0.0],
-            color: [1.0, 0.0, 0.0],
-        };
-        let scene = Scene { shapes: vec![placed] };
-        let camera = Camera {
-            position: [0.0, 0.0, 1.0],
-            target: [5.0, 0.0, 1.0],
-            field_of_view: 0.7,
-            width: 33,
-            height: 33,
-        };
-        render(&scene, &camera)
-    }
-
-    #[test]
-    fn depth_in_the_middle_is_the_distance_to_the_surface() {
-        for (shape, front) in [
-            (Shape::Sphere { radius: 0.5 }, 4.5),
-            (Shape::Box { half_extents: [0.3, 0.5, 0.5] }, 4.7),
-            (Shape::Cylinder { radius: 0.4, half_length: 0.5 }, 4.6),
-            (Shape::Capsule { radius: 0.4, half_length: 0.5 }, 4.6),
-        ] {
-            let image = look_down_x_at(shape);
-            let depth = image.depth[16 * 33 + 16];
-            assert!((depth - front).abs() < 1e-3, "{shape:?}: {depth}");
-            assert_eq!(image.depth[0], f32::INFINITY, "{shape:?} must not fill the corner");
-        }
-    }
-
-    #[test]
-    fn floor_is_seen_below_the_horizon_only() {
-        let floor = Placed {
-            shape: Shape::Plane,
-            position: [0.0; 3],
-            rotation: [1.0, 0.0, 0.0, 0.0],
-            color: [0.5; 3],
-        };
-        let camera = Camera {
-            position: [0.0, 0.0, 1.0],
-            target: [5.0, 0.0, 1.0],
-            field_of_view: 0.7,
-            width: 9,
-            height: 9,
-        };
-        let image = render(&Scene { shapes: vec![floor] }, &camera);
-        assert!(image.depth[..9].iter().all(|d| d.is_infinite()));
-        assert!(image.depth[72..].iter().all(|d| d.is_finite()));
-    }
-
-    #[test]
-    fn same_scene_gives_the_same_bytes() {
-        let picture = || look_down_x_at(Shape::Capsule { radius: 0.4, half_length: 0.5 });
-        assert_eq!(picture().rgb, picture().rgb);
-    }
-}
+mod tests;

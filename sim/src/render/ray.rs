@@ -1,6 +1,6 @@
 //! Rays against primitives, in the primitive's own frame.
 
-use rapier3d::math::{Pose, Vector};
+use rapier3d::math::{Matrix, Vector};
 
 use super::pose;
 use crate::scene::{Placed, Shape};
@@ -14,60 +14,80 @@ pub(super) struct Hit {
     pub(super) normal: Vector,
 }
 
-/// A placed shape, prepared for many rays.
+/// A placed shape, prepared for the rays of one eye and one sun.
 pub(super) struct Primitive {
     shape: Shape,
-    world_from_shape: Pose,
-    shape_from_world: Pose,
-    /// Radius of a sphere about the origin that holds the shape: most rays miss it at once.
+    center: Vector,
+    world_from_shape: Matrix,
+    shape_from_world: Matrix,
+    eye: Vector,
+    sun: Vector,
+    /// Radius of a ball about the origin that holds the shape: most rays miss it at once.
     bound: f32,
-    color: [f32; 3],
 }
 
 impl Primitive {
-    pub(super) fn new(placed: &Placed) -> Self {
-        let world_from_shape = pose(placed.position, placed.rotation);
-        let bound = match placed.shape {
-            Shape::Plane => f32::INFINITY,
-            Shape::Sphere { radius } => radius,
-            Shape::Box { half_extents } => Vector::from(half_extents).length(),
-            Shape::Capsule { radius, half_length } => radius + half_length,
-            Shape::Cylinder { radius, half_length } => radius.hypot(half_length),
-        };
-        let shape_from_world = world_from_shape.inverse();
-        Self { shape: placed.shape, world_from_shape, shape_from_world, bound, color: placed.color }
+    pub(super) fn new(placed: &Placed, eye: Vector, sun: Vector) -> Self {
+        let pose = pose(placed.position, placed.rotation);
+        let world_from_shape = Matrix::from_quat(pose.rotation);
+        let shape_from_world = world_from_shape.transpose();
+        Self {
+            bound: placed.shape.bound(),
+            shape: placed.shape.clone(),
+            center: pose.translation,
+            eye: shape_from_world * (eye - pose.translation),
+            sun: shape_from_world * sun,
+            world_from_shape,
+            shape_from_world,
+        }
     }
 
-    /// First hit in front of `origin` and nearer than `limit`; `direction` has unit length.
-    pub(super) fn cast(&self, origin: Vector, direction: Vector, limit: f32) -> Option<Hit> {
+    pub(super) fn center(&self) -> Vector {
+        self.center
+    }
+
+    pub(super) fn bound(&self) -> f32 {
+        self.bound
+    }
+
+    /// A point of the world in the shape's frame.
+    pub(super) fn local(&self, point: Vector) -> Vector {
+        self.shape_from_world * (point - self.center)
+    }
+
+    /// First hit of a ray from the eye that is nearer than `limit`; `direction` has unit length.
+    pub(super) fn see(&self, direction: Vector, limit: f32) -> Option<Hit> {
+        let (distance, normal) = self.cast(self.eye, self.shape_from_world * direction, limit)?;
+        (distance < limit).then(|| Hit { distance, normal: self.world_from_shape * normal })
+    }
+
+    /// Whether the shape is between `point` and the sun, in direction `sun`.
+    pub(super) fn shades(&self, point: Vector, sun: Vector, limit: f32) -> bool {
+        let to_center = self.center - point;
         if self.bound.is_finite() {
-            let to_center = self.world_from_shape.translation - origin;
-            let along = to_center.dot(direction);
+            let along = to_center.dot(sun);
             let miss = to_center.length_squared() - along * along;
             if along < -self.bound || miss > self.bound * self.bound {
-                return None;
+                return false;
             }
+        } else if self.sun.z >= 0.0 {
+            // A plane shades only what lies below it.
+            return false;
         }
-        let o = self.shape_from_world * origin;
-        let d = self.shape_from_world.rotation * direction;
-        let (distance, normal) = match self.shape {
-            Shape::Plane => plane(o, d),
-            Shape::Sphere { radius } => sphere(o, d, Vector::ZERO, radius),
-            Shape::Box { half_extents } => cuboid(o, d, half_extents.into()),
-            Shape::Capsule { radius, half_length } => capsule(o, d, radius, half_length),
-            Shape::Cylinder { radius, half_length } => cylinder(o, d, radius, half_length),
-        }?;
-        (distance < limit).then(|| Hit { distance, normal: self.world_from_shape.rotation * normal })
+        self.cast(self.shape_from_world * -to_center, self.sun, limit).is_some_and(|(t, _)| t < limit)
     }
 
-    /// Colour of the surface at a point of the world: planes are checker boards with squares of side `checker`.
-    pub(super) fn color_at(&self, point: Vector, checker: f32) -> [f32; 3] {
-        if self.shape != Shape::Plane {
-            return self.color;
+    /// In the shape's own frame.
+    fn cast(&self, o: Vector, d: Vector, limit: f32) -> LocalHit {
+        match &self.shape {
+            Shape::Plane => plane(o, d),
+            Shape::Sphere { radius } => sphere(o, d, Vector::ZERO, *radius),
+            Shape::Box { half_extents } => cuboid(o, d, (*half_extents).into()),
+            Shape::Capsule { radius, half_length } => capsule(o, d, *radius, *half_length),
+            Shape::Cylinder { radius, half_length } => cylinder(o, d, *radius, *half_length),
+            Shape::Ellipsoid { radii } => ellipsoid(o, d, (*radii).into()),
+            Shape::Mesh(mesh) => mesh.cast(o, d, limit),
         }
-        let local = self.shape_from_world * point;
-        let odd = ((local.x / checker).floor() + (local.y / checker).floor()).rem_euclid(2.0) >= 1.0;
-        self.color.map(|c| if odd { c * 0.8 } else { c })
     }
 }
 
@@ -90,6 +110,18 @@ fn sphere(o: Vector, d: Vector, center: Vector, radius: f32) -> LocalHit {
     }
     let t = -b - discriminant.sqrt();
     (t > NEAR).then(|| (t, (m + d * t) / radius))
+}
+
+/// A ball after scaling: directions are no longer of unit length, distances stay those of the ray.
+fn ellipsoid(o: Vector, d: Vector, radii: Vector) -> LocalHit {
+    let (m, e) = (o / radii, d / radii);
+    let (a, b) = (e.length_squared(), m.dot(e));
+    let discriminant = b * b - a * (m.length_squared() - 1.0);
+    if discriminant < 0.0 {
+        return None;
+    }
+    let t = (-b - discriminant.sqrt()) / a;
+    (t > NEAR).then(|| (t, ((m + e * t) / radii).normalize()))
 }
 
 fn cuboid(o: Vector, d: Vector, half: Vector) -> LocalHit {

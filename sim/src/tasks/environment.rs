@@ -1,37 +1,59 @@
 //! Any task as an [`Environment`].
 
-use super::{RewardTerm, Seen, Setup, Task, TaskError};
+use std::sync::Arc;
+
+use super::plan::{Memory, Plan};
+use super::quantity::Seen;
+use super::randomise::{Draw, Randomiser};
+use super::spec::TaskSpec;
+use super::track::Track;
+use super::{TaskDefinition, TaskError};
 use crate::environment::{Environment, Step};
 use crate::interface::PolicyInterface;
-use crate::scene::Scene;
+use crate::render::Camera;
+use crate::robot::Keyframe;
+use crate::scene::{Placed, Scene, Shape};
 use crate::seed::Rng;
 use crate::world::World;
 use tendon_runtime::RawState;
 use tendon_runtime::spec::ContractSpec;
 
-/// Purpose of the random stream that starts episodes.
+/// Purpose of the random stream that starts episodes and draws their commands.
 const RESET_STREAM: u64 = 1;
+/// Draws of a command in a ring before its middle is taken: enough for any ring worth the name.
+const RING_TRIES: usize = 1000;
 
 /// A task being run: physics, observation and action through the runtime, reward by term.
 pub struct TaskEnvironment {
     world: World,
     interface: PolicyInterface,
     spec: ContractSpec,
-    task: Box<dyn Task>,
-    substeps: usize,
-    max_steps: u32,
+    task: TaskSpec,
+    plan: Arc<Plan>,
+    keyframe: Option<Keyframe>,
+    track: Track,
+    randomiser: Randomiser,
+    rng: Rng,
     steps: u32,
     command: Vec<f32>,
     preference: Vec<f32>,
     sensors: Vec<f32>,
     action: Vec<f32>,
     previous_action: Vec<f32>,
+    older_action: Vec<f32>,
+    joint_start: [Vec<f32>; 2],
     terms: Vec<f32>,
     weights: Vec<f32>,
+    reward_names: Vec<String>,
+    metric_names: Vec<String>,
     metrics: Vec<f32>,
+    /// Of terminations, metrics and conditions of success, in this order.
+    memories: Vec<Memory>,
+    level: f32,
     total_reward: f32,
     success: bool,
     diverged: bool,
+    divergences: u64,
     last_episode: Option<Episode>,
 }
 
@@ -44,38 +66,65 @@ pub struct Episode {
     pub steps: u32,
     /// The task's success condition held in the last step.
     pub success: bool,
-    /// The simulation was cut because it was no longer finite.
+    /// The simulation was cut because it was no longer finite, or moved faster than anything can.
     pub diverged: bool,
-    /// Physical metrics of the last step, in the order of [`TaskEnvironment::metric_names`].
+    /// Name of the condition that ended it by rule.
+    pub ended_by: Option<String>,
+    /// Physical metrics of the last step, in the order of [`Environment::metric_names`].
     pub metrics: Vec<f32>,
+    /// Difficulty it was started with, 0 to 1.
+    pub level: f32,
+    /// Everything that was drawn for it beside its start.
+    pub draws: Vec<Draw>,
+}
+
+/// One reward term: the reward is the sum of `weight * value`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RewardTerm<'a> {
+    /// The field's name for it.
+    pub name: &'a str,
+    /// Weight in use, per step.
+    pub weight: f32,
 }
 
 impl TaskEnvironment {
-    pub(super) fn new(setup: Setup, task: Box<dyn Task>) -> Result<Self, TaskError> {
-        let interface = PolicyInterface::new(&setup.contract, &setup.robot, setup.imu)?;
-        let period = setup.contract.control_period_s as f32;
-        let terms = task.reward_terms();
-        let n_act = interface.action_len();
+    pub(super) fn new(definition: &TaskDefinition) -> Result<Self, TaskError> {
+        let TaskDefinition { spec: task, robot, contract, plan, keyframe } = definition;
+        let interface = PolicyInterface::new(contract, robot, task.imu.as_deref())?;
+        let (n_act, n) = (interface.action_len(), robot.joints.len());
         Ok(Self {
-            substeps: ((period / setup.robot.timestep_s).round() as usize).max(1),
-            max_steps: (setup.time_limit_s / period).round() as u32,
-            world: World::new(setup.robot),
+            world: World::new(Arc::clone(robot)),
+            track: Track::new(plan),
+            randomiser: Randomiser::new(&task.randomisation, robot, plan),
+            rng: Rng::new(0, RESET_STREAM),
+            keyframe: keyframe.clone(),
             steps: 0,
-            command: setup.contract.commands.iter().map(|c| c.default).collect(),
-            preference: setup.contract.preferences.iter().map(|p| p.default).collect(),
-            sensors: vec![0.0; setup.contract.sensors.len()],
+            command: contract.commands.iter().map(|c| c.default).collect(),
+            preference: contract.preferences.iter().map(|p| p.default).collect(),
+            sensors: vec![0.0; contract.sensors.len()],
             action: vec![0.0; n_act],
             previous_action: vec![0.0; n_act],
-            terms: vec![0.0; terms.len()],
-            weights: terms.iter().map(|t| t.weight).collect(),
-            metrics: vec![0.0; task.metric_names().len()],
+            older_action: vec![0.0; n_act],
+            joint_start: [vec![0.0; n], vec![0.0; n]],
+            terms: vec![0.0; plan.rewards.len()],
+            weights: plan.rewards.iter().map(|t| t.weight).collect(),
+            reward_names: plan.rewards.iter().map(|t| t.name.clone()).collect(),
+            metric_names: plan.metrics.iter().map(|m| m.of.name.clone()).collect(),
+            metrics: vec![0.0; plan.metrics.len()],
+            memories: vec![
+                Memory::default();
+                plan.terminations.len() + plan.metrics.len() + plan.success.len()
+            ],
+            level: 0.0,
             total_reward: 0.0,
             success: false,
             diverged: false,
+            divergences: 0,
             last_episode: None,
             interface,
-            spec: setup.contract,
-            task,
+            spec: contract.clone(),
+            task: task.clone(),
+            plan: Arc::clone(plan),
         })
     }
 
@@ -85,10 +134,9 @@ impl TaskEnvironment {
         &self.spec
     }
 
-    /// Names and default weights of the reward terms.
-    #[must_use]
-    pub fn reward_terms(&self) -> &'static [RewardTerm] {
-        self.task.reward_terms()
+    /// Names and weights of the reward terms.
+    pub fn reward_terms(&self) -> impl Iterator<Item = RewardTerm<'_>> {
+        self.reward_names.iter().zip(&self.weights).map(|(name, &weight)| RewardTerm { name, weight })
     }
 
     /// Unweighted reward terms of the last step, `[n_terms]`; kept over a reset.
@@ -100,12 +148,6 @@ impl TaskEnvironment {
     /// Weights in use, `[n_terms]`: a user's taste may differ from the defaults.
     pub fn weights_mut(&mut self) -> &mut [f32] {
         &mut self.weights
-    }
-
-    /// Names of the physical metrics.
-    #[must_use]
-    pub fn metric_names(&self) -> &'static [&'static str] {
-        self.task.metric_names()
     }
 
     /// Physical metrics of the last step; kept over a reset.
@@ -126,10 +168,22 @@ impl TaskEnvironment {
         self.last_episode.as_ref()
     }
 
+    /// Everything drawn for the running episode beside its start.
+    #[must_use]
+    pub fn draws(&self) -> &[Draw] {
+        &self.randomiser.draws
+    }
+
+    /// Episodes cut so far because the simulation diverged.
+    #[must_use]
+    pub fn divergences(&self) -> u64 {
+        self.divergences
+    }
+
     /// Steps after which an episode is cut.
     #[must_use]
     pub fn max_steps(&self) -> u32 {
-        self.max_steps
+        self.plan.max_steps
     }
 
     /// The raw state behind the last observation, as it goes over the wire.
@@ -138,7 +192,7 @@ impl TaskEnvironment {
         self.interface.raw_state()
     }
 
-    /// The command of the episode, `[n_commands]`.
+    /// The command in force, `[n_commands]`.
     #[must_use]
     pub fn command(&self) -> &[f32] {
         &self.command
@@ -154,8 +208,25 @@ impl TaskEnvironment {
     #[must_use]
     pub fn scene(&self) -> Scene {
         let mut scene = self.world.scene();
-        scene.shapes.extend(self.task.markers(&self.command));
+        if let (Some(radius), [x, y, rest @ ..]) = (self.task.commands.marker_radius, self.command.as_slice())
+        {
+            scene.shapes.push(Placed {
+                shape: Shape::Sphere { radius },
+                position: [*x, *y, rest.first().copied().unwrap_or(self.task.commands.marker_height)],
+                rotation: [1.0, 0.0, 0.0, 0.0],
+                color: [0.15, 0.65, 0.30],
+            });
+        }
         scene
+    }
+
+    /// The camera that shows the task, `[width, height]` pixels.
+    #[must_use]
+    pub fn camera(&self, size: [usize; 2]) -> Camera {
+        let view = self.task.view;
+        let at = if view.follow { self.track.base_position } else { [0.0; 3] };
+        let target = std::array::from_fn(|i| view.target[i] + if i < 2 { at[i] } else { 0.0 });
+        Camera::orbit(target, view.distance, view.azimuth, view.elevation, size)
     }
 
     /// Takes commands from elsewhere (a controller on a wire) instead of an action, and writes the next observation.
@@ -165,50 +236,197 @@ impl TaskEnvironment {
         commands: &[tendon_runtime::JointCommand],
         observation: &mut [f32],
     ) -> Step {
-        self.world.step(commands, self.substeps);
+        self.randomiser.drive(&mut self.world, commands);
         self.finish_step(action, observation)
     }
 
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            world: &self.world,
+            track: &self.track,
+            action: &self.action,
+            previous_action: &self.previous_action,
+            older_action: &self.older_action,
+            command: &self.command,
+        }
+    }
+
+    /// Draws commands from the part of their ranges that the level allows.
+    fn draw_command(&mut self) {
+        let commands = &self.task.commands;
+        let share = commands.curriculum.map_or(1.0, |easy| easy + (1.0 - easy) * self.level);
+        if let ([a, b, ..], Some([near, far])) = (self.command.as_mut_slice(), commands.ring) {
+            // Rejection gives an even density over the ring.
+            (*a, *b) = (0.5 * (near + far), 0.0);
+            for _ in 0..RING_TRIES {
+                let point = [self.rng.uniform(-far, far), self.rng.uniform(-far, far)];
+                if (near * near..far * far).contains(&(point[0] * point[0] + point[1] * point[1])) {
+                    (*a, *b) = (point[0], point[1]);
+                    break;
+                }
+            }
+        }
+        let drawn = if commands.ring.is_some() { 2 } else { 0 };
+        for (value, input) in self.command.iter_mut().zip(&commands.inputs).skip(drawn) {
+            // About the default, so that a narrow range is an easy one.
+            let [low, high] = input.range;
+            let center = input.default;
+            *value = self.rng.uniform(center + (low - center) * share, center + (high - center) * share);
+        }
+        if commands.zero_share > 0.0 && self.rng.uniform(0.0, 1.0) < commands.zero_share {
+            self.command.fill(0.0);
+        }
+    }
+
+    /// Puts the robot where the episode begins.
+    fn place(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let start = &self.task.start;
+        let rng = &mut self.rng;
+        let [position, velocity] = &mut self.joint_start;
+        position.copy_from_slice(&plan.default_position);
+        velocity.fill(0.0);
+        if let Some((at, quaternion)) = self.keyframe.as_ref().and_then(|k| k.base) {
+            let [x, y, z] = at;
+            let height = draw(rng, start.height);
+            let half = 0.5 * draw(rng, start.yaw);
+            let (sin, cos) = tendon_runtime::math::sin_cos(half);
+            let [w, i, j, k] = quaternion;
+            // Turn about the world's z first.
+            let turned = [cos * w - sin * k, cos * i - sin * j, cos * j + sin * i, cos * k + sin * w];
+            self.world.set_base_pose([x, y, z + height], turned);
+            if start.linear_velocity != [0.0; 2] {
+                let v = [0, 1, 2].map(|_| draw(rng, start.linear_velocity));
+                self.world.set_base_velocity(v);
+            }
+        }
+        for &(joint, range) in &plan.start_positions {
+            position[joint] += draw(rng, range);
+        }
+        for &(joint, range) in &plan.start_velocities {
+            velocity[joint] += draw(rng, range);
+        }
+        self.world.set_joint_state(position, velocity);
+        for (body, x, y) in &plan.start_bodies {
+            let ([_, _, z], quaternion) = self.world.body_pose(body);
+            self.world.set_body_pose(body, [draw(rng, *x), draw(rng, *y), z], quaternion);
+        }
+    }
+
     fn measure(&mut self) {
-        self.task.sense(&self.world, &self.command, &mut self.sensors);
+        let mut sensors = std::mem::take(&mut self.sensors);
+        let seen = self.seen();
+        for (value, sensor) in sensors.iter_mut().zip(&self.plan.sensors) {
+            *value = sensor.value(&seen);
+        }
+        self.sensors = sensors;
         self.interface.measure(&self.world, &self.command, &self.preference, &self.sensors);
+        self.randomiser.sense(self.interface.raw_state_mut());
     }
 
     fn finish_step(&mut self, action: &[f32], observation: &mut [f32]) -> Step {
+        std::mem::swap(&mut self.older_action, &mut self.previous_action);
         self.previous_action.copy_from_slice(&self.action);
         for (to, from) in self.action.iter_mut().zip(action) {
             *to = if from.is_nan() { 0.0 } else { from.clamp(-1.0, 1.0) };
         }
         self.steps += 1;
-        self.measure();
+        let plan = Arc::clone(&self.plan);
+        let commands = &self.task.commands;
+        if let Some(every) = commands.resampling_time_s
+            && self.steps.is_multiple_of(((every / plan.period_s).round() as u32).max(1))
+        {
+            self.draw_command();
+        }
         // A diverged simulation ends here; the learner keeps the last finite observation and no reward.
-        self.diverged = !self.world.is_finite() || self.interface.observe(observation).is_err();
-        let mut step = Step { truncated: self.diverged || self.steps >= self.max_steps, ..Step::default() };
+        self.diverged = !self.world.is_finite() || self.is_exploding();
         if !self.diverged {
-            let seen = Seen {
-                world: &self.world,
-                action: &self.action,
-                previous_action: &self.previous_action,
-                command: &self.command,
-            };
-            let verdict = self.task.judge(&seen, &mut self.terms, &mut self.metrics);
-            self.success = verdict.success;
-            step.reward = self.terms.iter().zip(&self.weights).map(|(value, weight)| value * weight).sum();
-            step.terminated = verdict.terminated;
-            step.truncated &= !verdict.terminated;
+            self.track.advance(&self.world, &plan, |_, _| 0.0);
+            self.measure();
+            self.diverged = self.interface.observe(observation).is_err();
+        }
+        let mut step = Step { truncated: self.diverged || self.steps >= plan.max_steps, ..Step::default() };
+        let mut ended_by = None;
+        if self.diverged {
+            self.divergences += 1;
+            self.success = false;
+        } else {
+            let mut memories = std::mem::take(&mut self.memories);
+            let mut values = std::mem::take(&mut self.metrics);
+            let (ends, rest) = memories.split_at_mut(plan.terminations.len());
+            let (metrics, success) = rest.split_at_mut(plan.metrics.len());
+            let seen = self.seen();
+            for (figure, memory) in plan.terminations.iter().zip(ends) {
+                if figure.advance(&seen, memory).1 {
+                    ended_by.get_or_insert_with(|| figure.of.name.as_str());
+                }
+            }
+            let mut holds = true;
+            for (figure, memory) in plan.success.iter().zip(success) {
+                holds &= figure.advance(&seen, memory).1;
+            }
+            let fallen = ended_by.is_some();
+            if holds && self.task.success.ends && !fallen {
+                ended_by = Some("success");
+            }
+            for ((figure, memory), value) in plan.metrics.iter().zip(metrics).zip(&mut values) {
+                *value = figure.advance(&seen, memory).0;
+            }
+            self.metrics = values;
+            self.memories = memories;
+            self.success = holds && !fallen;
+            self.track.terminated = fallen;
+            step.terminated = ended_by.is_some();
+            step.truncated &= !step.terminated;
+            step.reward = self.reward();
         }
         self.total_reward += step.reward;
         if step.terminated || step.truncated {
             self.last_episode = Some(Episode {
                 total_reward: self.total_reward,
                 steps: self.steps,
-                success: self.success && !self.diverged,
+                success: self.success,
                 diverged: self.diverged,
+                ended_by: ended_by.map(str::to_owned),
                 metrics: self.metrics.clone(),
+                level: self.level,
+                draws: self.randomiser.draws.clone(),
             });
         }
+        self.randomiser.push(&mut self.world, self.steps, plan.planar_x);
         step
     }
+
+    fn reward(&mut self) -> f32 {
+        let mut terms = std::mem::take(&mut self.terms);
+        let seen = self.seen();
+        let (mut sum, mut ending) = (0.0, 0.0);
+        for ((value, term), weight) in terms.iter_mut().zip(&self.plan.rewards).zip(&self.weights) {
+            *value = term.value(&seen);
+            match term.quantity.name {
+                "termination" => ending += *value * weight,
+                _ => sum += *value * weight,
+            }
+        }
+        self.terms = terms;
+        (if self.task.only_positive_rewards { sum.max(0.0) } else { sum }) + ending
+    }
+
+    /// Faster than any joint that the contract allows, by a factor that no servo explains.
+    fn is_exploding(&self) -> bool {
+        let limit = |i: usize| EXPLODING * self.spec.joints[i].velocity_limit.max(10.0);
+        (0..self.spec.joints.len()).any(|i| self.world.joint_velocity(i).abs() > limit(i))
+            || self.world.base_velocity().iter().any(|v| v.abs() > EXPLODING_BASE_M_S)
+    }
+}
+
+/// Joint speed over its limit that counts as a diverged simulation.
+const EXPLODING: f32 = 20.0;
+/// Speed of the base that counts as one.
+const EXPLODING_BASE_M_S: f32 = 100.0;
+
+fn draw(rng: &mut Rng, [low, high]: [f32; 2]) -> f32 {
+    if low == high { low } else { rng.uniform(low, high) }
 }
 
 impl Environment for TaskEnvironment {
@@ -220,14 +438,46 @@ impl Environment for TaskEnvironment {
         self.interface.action_len()
     }
 
+    fn privileged_len(&self) -> usize {
+        11 + 3 * self.plan.driven.len() + 2 * self.plan.feet.len() + self.command.len() + self.sensors.len()
+    }
+
+    fn privileged(&self, out: &mut [f32]) {
+        let track = &self.track;
+        let joints = self.plan.driven.iter();
+        let values = track
+            .base
+            .linear_velocity
+            .into_iter()
+            .chain(track.base.angular_velocity)
+            .chain(track.base.projected_gravity)
+            .chain([track.height, self.level])
+            .chain(joints.clone().map(|&i| track.joint_position[i] - track.default_position[i]))
+            .chain(joints.clone().map(|&i| track.joint_velocity[i]))
+            .chain(joints.map(|&i| self.world.joint_torque(i)))
+            .chain(track.feet.iter().map(|f| f32::from(u8::from(f.touches))))
+            .chain(track.feet.iter().map(|f| f.air_time_s))
+            .chain(self.command.iter().copied())
+            .chain(self.sensors.iter().copied());
+        for (to, from) in out.iter_mut().zip(values) {
+            *to = from;
+        }
+    }
+
     fn reset(&mut self, seed: u64, observation: &mut [f32]) {
-        let mut rng = Rng::new(seed, RESET_STREAM);
+        self.rng = Rng::new(seed, RESET_STREAM);
         self.world.reset();
-        self.task.start(&mut self.world, &mut rng, &mut self.command);
+        self.randomiser.start(seed, &mut self.world);
+        self.place();
+        self.draw_command();
         self.interface.reset(&self.world);
         self.action.fill(0.0);
         self.previous_action.fill(0.0);
+        self.older_action.fill(0.0);
+        self.memories.fill(Memory::default());
         (self.steps, self.total_reward, self.success, self.diverged) = (0, 0.0, false, false);
+        let plan = Arc::clone(&self.plan);
+        self.track.start(&self.world, &plan, |_, _| 0.0);
         self.measure();
         if self.interface.observe(observation).is_err() {
             observation.fill(0.0);
@@ -236,12 +486,12 @@ impl Environment for TaskEnvironment {
 
     fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step {
         let commands = self.interface.act(&self.world, action);
-        self.world.step(commands, self.substeps);
+        self.randomiser.drive(&mut self.world, commands);
         self.finish_step(action, observation)
     }
 
-    fn metric_names(&self) -> &'static [&'static str] {
-        self.task.metric_names()
+    fn metric_names(&self) -> &[String] {
+        &self.metric_names
     }
 
     fn metrics(&self) -> &[f32] {
@@ -250,5 +500,13 @@ impl Environment for TaskEnvironment {
 
     fn success(&self) -> bool {
         self.success
+    }
+
+    fn level(&self) -> f32 {
+        self.level
+    }
+
+    fn set_level(&mut self, level: f32) {
+        self.level = level.clamp(0.0, 1.0);
     }
 }

@@ -1,139 +1,148 @@
-//! Tasks: a robot, what the policy sees and does, what is rewarded, when an episode ends.
+//! Tasks: a robot, what the policy sees and does, what is rewarded, when an episode ends. Each is a TOML file
+//! (`models/tasks`) beside a robot file (`models/robots`); a user's own is read the same way.
 //!
-//! A new task is one file beside this one and one line in [`TASKS`].
+//! A new built-in task is the two files and one line in [`TASKS`].
 
-mod cart_pole;
+mod definition;
 mod environment;
-mod hopper;
-mod reacher;
+mod nearest;
+mod plan;
+mod quantity;
+mod randomise;
+mod spec;
+mod track;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tendon_runtime::spec::ContractSpec;
-
-pub use environment::{Episode, TaskEnvironment};
+pub use definition::TaskDefinition;
+pub use environment::{Episode, RewardTerm, TaskEnvironment};
+pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
+pub use spec::{
+    ActionsSpec, CommandsSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody, StartJoints,
+    StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
+};
 
 use crate::interface::InterfaceError;
 use crate::load::LoadError;
-use crate::robot::Robot;
-use crate::scene::Placed;
-use crate::seed::Rng;
-use crate::world::World;
 
-/// Every task, for `tendon sim --task NAME` and the docs.
-pub const TASKS: &[TaskInfo] = &[cart_pole::SWING_UP, cart_pole::BALANCE, reacher::REACH, hopper::HOP];
+macro_rules! task {
+    ($name:literal, $task:literal, $robot:literal) => {
+        TaskInfo {
+            name: $name,
+            file: concat!("models/tasks/", $task, ".toml"),
+            text: include_str!(concat!("../../../models/tasks/", $task, ".toml")),
+            robot_file: concat!("models/robots/", $robot, ".xml"),
+            robot: include_str!(concat!("../../../models/robots/", $robot, ".xml")),
+        }
+    };
+}
+/// Every built-in task, for `tendon sim --task NAME` and the docs.
+pub const TASKS: &[TaskInfo] = &[
+    task!("cart-pole", "cart_pole", "cart_pole"),
+    task!("cart-pole-balance", "cart_pole_balance", "cart_pole"),
+    task!("reacher", "reacher", "reacher"),
+    task!("hopper", "hopper", "hopper"),
+    task!("walker", "walker", "walker"),
+    task!("half-cheetah", "half_cheetah", "half_cheetah"),
+    task!("quadruped", "quadruped", "quadruped"),
+    task!("humanoid-stand", "humanoid_stand", "humanoid"),
+    task!("humanoid-walk", "humanoid_walk", "humanoid"),
+    task!("humanoid", "humanoid", "humanoid"),
+];
 
-/// One row of the table of tasks.
+/// One row of the table of built-in tasks: its two files, as they lie in the repository.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskInfo {
     /// Name on the command line.
     pub name: &'static str,
-    /// What it is about, in one sentence.
-    pub doc: &'static str,
-    /// What counts as success.
-    pub success: &'static str,
-    /// Target, distance, azimuth and elevation of the camera that shows it, m and rad.
-    pub view: ([f32; 3], f32, f32, f32),
-    make: fn() -> Result<TaskEnvironment, TaskError>,
+    /// Path of the task file in the repository.
+    pub file: &'static str,
+    /// Its text.
+    pub text: &'static str,
+    /// Path of the robot file in the repository.
+    pub robot_file: &'static str,
+    /// Its text.
+    pub robot: &'static str,
 }
 
 impl TaskInfo {
+    /// The task with its robot loaded; loaded once, then shared.
+    ///
+    /// # Errors
+    /// The embedded files do not hold: a fault of this program.
+    pub fn definition(&self) -> Result<Arc<TaskDefinition>, TaskError> {
+        static LOADED: Mutex<Option<HashMap<&'static str, Arc<TaskDefinition>>>> = Mutex::new(None);
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.get_or_insert_default();
+        if let Some(known) = loaded.get(self.name) {
+            return Ok(Arc::clone(known));
+        }
+        let new = TaskDefinition::from_text(Path::new(self.file), self.text, self.robot_file, self.robot)?;
+        loaded.insert(self.name, Arc::clone(&new));
+        Ok(new)
+    }
+
     /// Builds one environment; call [`Environment::reset`](crate::Environment::reset) before stepping.
     ///
     /// # Errors
-    /// The embedded robot or contract does not hold: a fault of this program.
+    /// As [`TaskInfo::definition`].
     pub fn make(&self) -> Result<TaskEnvironment, TaskError> {
-        (self.make)()
+        self.definition()?.make()
     }
 }
 
-/// The task called `name`.
+/// The built-in task called `name`.
 ///
 /// # Errors
 /// [`TaskError::Unknown`] with the names there are.
 pub fn find(name: &str) -> Result<&'static TaskInfo, TaskError> {
-    TASKS.iter().find(|task| task.name == name).ok_or_else(|| TaskError::Unknown {
-        name: name.to_owned(),
-        known: TASKS.iter().map(|t| t.name).collect::<Vec<_>>().join(", "),
-    })
+    TASKS
+        .iter()
+        .find(|task| task.name == name)
+        .ok_or_else(|| TaskError::Unknown(nearest::unknown("task", name, TASKS.iter().map(|t| t.name))))
+}
+
+/// The task called `name_or_file`: a built-in one, or a TOML file (anything that ends in `.toml`), with `robot` in
+/// place of the robot it names.
+///
+/// # Errors
+/// As [`find`] and [`TaskDefinition::from_file`].
+pub fn open(name_or_file: &str, robot: Option<&Path>) -> Result<Arc<TaskDefinition>, TaskError> {
+    let path = Path::new(name_or_file);
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml")) {
+        return TaskDefinition::from_file(path, robot);
+    }
+    let info = find(name_or_file)?;
+    match robot {
+        None => info.definition(),
+        Some(robot) => {
+            let spec = TaskSpec::from_toml(Path::new(info.file), info.text)?;
+            let options = crate::robot::RobotOptions {
+                timestep_s: spec.timestep_s,
+                floor_friction: spec.floor_friction,
+                ..crate::robot::RobotOptions::default()
+            };
+            let robot = crate::robot::Robot::from_file(robot, options)?;
+            TaskDefinition::new(Path::new(info.file), spec, robot)
+        }
+    }
 }
 
 /// Why a task cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// No such name.
-    #[error("no task called \"{name}\"; there are {known}")]
-    Unknown {
-        /// Name asked for.
-        name: String,
-        /// Names there are.
-        known: String,
-    },
+    #[error("{0}")]
+    Unknown(String),
+    /// The task file.
+    #[error(transparent)]
+    Spec(#[from] SpecFault),
     /// The robot file.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The contract does not fit the robot.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-}
-
-/// One reward term: the reward is the sum of `weight * value`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RewardTerm {
-    /// The field's name for it.
-    pub name: &'static str,
-    /// Default weight.
-    pub weight: f32,
-}
-
-/// What a task is made of besides its rules.
-pub(crate) struct Setup {
-    robot: Arc<Robot>,
-    contract: ContractSpec,
-    imu: Option<&'static str>,
-    time_limit_s: f32,
-}
-
-/// A step as the task sees it, after the physics.
-pub(crate) struct Seen<'a> {
-    world: &'a World,
-    /// Raw action clipped to +-1, `[n_act]`.
-    action: &'a [f32],
-    /// The one before.
-    previous_action: &'a [f32],
-    command: &'a [f32],
-}
-
-impl Seen<'_> {
-    /// Squared change of the action, summed over its elements.
-    fn action_rate(&self) -> f32 {
-        self.action.iter().zip(self.previous_action).map(|(a, b)| (a - b) * (a - b)).sum()
-    }
-}
-
-/// The rules of a task. Values are those of the step just taken.
-pub(crate) trait Task: Send {
-    /// Reward terms in the order of `terms`.
-    fn reward_terms(&self) -> &'static [RewardTerm];
-    /// Names of the physical metrics, in the order of `metrics`.
-    fn metric_names(&self) -> &'static [&'static str];
-    /// Places the robot for a new episode and draws its command.
-    fn start(&mut self, world: &mut World, rng: &mut Rng, command: &mut [f32]);
-    /// Measures the step: unweighted reward terms, physical metrics, and how the episode stands.
-    fn judge(&mut self, seen: &Seen<'_>, terms: &mut [f32], metrics: &mut [f32]) -> Verdict;
-    /// Reads the task's own sensors, in the contract's order.
-    fn sense(&self, _world: &World, _command: &[f32], _sensors: &mut [f32]) {}
-    /// Marks to draw that are not part of the world, like a target.
-    fn markers(&self, _command: &[f32]) -> Vec<Placed> {
-        Vec::new()
-    }
-}
-
-/// How an episode stands after a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// The task's own end (a fall): the value after it is zero.
-    terminated: bool,
-    /// The success condition holds now.
-    success: bool,
 }

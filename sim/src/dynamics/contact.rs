@@ -1,0 +1,230 @@
+//! Where links touch: closed forms for balls, capsules and boxes on a half-space, parry for everything else.
+
+use rapier3d::dynamics::CoefficientCombineRule;
+use rapier3d::geometry::{Collider, ColliderHandle, ContactManifold, SharedShape, TypedShape};
+use rapier3d::math::Pose;
+use rapier3d::parry::glamx::{DPose3, DVec3};
+use rapier3d::parry::query::{DefaultQueryDispatcher, PersistentQueryDispatcher};
+
+use super::inertia::Motion;
+use super::narrow;
+use super::tree::{Tree, wide};
+use crate::state::PhysicsState;
+
+/// One point of contact.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Contact {
+    /// Link that is pushed along `normal`.
+    pub(super) link: usize,
+    /// Link that is pushed the other way; `None` where it is fixed to the world.
+    pub(super) other: Option<usize>,
+    /// In the middle between the surfaces, in the world.
+    pub(super) point: DVec3,
+    /// Unit length, away from `other`.
+    pub(super) normal: DVec3,
+    /// Overlap, m, above zero.
+    pub(super) depth: f64,
+    pub(super) friction: f64,
+    /// Pair of shapes and place within it: finds the force of the step before.
+    pub(super) key: u32,
+}
+
+#[derive(Clone)]
+struct Geom {
+    collider: ColliderHandle,
+    link: Option<usize>,
+    shape: SharedShape,
+    /// In its link, or in the world where it has none.
+    local: DPose3,
+    friction: f32,
+    rule: CoefficientCombineRule,
+    /// Radius of a ball about its origin that holds it; infinite for half-spaces.
+    bound: f64,
+}
+
+/// Shapes that may touch, and those that do.
+#[derive(Clone, Default)]
+pub(super) struct Contacts {
+    geoms: Vec<Geom>,
+    pairs: Vec<(u32, u32)>,
+    poses: Vec<DPose3>,
+    manifolds: Vec<ContactManifold>,
+    pub(super) found: Vec<Contact>,
+}
+
+/// Most points of contact per pair of shapes.
+const MAX_POINTS: u32 = 64;
+
+impl Contacts {
+    pub(super) fn read(state: &PhysicsState, tree: &Tree) -> Self {
+        let mut this = Self::default();
+        let mut groups = Vec::new();
+        for (handle, collider) in state.colliders.iter() {
+            if collider.is_sensor() || !collider.is_enabled() {
+                continue;
+            }
+            let link = collider.parent().and_then(|body| tree.links.iter().position(|l| l.handle == body));
+            // What hangs on nothing that moves is part of the world.
+            let link = link.filter(|&l| tree.links[l].tip.is_some());
+            groups.push(collider.collision_groups());
+            this.geoms.push(Geom {
+                collider: handle,
+                link,
+                shape: collider.shared_shape().clone(),
+                local: DPose3::IDENTITY,
+                friction: 0.0,
+                rule: collider.friction_combine_rule(),
+                bound: f64::from(bound(collider)),
+            });
+        }
+        let root = |g: &Geom| g.link.map(|l| tree.links[l].root);
+        for (a, first) in this.geoms.iter().enumerate() {
+            for (b, second) in this.geoms.iter().enumerate() {
+                // The moving one first; of two moving ones each pair once.
+                let is_ordered = first.link.is_some() && (second.link.is_none() || a < b);
+                if is_ordered && root(first) != root(second) && groups[a].test(groups[b]) {
+                    this.pairs.push((a as u32, b as u32));
+                }
+            }
+        }
+        this.refresh(state);
+        this
+    }
+
+    /// Takes over friction and the poses of fixed shapes, which an episode may have changed.
+    pub(super) fn refresh(&mut self, state: &PhysicsState) {
+        for geom in &mut self.geoms {
+            let Some(collider) = state.colliders.get(geom.collider) else { continue };
+            geom.friction = collider.friction();
+            let in_parent = collider.position_wrt_parent().copied().unwrap_or(*collider.position());
+            geom.local = match (geom.link, collider.parent().and_then(|b| state.bodies.get(b))) {
+                (None, Some(body)) => wide(&(*body.position() * in_parent)),
+                _ => wide(&in_parent),
+            };
+        }
+        self.poses = self.geoms.iter().map(|g| g.local).collect();
+    }
+
+    /// Fills `found`.
+    pub(super) fn find(&mut self, motion: &Motion) {
+        self.found.clear();
+        for (geom, pose) in self.geoms.iter().zip(&mut self.poses) {
+            if let Some(link) = geom.link {
+                *pose = motion.poses[link] * geom.local;
+            }
+        }
+        for (index, &(a, b)) in self.pairs.iter().enumerate() {
+            let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
+            let (pose, other) = (&self.poses[a as usize], &self.poses[b as usize]);
+            let Some(link) = first.link else { continue };
+            let mut pair = Pair {
+                link,
+                other: second.link,
+                friction: f64::from(CoefficientCombineRule::combine(
+                    first.friction,
+                    second.friction,
+                    first.rule,
+                    second.rule,
+                )),
+                key: index as u32 * MAX_POINTS,
+                found: &mut self.found,
+            };
+            if let TypedShape::HalfSpace(floor) = second.shape.as_typed_shape() {
+                let normal = other.rotation * floor.normal.as_dvec3();
+                let height = (pose.translation - other.translation).dot(normal);
+                if height > first.bound || pair.on_floor(first, pose, normal, other.translation) {
+                    continue;
+                }
+            } else if second.bound.is_finite() {
+                let reach = first.bound + second.bound;
+                if pose.translation.distance_squared(other.translation) > reach * reach {
+                    continue;
+                }
+            }
+            pair.by_parry(first, pose, second, other, &mut self.manifolds);
+        }
+    }
+}
+
+struct Pair<'a> {
+    link: usize,
+    other: Option<usize>,
+    friction: f64,
+    key: u32,
+    found: &'a mut Vec<Contact>,
+}
+
+impl Pair<'_> {
+    fn add(&mut self, place: usize, point: DVec3, normal: DVec3, depth: f64) {
+        if depth > 0.0 && depth.is_finite() {
+            let key = self.key + (place as u32).min(MAX_POINTS - 1);
+            let Self { link, other, friction, .. } = *self;
+            self.found.push(Contact { link, other, point, normal, depth, friction, key });
+        }
+    }
+
+    /// Closed forms on a half-space through `origin`; `false` where there is none.
+    fn on_floor(&mut self, geom: &Geom, pose: &DPose3, normal: DVec3, origin: DVec3) -> bool {
+        let mut ball = |place, center: DVec3, radius: f64| {
+            let height = (center - origin).dot(normal);
+            self.add(place, center - normal * (0.5 * (height + radius)), normal, radius - height);
+        };
+        match geom.shape.as_typed_shape() {
+            TypedShape::Ball(shape) => ball(0, pose.translation, f64::from(shape.radius)),
+            TypedShape::Capsule(shape) => {
+                for (place, end) in [shape.segment.a, shape.segment.b].into_iter().enumerate() {
+                    ball(place, pose.transform_point(end.as_dvec3()), f64::from(shape.radius));
+                }
+            }
+            TypedShape::Cuboid(shape) => {
+                for place in 0..8 {
+                    let sign = |bit: usize| if place >> bit & 1 == 0 { -1.0 } else { 1.0 };
+                    let corner = shape.half_extents.as_dvec3() * DVec3::new(sign(0), sign(1), sign(2));
+                    ball(place, pose.transform_point(corner), 0.0);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn by_parry(
+        &mut self,
+        first: &Geom,
+        pose: &DPose3,
+        second: &Geom,
+        other: &DPose3,
+        manifolds: &mut Vec<ContactManifold>,
+    ) {
+        // Nothing is carried over from the step before: a state determines its future.
+        manifolds.clear();
+        let relative = narrow(&pose.inv_mul(other));
+        let (a, b) = (&*first.shape.0, &*second.shape.0);
+        let is_known = DefaultQueryDispatcher.contact_manifolds(&relative, a, b, 0.0, manifolds, &mut None);
+        if is_known.is_err() {
+            return;
+        }
+        let mut place = 0;
+        for manifold in manifolds.iter() {
+            let inner = manifold.subshape_poses.as_deref().and_then(|p| p.pos1);
+            let place_in_shape = inner.unwrap_or(Pose::IDENTITY);
+            let normal = pose.rotation * (place_in_shape.rotation * -manifold.local_n1).as_dvec3();
+            for contact in &manifold.points {
+                let depth = -f64::from(contact.dist);
+                let on_first = pose.transform_point((place_in_shape * contact.local_p1).as_dvec3());
+                self.add(place, on_first + normal * (0.5 * depth), normal, depth);
+                place += 1;
+            }
+        }
+    }
+}
+
+fn bound(collider: &Collider) -> f32 {
+    match collider.shape().as_typed_shape() {
+        TypedShape::HalfSpace(_) => f32::INFINITY,
+        _ => {
+            let sphere = collider.shape().compute_local_bounding_sphere();
+            sphere.center.length() + sphere.radius
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! A task file with all its names resolved against the robot: what an environment runs from.
+
+use std::path::Path;
+
+use super::TaskError;
+use super::nearest::{matches, unknown};
+use super::quantity::{Args, Needs, QUANTITIES, Quantity, Seen};
+use super::spec::{Over, SpecFault, TaskSpec, Term};
+use crate::robot::{Body, Robot};
+
+/// Everything of a task that does not change from step to step.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) period_s: f32,
+    pub(crate) substeps: usize,
+    pub(crate) max_steps: u32,
+    pub(crate) base: Option<Body>,
+    pub(crate) feet: Vec<Body>,
+    /// Joints that have an action.
+    pub(crate) driven: Vec<usize>,
+    pub(crate) default_position: Vec<f32>,
+    pub(crate) velocity_command: [Option<usize>; 3],
+    /// Slide of a planar robot's base along x, which pushes move.
+    pub(crate) planar_x: Option<usize>,
+    pub(crate) rewards: Vec<Use>,
+    pub(crate) sensors: Vec<Use>,
+    pub(crate) terminations: Vec<Figure>,
+    pub(crate) metrics: Vec<Figure>,
+    pub(crate) success: Vec<Figure>,
+    /// Joints with the ranges that their starts are drawn from, in order of drawing.
+    pub(crate) start_positions: Vec<(usize, [f32; 2])>,
+    pub(crate) start_velocities: Vec<(usize, [f32; 2])>,
+    pub(crate) start_bodies: Vec<(Body, [f32; 2], [f32; 2])>,
+}
+
+/// A quantity in use.
+#[derive(Clone)]
+pub(crate) struct Use {
+    pub(crate) name: String,
+    pub(crate) weight: f32,
+    pub(crate) args: Args,
+    pub(crate) quantity: &'static Quantity,
+}
+
+impl std::fmt::Debug for Use {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} = {} ({:?})", self.name, self.quantity.name, self.args)
+    }
+}
+
+impl Use {
+    pub(crate) fn value(&self, seen: &Seen<'_>) -> f32 {
+        (self.quantity.value)(seen, &self.args)
+    }
+}
+
+/// A quantity over time, and the condition on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure {
+    pub(crate) of: Use,
+    over: Over,
+    condition: Condition,
+    for_steps: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Condition {
+    above: f32,
+    below: f32,
+    within: f32,
+    beyond: f32,
+}
+
+impl Condition {
+    fn holds(&self, value: f32) -> bool {
+        value > self.above && value < self.below && value.abs() < self.within && value.abs() > self.beyond
+    }
+}
+
+/// What a [`Figure`] remembers of an episode.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    sum: f32,
+    steps: u32,
+    max: f32,
+    held: u32,
+}
+
+impl Figure {
+    /// Takes in one step; gives the figure and whether its condition holds.
+    pub(crate) fn advance(&self, seen: &Seen<'_>, memory: &mut Memory) -> (f32, bool) {
+        let now = self.of.value(seen);
+        memory.max = if memory.steps == 0 { now } else { memory.max.max(now) };
+        memory.steps += 1;
+        let value = match self.over {
+            Over::Step => now,
+            Over::Mean => {
+                memory.sum += now;
+                memory.sum / memory.steps as f32
+            }
+            Over::Max => memory.max,
+            Over::Share => {
+                memory.sum += f32::from(u8::from(self.condition.holds(now)));
+                memory.sum / memory.steps as f32
+            }
+        };
+        let holds = self.condition.holds(value);
+        memory.held = if holds { memory.held + 1 } else { 0 };
+        (value, holds && memory.held >= self.for_steps)
+    }
+}
+
+/// Resolves names and checks every field that TOML alone cannot.
+pub(super) struct Resolver<'a> {
+    pub(super) file: &'a Path,
+    pub(super) spec: &'a TaskSpec,
+    pub(super) robot: &'a Robot,
+}
+
+impl Resolver<'_> {
+    pub(super) fn plan(&self, default_position: Vec<f32>, driven: Vec<usize>) -> Result<Plan, TaskError> {
+        let (spec, robot) = (self.spec, self.robot);
+        let period_s = spec.control_period_s as f32;
+        if !(1e-4..=10.0).contains(&period_s) {
+            return Err(self.fault(format!("control_period_s is {period_s}: give 0.0001 to 10 s")));
+        }
+        if !(spec.time_limit_s >= period_s && spec.time_limit_s <= 86_400.0) {
+            return Err(self
+                .fault(format!("time_limit_s is {}: give one control period to a day", spec.time_limit_s)));
+        }
+        let ratio = period_s / robot.timestep_s;
+        if ratio < 0.5 || (ratio - ratio.round()).abs() > 1e-3 * ratio {
+            return Err(self.fault(format!(
+                "control_period_s {period_s} is no multiple of the physics step {}: change one of them",
+                robot.timestep_s
+            )));
+        }
+        let command = |name: &str| spec.commands.inputs.iter().position(|c| c.name == name);
+        let base = spec.base.as_deref().map(|name| self.body(name)).transpose()?;
+        let mut plan = Plan {
+            period_s,
+            substeps: ratio.round() as usize,
+            max_steps: (spec.time_limit_s / period_s).round() as u32,
+            base,
+            feet: spec.feet.iter().map(|name| self.body(name)).collect::<Result<_, _>>()?,
+            driven,
+            default_position,
+            velocity_command: [command("lin_vel_x"), command("lin_vel_y"), command("ang_vel_yaw")],
+            planar_x: robot.joint("root_x"),
+            rewards: Vec::new(),
+            sensors: Vec::new(),
+            terminations: Vec::new(),
+            metrics: Vec::new(),
+            success: Vec::new(),
+            start_positions: Vec::new(),
+            start_velocities: Vec::new(),
+            start_bodies: Vec::new(),
+        };
+        for (index, term) in spec.rewards.iter().enumerate() {
+            let weight = term.weight.ok_or_else(|| {
+                self.fault(format!("rewards[{index}] `{}` has no weight: give one", term.term))
+            })?;
+            let scale = if spec.rewards_per_second { period_s } else { 1.0 };
+            plan.rewards.push(Use { weight: weight * scale, ..self.resolve("rewards", index, term, &plan)? });
+        }
+        for (index, term) in spec.sensors.iter().enumerate() {
+            plan.sensors.push(self.resolve("sensors", index, term, &plan)?);
+        }
+        for (index, term) in spec.terminations.iter().enumerate() {
+            plan.terminations.push(self.figure("terminations", index, term, &plan, true)?);
+        }
+        for (index, term) in spec.metrics.iter().enumerate() {
+            plan.metrics.push(self.figure("metrics", index, term, &plan, term.over == Over::Share)?);
+        }
+        for (index, term) in spec.success.all.iter().enumerate() {
+            plan.success.push(self.figure("success.all", index, term, &plan, true)?);
+        }
+        for start in &spec.start.joints {
+            for index in self.joints(&start.names)? {
+                if let Some(range) = start.position {
+                    plan.start_positions.push((index, self.range("start.joints.position", range)?));
+                }
+                if let Some(range) = start.velocity {
+                    plan.start_velocities.push((index, self.range("start.joints.velocity", range)?));
+                }
+            }
+        }
+        for start in &spec.start.bodies {
+            let (x, y) = (self.range("start.bodies.x", start.x)?, self.range("start.bodies.y", start.y)?);
+            plan.start_bodies.push((self.body(&start.name)?, x, y));
+        }
+        for (field, range) in [
+            ("start.height", spec.start.height),
+            ("start.yaw", spec.start.yaw),
+            ("start.linear_velocity", spec.start.linear_velocity),
+        ] {
+            self.range(field, range)?;
+        }
+        super::randomise::check(self, &spec.randomisation)?;
+        Ok(plan)
+    }
+
+    pub(super) fn fault(&self, problem: impl Into<String>) -> TaskError {
+        TaskError::Spec(SpecFault::new(self.file, problem))
+    }
+
+    pub(super) fn range(&self, field: &str, range: [f32; 2]) -> Result<[f32; 2], TaskError> {
+        let [low, high] = range;
+        let usable = low.is_finite() && high.is_finite() && low <= high;
+        usable.then_some(range).ok_or_else(|| {
+            self.fault(format!("{field} is [{low}, {high}]: write two finite numbers, the lower first"))
+        })
+    }
+
+    pub(super) fn body(&self, name: &str) -> Result<Body, TaskError> {
+        self.robot.body(name).cloned().ok_or_else(|| {
+            self.fault(unknown("body", name, self.robot.bodies.iter().map(|b| b.name.as_str())))
+        })
+    }
+
+    /// Joints whose names match any pattern, in the robot's order within each pattern.
+    pub(super) fn joints(&self, patterns: &[String]) -> Result<Vec<usize>, TaskError> {
+        let mut found = Vec::new();
+        for pattern in patterns {
+            let before = found.len();
+            for (index, joint) in self.robot.joints.iter().enumerate() {
+                if matches(pattern, &joint.name) && !found.contains(&index) {
+                    found.push(index);
+                }
+            }
+            if found.len() == before && !self.robot.joints.iter().any(|j| matches(pattern, &j.name)) {
+                let known = self.robot.joints.iter().map(|j| j.name.as_str());
+                return Err(self.fault(unknown("joint", pattern, known)));
+            }
+        }
+        Ok(found)
+    }
+
+    fn figure(
+        &self,
+        field: &str,
+        index: usize,
+        term: &Term,
+        plan: &Plan,
+        conditional: bool,
+    ) -> Result<Figure, TaskError> {
+        let limits = [term.above, term.below, term.within, term.beyond];
+        if conditional && limits.iter().all(Option::is_none) {
+            return Err(self.fault(format!(
+                "{field}[{index}] `{}` has no condition: give above, below, within or beyond",
+                term.term
+            )));
+        }
+        Ok(Figure {
+            of: self.resolve(field, index, term, plan)?,
+            over: term.over,
+            condition: Condition {
+                above: term.above.unwrap_or(f32::NEG_INFINITY),
+                below: term.below.unwrap_or(f32::INFINITY),
+                within: term.within.unwrap_or(f32::INFINITY),
+                beyond: term.beyond.unwrap_or(-1.0),
+            },
+            for_steps: (term.for_s / plan.period_s).round() as u32,
+        })
+    }
+
+    fn resolve(&self, field: &str, index: usize, term: &Term, plan: &Plan) -> Result<Use, TaskError> {
+        let place = format!("{field}[{index}] `{}`", term.term);
+        let quantity = QUANTITIES
+            .iter()
+            .find(|q| q.name == term.term)
+            .ok_or_else(|| self.fault(unknown("quantity", &term.term, QUANTITIES.iter().map(|q| q.name))))?;
+        if term.axis > 2 {
+            return Err(self.fault(format!("{place} axis is {}: give 0, 1 or 2", term.axis)));
+        }
+        let numbers =
+            [term.weight, term.above, term.below, term.within, term.beyond, term.target, term.sigma];
+        let numbers = numbers.into_iter().flatten().chain([term.for_s]);
+        if let Some(bad) = numbers.into_iter().find(|v| !v.is_finite()) {
+            return Err(self.fault(format!("{place} has {bad}: give finite numbers")));
+        }
+        let sigma = term.sigma.unwrap_or(quantity.defaults[1]);
+        if sigma <= 0.0 || term.for_s < 0.0 {
+            return Err(self.fault(format!(
+                "{place} sigma {sigma}, for_s {}: give sigma above zero and for_s of at least zero",
+                term.for_s
+            )));
+        }
+        let joints = match &term.joints {
+            Some(patterns) => self.joints(patterns)?,
+            None => plan.driven.clone(),
+        };
+        let bodies =
+            term.bodies.iter().flatten().map(|name| self.body(name)).collect::<Result<Vec<_>, _>>()?;
+        let site = match &term.site {
+            None => None,
+            Some(name) => Some(self.robot.site(name).cloned().ok_or_else(|| {
+                self.fault(unknown("site", name, self.robot.sites.iter().map(|s| s.name.as_str())))
+            })?),
+        };
+        let commands = self.spec.commands.inputs.len();
+        let missing = match quantity.needs {
+            Needs::Feet if plan.feet.is_empty() => Some("`feet`"),
+            Needs::VelocityCommand if plan.velocity_command == [None; 3] => {
+                Some("a command lin_vel_x, lin_vel_y or ang_vel_yaw")
+            }
+            Needs::SiteAndPoint | Needs::BodyAndPoint if commands < 2 => {
+                Some("two or three commands that say a point")
+            }
+            Needs::Site | Needs::SiteAndPoint | Needs::SiteAndBody if site.is_none() => Some("`site`"),
+            Needs::OneBody | Needs::BodyAndPoint | Needs::SiteAndBody if bodies.len() != 1 => {
+                Some("one body in `bodies`")
+            }
+            Needs::Bodies if bodies.is_empty() => Some("`bodies`"),
+            Needs::OneJoint if term.joints.is_none() || joints.len() != 1 => Some("one joint in `joints`"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            return Err(self.fault(format!("{place} needs {missing}: add it")));
+        }
+        let wide = 1e6;
+        let driven = |i: usize| &self.robot.joints[i];
+        Ok(Use {
+            name: term.name.clone().unwrap_or_else(|| term.term.clone()),
+            weight: 0.0,
+            args: Args {
+                limits: joints.iter().map(|&i| driven(i).range.unwrap_or([-wide, wide])).collect(),
+                torque_limits: joints
+                    .iter()
+                    .map(|&i| driven(i).actuator.map_or(wide, |a| a.torque_limit))
+                    .collect(),
+                velocity_limits: joints.iter().map(|&i| self.velocity_limit(i)).collect(),
+                joints,
+                bodies,
+                site,
+                axis: term.axis,
+                target: term.target.unwrap_or(quantity.defaults[0]),
+                sigma,
+            },
+            quantity,
+        })
+    }
+
+    /// Of joint `index`, from the last entry of `joints` that names it.
+    pub(super) fn velocity_limit(&self, index: usize) -> f32 {
+        let name = &self.robot.joints[index].name;
+        let own = self.spec.joints.iter().rev().filter(|j| j.names.iter().any(|p| matches(p, name)));
+        own.filter_map(|j| j.velocity_limit).next().unwrap_or(DEFAULT_VELOCITY_LIMIT)
+    }
+}
+
+/// Of joints for which nobody says one, rad/s.
+const DEFAULT_VELOCITY_LIMIT: f32 = 100.0;

@@ -1,0 +1,26 @@
+//! What rewards and privileged observations read of a world beyond what a robot's own sensors give.
+
+use rapier3d::math::Pose;
+
+use super::{FrameMotion, World};
+use crate::robot::Body;
+
+impl World {
+    /// Motion of a body about its own origin, in its own frame.
+    #[must_use]
+    pub fn body_motion(&self, body: &Body) -> FrameMotion {
+        self.frame_motion(body.handle, &Pose::IDENTITY).unwrap_or_default()
+    }
+
+    /// Sum of the magnitudes of the contact forces on a body in the last physics step, N; zero where nothing touches.
+    #[must_use]
+    pub fn contact_force(&self, body: &Body) -> f32 {
+        if let Some(dynamics) = &self.dynamics {
+            return dynamics.contact_force(body.handle);
+        }
+        let Some(rigid) = self.state.bodies.get(body.handle) else { return 0.0 };
+        let pairs = rigid.colliders().iter().flat_map(|&c| self.state.narrow_phase.contact_pairs_with(c));
+        let impulse: f32 = pairs.map(|pair| pair.total_impulse_magnitude()).sum();
+        impulse / self.state.parameters.dt
+    }
+}
