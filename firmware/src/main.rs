@@ -75,7 +75,7 @@ impl<M: rtic::Mutex<T = Control<'static>>> Exclusive<Control<'static>> for Below
 unsafe fn NonMaskableInt() -> ! {
     persist::mark(tendon_runtime::timing::ResetCause::Watchdog);
     loop {
-        core::hint::spin_loop();
+        cortex_m::asm::nop();
     }
 }
 

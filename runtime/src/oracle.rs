@@ -223,7 +223,8 @@ fn torque_bounds(
         let taper = (0.1 * allowed).max(f64::from(f32::MIN_POSITIVE));
         let faded = if is_out { 0.0 } else { bound * ((allowed - speed) / taper).clamp(0.0, 1.0) };
         let off = rounding * (allowed + speed.abs());
-        let brakes = allowed < v_max * (1.0 - 1e-5);
+        // In `f32` the smallest limits are none, or the same.
+        let brakes = allowed < v_max * (1.0 - rounding) - SMALLEST * rounding.signum();
         let brake = if brakes { (kd * (speed - allowed - off)).clamp(0.0, bound) } else { 0.0 };
         faded - brake
     };

@@ -39,8 +39,7 @@ impl ControllerKind {
     fn qemu(self) -> Option<(&'static str, &'static str, &'static [&'static str])> {
         match self {
             Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
-            // Asleep, its clock jumps to the next timer, instead of following that of this computer.
-            Self::QemuInject => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0,sleep=off"])),
+            Self::QemuInject => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
             Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
             Self::StandIn => None,

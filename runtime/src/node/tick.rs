@@ -289,7 +289,7 @@ mod inject {
                 injection.ticks -= 1;
                 let end = clock.now_us().saturating_add(injection.delay_us.into());
                 while injection.delay_us == u32::MAX || clock.now_us() < end {
-                    core::hint::spin_loop();
+                    core::hint::black_box(());
                 }
             }
         }
