@@ -1,6 +1,6 @@
 //! Adam on flat parameters.
 
-use crate::raw::{self, AdamStep};
+use crate::raw::{self, AdamStep, Pool};
 
 /// Hyper-parameters of [`Adam`] that stay the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,11 +47,39 @@ impl Adam {
     /// # Panics
     /// When a length is not the one of [`Adam::new`].
     pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f32) -> f32 {
+        self.step_on(&mut Pool::new(1), parameters, gradient, learning_rate)
+    }
+
+    /// [`Adam::step`] on the threads of a pool, with the same bits.
+    ///
+    /// # Panics
+    /// As [`Adam::step`].
+    pub fn step_on(
+        &mut self,
+        pool: &mut Pool,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        learning_rate: f32,
+    ) -> f32 {
         assert_eq!(parameters.len(), self.first_moment.len(), "parameters");
         assert_eq!(gradient.len(), self.first_moment.len(), "gradient");
         let AdamSettings { beta_1, beta_2, epsilon, max_norm, weight_decay } = self.settings;
         self.time += 1;
-        let norm = raw::squares(gradient).sqrt() as f32;
+        // By pieces also on one thread: the order of summation does not depend on the pool.
+        let mut pieces: Vec<Piece<'_>> = gradient
+            .chunks(PIECE)
+            .zip(parameters.chunks_mut(PIECE))
+            .zip(self.first_moment.chunks_mut(PIECE).zip(self.second_moment.chunks_mut(PIECE)))
+            .map(|((gradient, parameters), (first, second))| Piece {
+                gradient,
+                parameters,
+                first,
+                second,
+                squares: 0.0,
+            })
+            .collect();
+        pool.for_each_mut(&mut pieces, |_, piece| piece.squares = raw::squares(piece.gradient));
+        let norm = pieces.iter().map(|piece| piece.squares).sum::<f64>().sqrt() as f32;
         let time = i32::try_from(self.time).unwrap_or(i32::MAX);
         let correction = |beta: f32| 1.0 - f64::from(beta).powi(time);
         let step = AdamStep {
@@ -63,9 +91,22 @@ impl Adam {
             epsilon,
             keep: 1.0 - learning_rate * weight_decay,
         };
-        raw::adam(&step, gradient, parameters, &mut self.first_moment, &mut self.second_moment);
+        pool.for_each_mut(&mut pieces, |_, piece| {
+            raw::adam(&step, piece.gradient, piece.parameters, piece.first, piece.second);
+        });
         norm
     }
+}
+
+/// Parameters that a thread takes at once: small enough for the first cache.
+const PIECE: usize = 4096;
+
+struct Piece<'a> {
+    gradient: &'a [f32],
+    parameters: &'a mut [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    squares: f64,
 }
 
 #[cfg(test)]
@@ -91,6 +132,21 @@ mod tests {
         assert_eq!(a.step(&mut x, &[300.0, 400.0], 0.1), 500.0);
         b.step(&mut y, &[0.3, 0.4], 0.1);
         assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-7), "{x:?} {y:?}");
+    }
+
+    #[test]
+    fn a_step_on_threads_has_the_bits_of_one_thread() {
+        let count = 3 * PIECE + 17;
+        let gradient: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 1e-3).collect();
+        let settings = AdamSettings { max_norm: 0.5, ..AdamSettings::default() };
+        let (mut one, mut many) = (Adam::new(count, settings), Adam::new(count, settings));
+        let (mut x, mut y) = (vec![1.0; count], vec![1.0; count]);
+        let mut pool = Pool::new(3);
+        for _ in 0..5 {
+            let norms = [one.step(&mut x, &gradient, 0.1), many.step_on(&mut pool, &mut y, &gradient, 0.1)];
+            assert!(norms[0] > 0.5 && norms[0] == norms[1], "{norms:?}");
+        }
+        assert_eq!((x, one), (y, many));
     }
 
     #[test]

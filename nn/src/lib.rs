@@ -3,10 +3,10 @@
 //! ```
 //! use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Sharded};
 //!
-//! // y = x W.. of a batch of 512, towards targets: one step of mean-squared error on two threads.
+//! // a batch of 512, towards targets: one step of mean-squared error on two threads.
 //! let mlp = Mlp::new(&[3, 32, 1], Activation::Tanh, Activation::None);
-//! let mut normal = || 0.1; // a seeded standard normal
-//! let mut parameters = mlp.initialise(1.0, &mut normal);
+//! let mut uniform = || 0.3; // in earnest: a seeded generator
+//! let mut parameters = mlp.initialise_uniform(&mut uniform);
 //! let mut weights = mlp.weights(&parameters);
 //! let mut adam = Adam::new(parameters.len(), AdamSettings::default());
 //! let mut sharded = Sharded::new(2, parameters.len(), || mlp.workspace());
@@ -39,13 +39,17 @@
 #![deny(unsafe_code)] // lifted in raw/mod.rs
 
 mod adam;
+mod conv;
 mod gru;
+mod layer_norm;
 mod mlp;
 mod raw;
 mod sharded;
 
 pub use adam::{Adam, AdamSettings};
+pub use conv::{Conv2d, ConvWeights, ConvWorkspace};
 pub use gru::{Gru, GruWeights, GruWorkspace, Sequences};
+pub use layer_norm::LayerNorm;
 pub use mlp::{Activation, Layer, Mlp, Weights, Workspace};
 pub use raw::Pool;
 pub use sharded::{BLOCK, Sharded};

@@ -1,6 +1,6 @@
 //! Dense networks: shape, initial weights, forward and backward.
 
-use crate::raw::{self, Aligned, Panels, Start};
+use crate::raw::{self, Aligned, Panels, Pool, Start};
 use crate::sharded::BLOCK;
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub enum Activation {
 
 impl Activation {
     /// Whether the derivative is computed from `z`; from the result otherwise.
-    fn keeps_input(self) -> bool {
+    pub(crate) fn keeps_input(self) -> bool {
         self == Activation::Swish
     }
 }
@@ -194,11 +194,25 @@ impl Weights {
     /// When they are not [`Mlp::parameter_count`].
     pub fn set(&mut self, parameters: &[f32]) {
         assert_eq!(parameters.len(), self.mlp.parameter_count(), "parameters");
+        self.set_on(&mut Pool::new(1), parameters);
+    }
+
+    /// [`Weights::set`] on the threads of a pool.
+    ///
+    /// # Panics
+    /// As [`Weights::set`].
+    pub fn set_on(&mut self, pool: &mut Pool, parameters: &[f32]) {
+        assert_eq!(parameters.len(), self.mlp.parameter_count(), "parameters");
+        let mut tasks = Vec::with_capacity(2 * self.layers.len());
         for (layer, prepared) in self.mlp.layers.iter().zip(&mut self.layers) {
-            prepared.weight.set(&parameters[layer.weights()]);
-            prepared.transposed.set_transposed(&parameters[layer.weights()]);
+            let weights = &parameters[layer.weights()];
             prepared.bias.copy_from_slice(&parameters[layer.biases()]);
+            tasks.push((weights, &mut prepared.weight, false));
+            tasks.push((weights, &mut prepared.transposed, true));
         }
+        pool.for_each_mut(&mut tasks, |_, (weights, panels, transposed)| {
+            if *transposed { panels.set_transposed(weights) } else { panels.set(weights) }
+        });
     }
 
     /// Results, `[rows, outputs]`, of `input`, `[rows, inputs]`, at most [`BLOCK`] rows. A row has the same bits in any

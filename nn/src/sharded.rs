@@ -73,9 +73,9 @@ impl<S: Send> Sharded<S> {
         self.shards.iter_mut().map(|shard| &mut shard.state)
     }
 
-    /// The threads, for other work between two gradients.
-    pub fn pool(&mut self) -> &mut Pool {
-        &mut self.pool
+    /// The threads, and the gradient that [`Sharded::gradient`] left, for [`Adam::step_on`](crate::Adam::step_on).
+    pub fn pool(&mut self) -> (&mut Pool, &mut [f32]) {
+        (&mut self.pool, &mut self.sum)
     }
 
     fn reduce(&mut self, count: usize) {

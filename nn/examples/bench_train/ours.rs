@@ -31,15 +31,16 @@ fn dense(sizes: &[usize], hidden: Activation, batch: usize, threads: usize, seco
     let target: Vec<f32> = (0..batch * outputs).map(|_| normal() as f32).collect();
     let factor = 2.0 / (batch * outputs) as f32;
     best_of(seconds, || {
-        let gradient = sharded.gradient(batch, |rows, (workspace, d), gradient| {
+        sharded.gradient(batch, |rows, (workspace, d), gradient| {
             let x = &x[rows.start * inputs..rows.end * inputs];
             let d = &mut d[..rows.len() * outputs];
             let y = weights.forward(x, workspace);
             mean_squared_error(y, &target[rows.start * outputs..rows.end * outputs], factor, d);
             weights.backward(x, d, workspace, gradient, None);
         });
-        adam.step(&mut parameters, gradient, RATE);
-        weights.set(&parameters);
+        let (pool, gradient) = sharded.pool();
+        adam.step_on(pool, &mut parameters, gradient, RATE);
+        weights.set_on(pool, &parameters);
     })
 }
 
@@ -68,21 +69,21 @@ fn recurrent(sizes: &[usize], batch: usize, threads: usize, seconds: f64) -> f64
     let (start, resets) = (vec![0.0; SEQUENCES * hidden], vec![false; rows]);
     let factor = 2.0 / (batch * outputs) as f32;
     best_of(seconds, || {
-        let gradient =
-            sharded.gradient(batch / GRU_STEPS, |range, (workspace, head_space, d, d_states), gradient| {
-                let rows = range.start * GRU_STEPS..range.end * GRU_STEPS;
-                let input = &x[rows.start * inputs..rows.end * inputs];
-                let sequences =
-                    Sequences { input, start: &start[..range.len() * hidden], resets: &resets[..rows.len()] };
-                let (of_gru, of_head) = gradient.split_at_mut(split);
-                let (d, d_states) = (&mut d[..rows.len() * outputs], &mut d_states[..rows.len() * hidden]);
-                let states = weights.forward(sequences, workspace);
-                let y = head_weights.forward(states, head_space);
-                mean_squared_error(y, &target[rows.start * outputs..rows.end * outputs], factor, d);
-                head_weights.backward(states, d, head_space, of_head, Some(d_states));
-                weights.backward(sequences, d_states, workspace, of_gru, None);
-            });
-        adam.step(&mut parameters, gradient, RATE);
+        sharded.gradient(batch / GRU_STEPS, |range, (workspace, head_space, d, d_states), gradient| {
+            let rows = range.start * GRU_STEPS..range.end * GRU_STEPS;
+            let input = &x[rows.start * inputs..rows.end * inputs];
+            let sequences =
+                Sequences { input, start: &start[..range.len() * hidden], resets: &resets[..rows.len()] };
+            let (of_gru, of_head) = gradient.split_at_mut(split);
+            let (d, d_states) = (&mut d[..rows.len() * outputs], &mut d_states[..rows.len() * hidden]);
+            let states = weights.forward(sequences, workspace);
+            let y = head_weights.forward(states, head_space);
+            mean_squared_error(y, &target[rows.start * outputs..rows.end * outputs], factor, d);
+            head_weights.backward(states, d, head_space, of_head, Some(d_states));
+            weights.backward(sequences, d_states, workspace, of_gru, None);
+        });
+        let (pool, gradient) = sharded.pool();
+        adam.step_on(pool, &mut parameters, gradient, RATE);
         weights.set(&parameters[..split]);
         head_weights.set(&parameters[split..]);
     })

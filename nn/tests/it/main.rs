@@ -1,6 +1,8 @@
 //! Gradients against finite differences and against burn, and bits against threads.
 mod reference;
 
+mod conv;
 mod determinism;
 mod gru;
+mod layer_norm;
 mod mlp;
