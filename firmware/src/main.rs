@@ -75,7 +75,7 @@ impl<M: rtic::Mutex<T = Control<'static>>> Exclusive<Control<'static>> for Below
 unsafe fn NonMaskableInt() -> ! {
     persist::mark(tendon_runtime::timing::ResetCause::Watchdog);
     loop {
-        cortex_m::asm::nop();
+        core::hint::spin_loop();
     }
 }
 
@@ -94,7 +94,6 @@ mod app {
     use tendon_runtime::store::{Store, places};
     use tendon_runtime::timing::{QUIET_US, ResetCause};
     use tendon_wire::frame::{Decoder, MAX_FRAME};
-    use tendon_wire::mutation::{Check, removed};
 
     /// `f32` of activations, for the control loop and for the self-test.
     const ARENA: usize = 32 << 10;
@@ -181,9 +180,7 @@ mod app {
         tendon_wire::mutation::remove_number(crate::board::removed_check());
         let (cause, boots, black_box) = crate::persist::take(Selected::reset_cause());
         let Parts { rx, tx, mut timer, clock, mut watchdog, slots } = Selected::take();
-        if !removed(Check::Watchdog) {
-            watchdog.start(QUIET_US);
-        }
+        watchdog.start(QUIET_US);
         let mut store = BootStage::at(Selected::BOOT_STAGE);
         let [active, inactive] = places(&store.slots(), slots);
         let memory =
@@ -282,9 +279,7 @@ mod app {
         });
         if release.watchdog_us != *timeout {
             *timeout = release.watchdog_us;
-            if !removed(Check::Watchdog) {
-                watchdog.start(release.watchdog_us);
-            }
+            watchdog.start(release.watchdog_us);
         } else if release.feed {
             watchdog.feed();
         }

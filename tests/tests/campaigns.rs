@@ -29,9 +29,6 @@ held! {
     admission_is_held "admission"
     images_are_held "images"
     kill_is_held "kill"
-    overrun_is_held "overrun"
-    hang_is_held "hang"
-    garbage_is_held "garbage"
 }
 
 #[test]

@@ -61,8 +61,8 @@ checks! {
     HostSilence "host-silence",
     /// The fallback goes out at the deadline of a tick that is late.
     Deadline "deadline",
-    /// The watchdog runs.
-    Watchdog "watchdog",
+    /// The watchdog is fed by completed ticks alone.
+    WatchdogFeed "watchdog-feed",
     /// Plausibility of the sensors.
     SensorMonitor "sensor-monitor",
     /// Response of the joints to their commands.

@@ -15,7 +15,6 @@ mod record;
 mod recorder;
 mod replay;
 mod silence;
-mod timer;
 mod world;
 
 use names::NAMES;
@@ -57,9 +56,6 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::ADMISSION,
     images::IMAGES,
     controller::KILL,
-    timer::OVERRUN,
-    timer::HANG,
-    timer::GARBAGE,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.

@@ -12,7 +12,7 @@ pub use pico2::{LAYOUT, Qspi as Flash, STALLS};
 
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
-#[cfg(feature = "mutate")]
-pub use mps2::removed_check;
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 pub use mps2::{LAYOUT, Psram as Flash, STALLS};
+#[cfg(feature = "mutate")]
+pub use mps2::removed_check;
