@@ -29,9 +29,9 @@ pub trait Environment: Send {
     /// What only a simulation knows of the state after the last step or reset, without noise or delay: for critics
     /// and teachers, never for the policy that goes onto a robot.
     fn privileged(&self, _out: &mut [f32]) {}
-    /// Difficulty of the next episode, 0 to 1, where the task has a curriculum.
+    /// Difficulty of the next episode, where the task has a curriculum: 0 is the easiest, 1 (the default) the whole task.
     fn level(&self) -> f32 {
-        0.0
+        1.0
     }
     /// Sets it; takes effect at the next reset.
     fn set_level(&mut self, _level: f32) {}

@@ -10,12 +10,16 @@ const GOLDEN: &[(&str, u64)] = &[
     ("cart-pole-balance", 0xbc6ab106b9eb82e4),
     ("reacher", 0x37f7b117cf37c678),
     ("hopper", 0x30d5e7af77bef20a),
-    ("walker", 0xaa54821d8c704ff9),
+    ("walker", 0x8435e0e6d8f5911b),
     ("half-cheetah", 0xe049dcb0cdf94809),
-    ("quadruped", 0x951b6c598695acc8),
+    ("quadruped", 0xab7c3ffed34bbcbe),
     ("humanoid-stand", 0x0192a9c42bf64880),
-    ("humanoid-walk", 0x84889eac0e208369),
-    ("humanoid", 0xd6105584d3754370),
+    ("humanoid-walk", 0x97b8d98bbf2d5066),
+    ("humanoid", 0xcdd95f9cdc60f552),
+    ("arm-reach", 0x893bd64a6c9aa154),
+    ("arm-push", 0x33aac97980410f3a),
+    ("arm-drawer", 0x154518ecea4a18b5),
+    ("social-navigation", 0x76989de9f6018caf),
 ];
 
 fn environments(task: &TaskInfo, n: usize) -> Vec<TaskEnvironment> {

@@ -18,9 +18,9 @@ use std::path::PathBuf;
 use tendon_compiler::Manifest;
 use tendon_runtime::spec::ContractSpec;
 use tendon_runtime::{AlignedBytes, Image};
-use tendon_sim::tasks::{self, TaskInfo};
+use tendon_sim::tasks::{self, TaskDefinition};
 use tendon_sim::{
-    Camera, Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, World, render,
+    Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, render,
 };
 
 /// Who acts.
@@ -36,11 +36,11 @@ enum Agent {
 
 #[derive(Debug, Args)]
 pub(super) struct Sim {
-    /// Task to run
+    /// Task to run: a name, or a task file (.toml)
     #[arg(long, required_unless_present = "robot")]
     task: Option<String>,
-    /// Robot file (MJCF or URDF) to load, list and let stand for the time given
-    #[arg(long, conflicts_with = "task")]
+    /// Robot file (MJCF or URDF): in place of the task's; alone it is listed, and driven about its pose
+    #[arg(long)]
     robot: Option<PathBuf>,
     /// Who acts
     #[arg(long, value_enum, default_value = "zero")]
@@ -65,14 +65,19 @@ pub(super) const FRAME_SIZE: [usize; 2] = [320, 240];
 
 impl Sim {
     pub(super) fn run(self) -> Result<()> {
-        match (&self.task, &self.robot) {
-            (Some(name), _) => self.run_task(tasks::find(name)?),
-            (None, Some(path)) => self.run_robot(&Robot::from_file(path, RobotOptions::default())?),
+        let task = match (&self.task, &self.robot) {
+            (Some(name), robot) => tasks::open(name, robot.as_deref())?,
+            (None, Some(path)) => {
+                let robot = Robot::from_file(path, RobotOptions::default())?;
+                list(&robot);
+                TaskDefinition::of_robot(robot)?
+            }
             (None, None) => bail!("give --task or --robot"),
-        }
+        };
+        self.run_task(&task)
     }
 
-    fn run_task(&self, task: &'static TaskInfo) -> Result<()> {
+    fn run_task(&self, task: &TaskDefinition) -> Result<()> {
         if self.agent == Agent::Policy {
             let path = self.image.as_ref().context("--image is missing")?;
             let image = read_image(path)?;
@@ -109,66 +114,53 @@ impl Sim {
         }
         println!(
             "{}: {steps} steps, return {total:.2}, success {}, hash {:016x}",
-            task.name,
+            task.name(),
             environment.success(),
             hash.value()
         );
+        if let Some(end) = environment.last_episode() {
+            let by = end.ended_by.as_deref().unwrap_or(if end.diverged { "divergence" } else { "time" });
+            println!("  ended by {by}");
+        }
         for (name, value) in environment.metric_names().iter().zip(environment.physical()) {
             println!("  {name}: {value:.3}");
         }
+        for draw in environment.draws() {
+            println!("  drawn: {} {}: {:.3}", draw.name, draw.index, draw.value);
+        }
         save_frames(self.png.as_ref(), &frames)
     }
+}
 
-    fn run_robot(&self, robot: &std::sync::Arc<Robot>) -> Result<()> {
-        let mut rows = vec![["joint", "kind", "range", "actuator kp, kd, limit"].map(String::from).to_vec()];
-        for joint in &robot.joints {
-            rows.push(vec![
-                joint.name.clone(),
-                format!("{:?}", joint.kind),
-                joint.range.map_or_else(|| "-".into(), |[low, high]| format!("{low:.3} .. {high:.3}")),
-                joint
-                    .actuator
-                    .map_or_else(|| "passive".into(), |a| format!("{}, {}, {}", a.kp, a.kd, a.torque_limit)),
-            ]);
-        }
+/// What the file holds, and what of it is not represented.
+fn list(robot: &Robot) {
+    let mut rows = vec![["joint", "kind", "range", "actuator kp, kd, limit"].map(String::from).to_vec()];
+    for joint in &robot.joints {
+        rows.push(vec![
+            joint.name.clone(),
+            format!("{:?}", joint.kind),
+            joint.range.map_or_else(|| "-".into(), |[low, high]| format!("{low:.3} .. {high:.3}")),
+            joint
+                .actuator
+                .map_or_else(|| "passive".into(), |a| format!("{}, {}, {}", a.kp, a.kd, a.torque_limit)),
+        ]);
+    }
+    println!(
+        "{}: {} bodies, {} joints, keyframes: {}",
+        robot.name,
+        robot.bodies.len(),
+        robot.joints.len(),
+        robot.keyframes.iter().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", ")
+    );
+    print_table(&rows);
+    for item in &robot.unsupported {
         println!(
-            "{}: {} bodies, {} joints, keyframes: {}",
-            robot.name,
-            robot.bodies.len(),
-            robot.joints.len(),
-            robot.keyframes.iter().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", ")
+            "not represented: {}:{} <{}>: {}",
+            item.file.display(),
+            item.line,
+            item.element,
+            item.effect
         );
-        print_table(&rows);
-        for item in &robot.unsupported {
-            println!(
-                "not represented: {}:{} <{}>: {}",
-                item.file.display(),
-                item.line,
-                item.element,
-                item.effect
-            );
-        }
-        let mut world = World::new(robot.clone());
-        if let Some(keyframe) = robot.keyframes.first() {
-            world.apply_keyframe(keyframe);
-        }
-        let commands = vec![tendon_runtime::JointCommand::default(); robot.joints.len()];
-        let every = ((1.0 / FRAMES_PER_S / f64::from(robot.timestep_s)).round() as usize).max(1);
-        let mut frames = Vec::new();
-        for _ in 0..(self.seconds * FRAMES_PER_S).round() as usize {
-            world.step(&commands, every);
-            let (position, _) = world.base_pose();
-            if self.png.is_some() {
-                frames.push(render(&world.scene(), &Camera::orbit(position, 2.0, -2.2, 0.35, FRAME_SIZE)));
-            }
-        }
-        println!(
-            "after {} s without torque: base at {:?}, finite {}",
-            self.seconds,
-            world.base_pose().0,
-            world.is_finite()
-        );
-        save_frames(self.png.as_ref(), &frames)
     }
 }
 
@@ -255,7 +247,7 @@ impl Hil {
         }
         match (&self.task, &self.robot) {
             (Some(name), _) => {
-                let task = tasks::find(name)?;
+                let task = tasks::open(name, None)?;
                 let outputs = Outputs {
                     profile: self.profile.as_deref(),
                     recorder: recorder.as_mut(),
@@ -263,7 +255,7 @@ impl Hil {
                     #[cfg(feature = "viewer")]
                     rrd: self.rrd.as_deref(),
                 };
-                hil_task(&mut session, &image, task, self.seed, self.seconds, outputs)?;
+                hil_task(&mut session, &image, &task, self.seed, self.seconds, outputs)?;
             }
             (None, Some(path)) => {
                 let robot = Robot::from_file(path, RobotOptions::default())?;
@@ -389,7 +381,7 @@ struct Outputs<'a> {
 fn hil_task<T: crate::link::Transport>(
     session: &mut Session<T>,
     image: &AlignedBytes,
-    task: &TaskInfo,
+    task: &TaskDefinition,
     seed: u64,
     seconds: f64,
     outputs: Outputs<'_>,
@@ -423,7 +415,8 @@ fn hil_task<T: crate::link::Transport>(
     )?;
     println!(
         "{}: return {:.2}, success {}, hash {:016x}",
-        task.name, run.total_reward, run.success, run.hash
+        task.name(),
+        run.total_reward, run.success, run.hash
     );
     print_stats(&run.stats);
     println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);

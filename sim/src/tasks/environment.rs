@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::people::People;
 use super::plan::{Memory, Plan};
 use super::quantity::Seen;
 use super::randomise::{Draw, Randomiser};
@@ -33,6 +34,7 @@ pub struct TaskEnvironment {
     keyframe: Option<Keyframe>,
     track: Track,
     randomiser: Randomiser,
+    people: Option<People>,
     rng: Rng,
     steps: u32,
     command: Vec<f32>,
@@ -96,6 +98,7 @@ impl TaskEnvironment {
             world: World::new(Arc::clone(robot)),
             track: Track::new(plan),
             randomiser: Randomiser::new(&task.randomisation, robot, plan),
+            people: task.people.map(People::new),
             rng: Rng::new(0, RESET_STREAM),
             keyframe: keyframe.clone(),
             steps: 0,
@@ -115,7 +118,7 @@ impl TaskEnvironment {
                 Memory::default();
                 plan.terminations.len() + plan.metrics.len() + plan.success.len()
             ],
-            level: 0.0,
+            level: 1.0,
             total_reward: 0.0,
             success: false,
             diverged: false,
@@ -217,6 +220,7 @@ impl TaskEnvironment {
                 color: [0.15, 0.65, 0.30],
             });
         }
+        scene.shapes.extend(self.people.iter().flat_map(People::shapes));
         scene
     }
 
@@ -248,6 +252,7 @@ impl TaskEnvironment {
             previous_action: &self.previous_action,
             older_action: &self.older_action,
             command: &self.command,
+            people: self.people.as_ref().map_or(&[], |people| &people.nearest),
         }
     }
 
@@ -342,6 +347,10 @@ impl TaskEnvironment {
         self.diverged = !self.world.is_finite() || self.is_exploding();
         if !self.diverged {
             self.track.advance(&self.world, &plan, |_, _| 0.0);
+            let [x, y, _] = self.track.base_position;
+            if let Some(people) = &mut self.people {
+                people.advance(plan.period_s, [x, y]);
+            }
             self.measure();
             self.diverged = self.interface.observe(observation).is_err();
         }
@@ -478,6 +487,10 @@ impl Environment for TaskEnvironment {
         (self.steps, self.total_reward, self.success, self.diverged) = (0, 0.0, false, false);
         let plan = Arc::clone(&self.plan);
         self.track.start(&self.world, &plan, |_, _| 0.0);
+        let [x, y, _] = self.track.base_position;
+        if let Some(people) = &mut self.people {
+            people.start(&mut self.rng, [x, y]);
+        }
         self.measure();
         if self.interface.observe(observation).is_err() {
             observation.fill(0.0);

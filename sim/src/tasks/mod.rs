@@ -3,9 +3,11 @@
 //!
 //! A new built-in task is the two files and one line in [`TASKS`].
 
+mod cards;
 mod definition;
 mod environment;
 mod nearest;
+mod people;
 mod plan;
 mod quantity;
 mod randomise;
@@ -16,8 +18,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use cards::cards;
 pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
+pub use people::PeopleSpec;
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
     ActionsSpec, CommandsSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody, StartJoints,
@@ -50,6 +54,10 @@ pub const TASKS: &[TaskInfo] = &[
     task!("humanoid-stand", "humanoid_stand", "humanoid"),
     task!("humanoid-walk", "humanoid_walk", "humanoid"),
     task!("humanoid", "humanoid", "humanoid"),
+    task!("arm-reach", "arm_reach", "arm"),
+    task!("arm-push", "arm_push", "arm_push"),
+    task!("arm-drawer", "arm_drawer", "arm_drawer"),
+    task!("social-navigation", "social_navigation", "mobile_base"),
 ];
 
 /// One row of the table of built-in tasks: its two files, as they lie in the repository.

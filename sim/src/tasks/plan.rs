@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::TaskError;
 use super::nearest::{matches, unknown};
+use super::people::MAX_PEOPLE;
 use super::quantity::{Args, Needs, QUANTITIES, Quantity, Seen};
 use super::spec::{Over, SpecFault, TaskSpec, Term};
-use crate::robot::{Body, Robot};
+use crate::robot::{Body, Robot, Site};
 
 /// Everything of a task that does not change from step to step.
 #[derive(Clone, Debug)]
@@ -196,6 +197,15 @@ impl Resolver<'_> {
         ] {
             self.range(field, range)?;
         }
+        if let Some(people) = spec.people {
+            self.range("people.speed", people.speed)?;
+            let lengths = [people.room, people.radius, people.robot_radius, people.speed[0]];
+            if people.count > MAX_PEOPLE || lengths.iter().any(|v| !(0.0..=1000.0).contains(v)) {
+                return Err(self.fault(format!(
+                    "people: give a count of at most {MAX_PEOPLE}, speeds of at least 0, and lengths of 0 to 1000 m"
+                )));
+            }
+        }
         super::randomise::check(self, &spec.randomisation)?;
         Ok(plan)
     }
@@ -234,6 +244,14 @@ impl Resolver<'_> {
             }
         }
         Ok(found)
+    }
+
+    fn site(&self, name: Option<&str>) -> Result<Option<Site>, TaskError> {
+        let Some(name) = name else { return Ok(None) };
+        let site = self.robot.site(name).cloned();
+        site.map(Some).ok_or_else(|| {
+            self.fault(unknown("site", name, self.robot.sites.iter().map(|s| s.name.as_str())))
+        })
     }
 
     fn figure(
@@ -292,12 +310,8 @@ impl Resolver<'_> {
         };
         let bodies =
             term.bodies.iter().flatten().map(|name| self.body(name)).collect::<Result<Vec<_>, _>>()?;
-        let site = match &term.site {
-            None => None,
-            Some(name) => Some(self.robot.site(name).cloned().ok_or_else(|| {
-                self.fault(unknown("site", name, self.robot.sites.iter().map(|s| s.name.as_str())))
-            })?),
-        };
+        let site = self.site(term.site.as_deref())?;
+        let to = self.site(term.to.as_deref())?;
         let commands = self.spec.commands.inputs.len();
         let missing = match quantity.needs {
             Needs::Feet if plan.feet.is_empty() => Some("`feet`"),
@@ -308,6 +322,10 @@ impl Resolver<'_> {
                 Some("two or three commands that say a point")
             }
             Needs::Site | Needs::SiteAndPoint | Needs::SiteAndBody if site.is_none() => Some("`site`"),
+            Needs::People if self.spec.people.is_none_or(|p| p.count <= term.nth) => {
+                Some("a table [people] with more people than `nth`")
+            }
+            Needs::TwoSites if site.is_none() || to.is_none() => Some("`site` and `to`"),
             Needs::OneBody | Needs::BodyAndPoint | Needs::SiteAndBody if bodies.len() != 1 => {
                 Some("one body in `bodies`")
             }
@@ -333,6 +351,8 @@ impl Resolver<'_> {
                 joints,
                 bodies,
                 site,
+                to,
+                nth: term.nth,
                 axis: term.axis,
                 target: term.target.unwrap_or(quantity.defaults[0]),
                 sigma,

@@ -6,6 +6,7 @@ use std::f32::consts::PI;
 
 use tendon_runtime::math;
 
+use super::people::Person;
 use super::track::Track;
 use crate::robot::{Body, Site};
 use crate::world::World;
@@ -29,6 +30,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) older_action: &'a [f32],
     /// `[n_commands]`
     pub(crate) command: &'a [f32],
+    /// Nearest first.
+    pub(crate) people: &'a [Person],
 }
 
 /// What a task file says about one use of a quantity, names resolved.
@@ -37,6 +40,8 @@ pub(crate) struct Args {
     pub(crate) joints: Vec<usize>,
     pub(crate) bodies: Vec<Body>,
     pub(crate) site: Option<Site>,
+    pub(crate) to: Option<Site>,
+    pub(crate) nth: usize,
     pub(crate) axis: usize,
     pub(crate) target: f32,
     pub(crate) sigma: f32,
@@ -54,6 +59,8 @@ pub(crate) enum Needs {
     VelocityCommand,
     Site,
     SiteAndPoint,
+    TwoSites,
+    People,
     OneBody,
     Bodies,
     BodyAndPoint,
@@ -128,6 +135,7 @@ quantities! {
     "joint_position" ["rad"] OneJoint (0.0, 1.0) "q" = |s, a| s.joint(a);
     "joint_speed" ["rad/s"] Nothing (0.0, 1.0) "norm of dq" = |s, a| a.joints.iter().map(|&i| s.track.joint_velocity[i].powi(2)).sum::<f32>().sqrt();
     "joint_square" [""] Nothing (0.0, 1.0) "sum of ((q - target) / sigma)^2" = |s, a| a.joints.iter().map(|&i| ((s.track.joint_position[i] - a.target) / a.sigma).powi(2)).sum();
+    "joint_fraction" [""] OneJoint (0.0, 1.0) "(q - target) / sigma, between 0 and 1" = |s, a| ((s.joint(a) - a.target) / a.sigma).clamp(0.0, 1.0);
     "joint_angle" ["rad"] OneJoint (0.0, 1.0) "q - target, between -pi and pi" = |s, a| s.angle(a);
     "joint_upright" [""] OneJoint (0.0, 1.0) "(1 + cos(q - target)) / 2" = |s, a| 0.5 * (1.0 + math::sin_cos(s.angle(a)).1);
     "speed_near_upright" [""] OneJoint (0.0, 4.0) "((1 + cos(q - target)) / 2)^4 min((dq / sigma)^2, 2): speed matters only near the top" = |s, a| (0.5 * (1.0 + math::sin_cos(s.angle(a)).1)).powi(4) * a.joints.first().map_or(0.0, |&i| (s.track.joint_velocity[i] / a.sigma).powi(2).min(2.0));
@@ -138,6 +146,9 @@ quantities! {
     "reached" [""] SiteAndPoint (0.0, 0.05) "exp(-(|target - site| / sigma)^2)" = |s, a| math::exp(-(s.from_target(s.site(a)) / a.sigma).powi(2));
     "site_position" ["m"] Site (0.0, 1.0) "position of the site in the world, along `axis`" = |s, a| s.site(a)[a.axis];
     "site_down" [""] Site (0.0, 1.0) "how far the site's x points down, -1 to 1" = |s, a| a.site.as_ref().map_or(0.0, |site| s.world.site_motion(site).projected_gravity[0]);
+    "site_offset" ["m"] TwoSites (0.0, 1.0) "site `to` - site, along `axis`" = |s, a| s.to(a)[a.axis] - s.site(a)[a.axis];
+    "site_distance" ["m"] TwoSites (0.0, 1.0) "|site `to` - site|" = |s, a| distance(s.to(a), s.site(a));
+    "reaching_site" [""] TwoSites (0.0, 0.1) "1 - tanh(|site `to` - site| / sigma)" = |s, a| 1.0 - math::tanh(distance(s.to(a), s.site(a)) / a.sigma);
     "body_position" ["m"] OneBody (0.0, 1.0) "position of the body in the world, along `axis`" = |s, a| s.body(a)[a.axis];
     "body_offset" ["m"] SiteAndBody (0.0, 1.0) "body - site, along `axis`" = |s, a| s.body(a)[a.axis] - s.site(a)[a.axis];
     "body_distance" ["m"] SiteAndBody (0.0, 1.0) "|body - site|" = |s, a| distance(s.body(a), s.site(a));
@@ -146,6 +157,12 @@ quantities! {
     "object_distance" ["m"] BodyAndPoint (0.0, 1.0) "|target - body|" = |s, a| s.from_target(s.body(a));
     "object_goal_tracking" [""] BodyAndPoint (0.0, 0.1) "1 - tanh(|target - body| / sigma)" = |s, a| 1.0 - math::tanh(s.from_target(s.body(a)) / a.sigma);
     "contact_force" ["N"] Bodies (0.0, 1.0) "sum of the contact forces on `bodies`" = |s, a| a.bodies.iter().map(|b| s.world.contact_force(b)).sum();
+
+    // People.
+    "person_distance" ["m"] People (0.0, 1.0) "between the surfaces of the robot and of the nth nearest person" = |s, a| s.person(a).distance;
+    "person_offset" ["m"] People (0.0, 1.0) "nth nearest person - base, along `axis`" = |s, a| if a.axis < 2 { s.person(a).position[a.axis] - s.track.base_position[a.axis] } else { 0.0 };
+    "person_velocity" ["m/s"] People (0.0, 1.0) "velocity of the nth nearest person, along `axis`" = |s, a| if a.axis < 2 { s.person(a).velocity[a.axis] } else { 0.0 };
+    "person_disturbance" ["m/s^2"] People (0.0, 1.0) "sum of the accelerations that the robot's nearness causes in people" = |s, _| s.people.iter().map(|p| p.disturbance).sum();
 }
 
 impl Seen<'_> {
@@ -183,6 +200,14 @@ impl Seen<'_> {
 
     fn site(&self, args: &Args) -> [f32; 3] {
         args.site.as_ref().map_or([0.0; 3], |site| self.world.site_position(site))
+    }
+
+    fn person(&self, args: &Args) -> Person {
+        self.people.get(args.nth).copied().unwrap_or_default()
+    }
+
+    fn to(&self, args: &Args) -> [f32; 3] {
+        args.to.as_ref().map_or([0.0; 3], |site| self.world.site_position(site))
     }
 
     fn body(&self, args: &Args) -> [f32; 3] {

@@ -165,6 +165,29 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &RandomisationSpec) -> Result
     Ok(())
 }
 
+impl RandomisationSpec {
+    /// Names of what differs, as in the task file.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let noise = NoiseSpec { noise_level: 1.0, ..self.noise } != NoiseSpec::default();
+        let used = [
+            ("friction", self.friction.is_some()),
+            ("added_mass", self.added_mass.is_some()),
+            ("base_com", self.base_com.is_some()),
+            ("mass_factor", self.mass_factor.is_some()),
+            ("kp_factor", self.kp_factor.is_some()),
+            ("kd_factor", self.kd_factor.is_some()),
+            ("motor_strength", self.motor_strength.is_some()),
+            ("action_delay_s", self.action_delay_s.is_some()),
+            ("observation_delay_s", self.observation_delay_s.is_some()),
+            ("action_loss", self.action_loss > 0.0),
+            ("observation_loss", self.observation_loss > 0.0),
+            ("pushes", self.push_interval_s.is_some()),
+            ("noise", noise),
+        ];
+        used.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
+    }
+}
+
 impl Randomiser {
     pub(crate) fn new(spec: &RandomisationSpec, robot: &Robot, plan: &Plan) -> Self {
         let base = plan

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tendon_runtime::spec::{FallbackSpec, InputSpec, Mode, TermSpec};
 
 use super::nearest::nearest;
+use super::people::PeopleSpec;
 use super::randomise::RandomisationSpec;
 
 /// Largest task file.
@@ -63,6 +64,9 @@ pub struct TaskSpec {
     /// How an episode begins.
     #[serde(default)]
     pub start: StartSpec,
+    /// People around the robot.
+    #[serde(default)]
+    pub people: Option<PeopleSpec>,
     /// Terms of the reward.
     pub rewards: Vec<Term>,
     /// Weights are per second, as in legged_gym: the reward of a step is multiplied by the control period.
@@ -262,6 +266,12 @@ pub struct Term {
     /// Site.
     #[serde(default)]
     pub site: Option<String>,
+    /// Second site.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// People: which, the nearest being 0.
+    #[serde(default)]
+    pub nth: usize,
     /// Axis 0, 1 or 2.
     #[serde(default)]
     pub axis: usize,

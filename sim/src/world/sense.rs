@@ -1,6 +1,6 @@
 //! What rewards and privileged observations read of a world beyond what a robot's own sensors give.
 
-use rapier3d::math::Pose;
+use rapier3d::math::{Pose, Vector};
 
 use super::{FrameMotion, World};
 use crate::robot::Body;
@@ -10,6 +10,13 @@ impl World {
     #[must_use]
     pub fn body_motion(&self, body: &Body) -> FrameMotion {
         self.frame_motion(body.handle, &Pose::IDENTITY).unwrap_or_default()
+    }
+
+    /// Linear momentum of all bodies, kg m/s.
+    #[must_use]
+    pub fn momentum(&self) -> [f32; 3] {
+        let moving = self.state.bodies.iter().filter(|(_, body)| body.is_dynamic());
+        moving.map(|(handle, body)| self.body_velocity(handle, body).0 * body.mass()).sum::<Vector>().into()
     }
 
     /// Sum of the magnitudes of the contact forces on a body in the last physics step, N; zero where nothing touches.
