@@ -11,6 +11,8 @@ use tendon_wire::image::{JointRecord, limit};
 pub const TORQUE_ROUNDING: f64 = 1e-3;
 /// The same for setpoints, as a share of the numbers that go into the bound.
 pub const SETPOINT_ROUNDING: f64 = 2e-6;
+/// What it may leave in the speed of the braking curve, as a share of the speeds.
+const BRAKING_ROUNDING: f64 = 1e-5;
 /// The same where numbers are so small that `f32` has few bits left.
 pub const SMALLEST: f64 = 1e-38;
 
@@ -170,12 +172,14 @@ impl Oracle {
 
             let torque = f64::from(c.kp) * (p - q) + f64::from(c.kd) * (v - dq) + f64::from(c.torque);
             let slack = f64::from(joint.torque_limit) * TORQUE_ROUNDING + SMALLEST;
-            let (low, high) = torque_bounds(joint, bound, v_max, (down, up), (q, dq));
+            let (low, high) = torque_bounds(joint, bound, v_max, (down, up), (q, dq), BRAKING_ROUNDING);
             if torque < low - slack || torque > high + slack {
                 return fail("torque", format!("{torque} of {low}..{high} {}", about(past)));
             }
             let step = rate * dt * (1.0 + 1e-6) + SMALLEST;
-            let slowly = ((past.torque - step).max(low).min(high), (past.torque + step).max(low).min(high));
+            // What rounding lets in goes both ways: a bound that the torque has to keep up with may be the nearer one.
+            let (least, most) = torque_bounds(joint, bound, v_max, (down, up), (q, dq), -BRAKING_ROUNDING);
+            let slowly = ((past.torque - step).max(low).min(most), (past.torque + step).max(least).min(high));
             power += (torque * dq).max(0.0);
             unsure += slack * dq.abs();
             torques.push(Some((torque, dq, slowly, slack, about(past))));
@@ -205,20 +209,22 @@ impl Oracle {
     }
 }
 
-/// Torques allowed at the measured state, with the rounding of the braking curve let in.
+/// Torques allowed at the measured state, with this share of the speeds let in for the rounding of the braking curve.
 fn torque_bounds(
     joint: &JointRecord,
     bound: f64,
     v_max: f64,
     (down, up): (f64, f64),
     (q, dq): (f64, f64),
+    rounding: f64,
 ) -> (f64, f64) {
     let kd = f64::from(joint.damping_kd);
     let towards = |speed: f64, allowed: f64, is_out: bool| {
         let taper = (0.1 * allowed).max(f64::from(f32::MIN_POSITIVE));
         let faded = if is_out { 0.0 } else { bound * ((allowed - speed) / taper).clamp(0.0, 1.0) };
-        let off = 1e-5 * (allowed + speed.abs());
-        let brakes = allowed < v_max * (1.0 - 1e-5);
+        let off = rounding * (allowed + speed.abs());
+        // In `f32` the smallest limits are none, or the same.
+        let brakes = allowed < v_max * (1.0 - rounding) - SMALLEST * rounding.signum();
         let brake = if brakes { (kd * (speed - allowed - off)).clamp(0.0, bound) } else { 0.0 };
         faded - brake
     };

@@ -27,6 +27,7 @@ held! {
     faults_are_held "faults"
     power_is_held "power"
     admission_is_held "admission"
+    images_are_held "images"
     kill_is_held "kill"
 }
 

@@ -257,7 +257,8 @@ fn bench_sim(name: &str, rest: &[&str]) -> Result<(), String> {
 }
 
 /// Releases that `bench sim`, `fidelity` and `render` measure against.
-const MUJOCO: [&str; 3] = ["mujoco==4.0.0", "gymnasium==1.4.0", "numpy"];
+const MUJOCO: [&str; 4] = ["mujoco==4.0.0", "gymnasium==1.4.0", "imageio", "numpy"];
+
 /// Without PyTorch where it cannot be installed; the table says so.
 fn bench_train(rest: &[&str]) -> Result<(), String> {
     let mut command = cargo();

@@ -120,6 +120,10 @@ pub(crate) fn drift(case: &Case) -> Result<String> {
             start: Vec::new(),
             controls: controls[..25].to_vec(),
         }
+    } else if case.name == "humanoid" {
+        let controls = vec![targets_home(&case.file)?; 25];
+        let (file, substeps) = (case.file.clone(), case.substeps);
+        Comparison { name: case.name, file, substeps, keyframe: true, start: Vec::new(), controls }
     } else {
         let robot = load(&case.file, Engine::Reduced)?;
         let periods = (0.5 / (f64::from(robot.timestep_s) * case.substeps as f64)).round() as usize;

@@ -17,7 +17,9 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let record = words.contains(&"--record");
+    words.retain(|word| *word != "--record");
     let (what, json) = match words.as_slice() {
         [what] => (*what, None),
         [what, "--json", file] => (*what, Some(PathBuf::from(file))),
@@ -28,9 +30,9 @@ fn main() -> ExitCode {
         "fidelity" => fidelity::run(),
         "scale" => scale::run(),
         "render" => pictures::run(),
-        _ => Err("usage: bench sim|fidelity|scale|render [--json FILE]".into()),
+        _ => Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record]".into()),
     };
-    match result.and_then(|rows| table::finish(&rows, json.as_deref())) {
+    match result.and_then(|rows| table::finish(what, &rows, json.as_deref(), record)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench {what}: {error}");

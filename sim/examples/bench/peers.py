@@ -15,11 +15,13 @@ def gymnasium_speed(case, files):
     """Best of Gymnasium's vector environments, environment steps per second."""
     import gymnasium
 
-    name = {"hopper": "Hopper-v5", "walker": "Walker2d-v5", "humanoid": "Humanoid-v5"}.get(case)
+    name = {"hopper": "Hopper-v5", "walker": "Walker2d-v5"}.get(case)
 
     def make():
         if name:
             return gymnasium.make(name)
+        if case == "humanoid":
+            return gymnasium.make("Humanoid-v5", xml_file=files[case], frame_skip=5, healthy_z_range=(0.5, 2.0))
         return gymnasium.make("Ant-v5", xml_file=files[case], frame_skip=5, healthy_z_range=(0.15, 1.0),
                               include_cfrc_ext_in_observation=False, reset_noise_scale=0.01)
 

@@ -47,7 +47,7 @@ pub(crate) fn run() -> Result<Vec<Row>> {
             tendon,
             peers: vec![("mujoco".into(), peers[name].as_f64().unwrap_or(f64::NAN))],
             goal: ">= 10x",
-            note: "colour, depth and segmentation with shadows; one thread".into(),
+            note: "colour, depth and segmentation with shadows, all cores as MuJoCo's driver".into(),
         });
     }
     println!("pictures: {}", folder.display());

@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<Vec<Row>> {
             // One thread per environment at most: otherwise the row of one environment would time idle threads.
             let threads = threads().min(count);
             let before = resident_kib();
-            let speed = steps_per_s(&robot, case.substeps, count, threads, Duration::from_secs(2))?;
+            let speed = steps_per_s(&robot, case.substeps, count, threads, Duration::from_secs(1))?;
             let per_step_us = 1e6 * threads as f64 / speed;
             let first = *first.get_or_insert(per_step_us);
             rows.push(Row {

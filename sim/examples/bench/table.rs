@@ -18,23 +18,33 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
-pub(crate) fn finish(rows: &[Row], json: Option<&Path>) -> Result<()> {
-    println!("\n| case | metric | tendon | peers (ratio) | goal | note |\n|---|---|---|---|---|---|");
+/// Prints the rows, writes them as JSON, and with `record` puts the table into docs/benchmarks.md.
+pub(crate) fn finish(name: &str, rows: &[Row], json: Option<&Path>, record: bool) -> Result<()> {
+    let mut text =
+        String::from("| case | tendon / peer | tendon | peers | goal | note |\n|---|---|---|---|---|---|\n");
     for row in rows {
-        let peers = row
-            .peers
-            .iter()
-            .map(|(name, value)| format!("{name} {} ({:.2}x)", short(*value), row.tendon / value));
-        let peers = peers.collect::<Vec<_>>().join(", ");
-        let (case, metric, unit) = (&row.case, row.metric, row.unit);
-        println!(
-            "| {case} | {metric} | {} {unit} | {peers} | {} | {} |",
-            short(row.tendon),
-            row.goal,
-            row.note
-        );
+        let each = |show: &dyn Fn(&str, f64) -> String| {
+            row.peers.iter().map(|(name, value)| show(name, *value)).collect::<Vec<_>>().join(", ")
+        };
+        let ratios = each(&|name, value| format!("{:.2}x {name}", row.tendon / value));
+        let values = each(&|name, value| format!("{name} {}", short(value)));
+        let (case, metric, unit, goal, note) = (&row.case, row.metric, row.unit, row.goal, &row.note);
+        let figure = if metric == unit { metric.to_owned() } else { format!("{unit} {metric}") };
+        text +=
+            &format!("| {case} | {ratios} | {} {figure} | {values} | {goal} | {note} |\n", short(row.tendon));
     }
-    println!("\nMeasured on {}.", machine());
+    text += &format!("\nMeasured on {} by `cargo xtask bench {name}`.\n", machine());
+    println!("\n{text}");
+    if record {
+        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md"));
+        let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+        let document = std::fs::read_to_string(file)?;
+        let parts =
+            document.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+        let (before, after) =
+            parts.ok_or("docs/benchmarks.md: no place for this table; restore its comment lines")?;
+        std::fs::write(file, format!("{before}{start}{text}{end}{after}"))?;
+    }
     let Some(json) = json else { return Ok(()) };
     let rows: Vec<Value> = rows
         .iter()

@@ -48,7 +48,7 @@ const FAR: f32 = 200.0;
 /// Rows that one thread draws at a time.
 const BAND: usize = 16;
 /// Pixels from which on a picture is worth more than one thread.
-const PARALLEL: usize = 128 * 128;
+const PARALLEL: usize = 64 * 64;
 
 /// Renders one picture: red, green, blue, depth along the viewing axis, and which shape is seen.
 #[must_use]
@@ -204,7 +204,8 @@ impl Stage<'_> {
         let ambient = self.scene.looks.ambient;
         // Away from the surface, or its own rounding would shade it.
         let origin = point + normal * 1e-3;
-        if facing <= 0.0 || self.primitives.iter().any(|p| p.shades(origin, self.sun, FAR)) {
+        let along = ray::along_sun(origin, self.sun);
+        if facing <= 0.0 || self.primitives.iter().any(|p| p.shades(origin, along, self.sun, FAR)) {
             ambient + 0.1 * normal.z.max(0.0)
         } else {
             ambient + (1.0 - ambient) * facing

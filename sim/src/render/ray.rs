@@ -1,6 +1,6 @@
 //! Rays against primitives, in the primitive's own frame.
 
-use rapier3d::math::{Matrix, Vector};
+use rapier3d::math::{Matrix, Pose, Vector};
 
 use super::pose;
 use crate::scene::{Placed, Shape};
@@ -24,6 +24,27 @@ pub(super) struct Primitive {
     sun: Vector,
     /// Radius of a ball about the origin that holds the shape: most rays miss it at once.
     bound: f32,
+    /// Least and greatest x and y of its shadow on z = 0, and along the sun everywhere else.
+    footprint: [f32; 4],
+}
+
+/// Where a point's shadow falls on z = 0; everything that could shade the point has the same place.
+pub(super) fn along_sun(point: Vector, sun: Vector) -> [f32; 2] {
+    [point.x - point.z * sun.x / sun.z, point.y - point.z * sun.y / sun.z]
+}
+
+fn footprint(shape: &Shape, pose: &Pose, bound: f32, sun: Vector) -> [f32; 4] {
+    let (ends, radius) = match shape {
+        Shape::Capsule { radius, half_length } => ([-half_length, *half_length], *radius),
+        _ => ([0.0, 0.0], bound),
+    };
+    // Without a sun above there are no shadows on z = 0, and every shape has to be tried.
+    if !(sun.z > 0.05 && radius.is_finite()) {
+        return [f32::NEG_INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY];
+    }
+    let [a, b] = ends.map(|end| along_sun(*pose * (Vector::Z * end), sun));
+    let wide = [sun.x, sun.y].map(|s| radius * (1.0 + (s / sun.z).powi(2)).sqrt() + 1e-3);
+    [a[0].min(b[0]) - wide[0], a[0].max(b[0]) + wide[0], a[1].min(b[1]) - wide[1], a[1].max(b[1]) + wide[1]]
 }
 
 impl Primitive {
@@ -31,8 +52,10 @@ impl Primitive {
         let pose = pose(placed.position, placed.rotation);
         let world_from_shape = Matrix::from_quat(pose.rotation);
         let shape_from_world = world_from_shape.transpose();
+        let bound = placed.shape.bound();
         Self {
-            bound: placed.shape.bound(),
+            footprint: footprint(&placed.shape, &pose, bound, sun),
+            bound,
             shape: placed.shape.clone(),
             center: pose.translation,
             eye: shape_from_world * (eye - pose.translation),
@@ -61,8 +84,13 @@ impl Primitive {
         (distance < limit).then(|| Hit { distance, normal: self.world_from_shape * normal })
     }
 
-    /// Whether the shape is between `point` and the sun, in direction `sun`.
-    pub(super) fn shades(&self, point: Vector, sun: Vector, limit: f32) -> bool {
+    /// Whether the shape is between `point` and the sun, in direction `sun`; `along` is the point's
+    /// [`along_sun`].
+    pub(super) fn shades(&self, point: Vector, along: [f32; 2], sun: Vector, limit: f32) -> bool {
+        let ([x, y], [left, right, front, back]) = (along, self.footprint);
+        if x < left || x > right || y < front || y > back {
+            return false;
+        }
         let to_center = self.center - point;
         if self.bound.is_finite() {
             let along = to_center.dot(sun);
@@ -162,6 +190,13 @@ fn mantle_between_ends(o: Vector, d: Vector, radius: f32, half_length: f32) -> L
 }
 
 fn capsule(o: Vector, d: Vector, radius: f32, half_length: f32) -> LocalHit {
+    // A ray that misses the endless cylinder misses all of the capsule: most rays, and they need no root.
+    let a = d.x * d.x + d.y * d.y;
+    let b = o.x * d.x + o.y * d.y;
+    let c = o.x * o.x + o.y * o.y - radius * radius;
+    if b * b < a * c || (c > 0.0 && b > 0.0) {
+        return None;
+    }
     let end = Vector::Z * half_length;
     nearest([
         mantle_between_ends(o, d, radius, half_length),

@@ -78,6 +78,32 @@ fn nothing_of_a_shape_is_cut_away_by_its_bounds() {
     }
 }
 
+/// A place that is not a number lies outside no footprint: that casts every ray.
+#[test]
+fn nothing_of_a_shadow_is_cut_away_by_its_footprint() {
+    let mut rng = crate::Rng::new(6, 0);
+    let mut shaded = 0;
+    for round in 0..3000 {
+        let (shape, _) = all_shapes().swap_remove(round % 6);
+        let turned: [f32; 4] = std::array::from_fn(|_| rng.uniform(-1.0, 1.0));
+        let length = turned.iter().map(|v| v * v).sum::<f32>().sqrt();
+        let one = Placed { rotation: turned.map(|v| v / length), ..placed(shape, [0.0, 0.0, 2.0]) };
+        let sun =
+            Vector::new(rng.uniform(-1.0, 1.0), rng.uniform(-1.0, 1.0), rng.uniform(0.1, 1.0)).normalize();
+        let primitive = Primitive::new(&one, Vector::ZERO, sun);
+        // Near the middle of the shadow.
+        let point = Vector::new(rng.uniform(-1.5, 1.5), rng.uniform(-1.5, 1.5), 2.0) - sun * 2.0;
+        let every = primitive.shades(point, [f32::NAN; 2], sun, FAR);
+        assert_eq!(
+            primitive.shades(point, ray::along_sun(point, sun), sun, FAR),
+            every,
+            "round {round}: {one:?}"
+        );
+        shaded += u32::from(every);
+    }
+    assert!(shaded > 300, "only {shaded} points lie in shadow");
+}
+
 #[test]
 fn nearer_shapes_hide_those_behind() {
     let near = placed(Shape::Sphere { radius: 0.2 }, [3.0, 0.0, 1.0]);

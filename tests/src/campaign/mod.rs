@@ -8,6 +8,7 @@ mod controller;
 mod envelope;
 mod flash;
 mod frames;
+mod images;
 mod names;
 mod process;
 mod record;
@@ -53,6 +54,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     envelope::FAULTS,
     flash::POWER,
     flash::ADMISSION,
+    images::IMAGES,
     controller::KILL,
 ];
 
@@ -134,6 +136,15 @@ impl Run {
         self.row(&metric, unit, value, Some(format!(">= {limit}")));
         if value.partial_cmp(&limit).is_none_or(Ordering::is_lt) {
             self.hole(1, format!("{metric}: {value} {unit}, at least {limit}"));
+        }
+    }
+
+    /// A figure that has to be at most `limit`.
+    pub fn at_most(&mut self, metric: impl Display, unit: &'static str, value: f64, limit: f64) {
+        let metric = metric.to_string();
+        self.row(&metric, unit, value, Some(format!("<= {limit}")));
+        if value.partial_cmp(&limit).is_none_or(Ordering::is_gt) {
+            self.hole(1, format!("{metric}: {value} {unit}, at most {limit}"));
         }
     }
 

@@ -19,5 +19,6 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
         "after a power cut at any operation of the flash, torn at any byte, the old or the new image boots",
     ),
     ("admission", "no changed, truncated, older, foreign or unsigned image is taken, and rot does not boot"),
+    ("images", "no mutant of an image makes the runtime panic, and an admitted one keeps every promise"),
     ("kill", "QEMU killed at any instant of flashing boots what was confirmed"),
 ];
