@@ -19,9 +19,7 @@ use tendon_compiler::Manifest;
 use tendon_runtime::spec::ContractSpec;
 use tendon_runtime::{AlignedBytes, Image};
 use tendon_sim::tasks::{self, TaskDefinition};
-use tendon_sim::{
-    Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, render,
-};
+use tendon_sim::{Environment, LocomotionTask, Rng, Robot, RobotOptions, TrajectoryHash, render};
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -416,7 +414,9 @@ fn hil_task<T: crate::link::Transport>(
     println!(
         "{}: return {:.2}, success {}, hash {:016x}",
         task.name(),
-        run.total_reward, run.success, run.hash
+        run.total_reward,
+        run.success,
+        run.hash
     );
     print_stats(&run.stats);
     println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);
