@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use tendon_wire::CRC32C;
 
-use crate::run_folder::{FileError, replace_link, write_folder_atomically};
+use crate::run_folder::{FileError, read_limited, replace_link, write_folder_atomically};
 
 /// The state of a learner as named counters and arrays.
 ///
@@ -32,8 +32,6 @@ const VERSION: u32 = 1;
 const MAGIC: &[u8; 4] = b"TNDC";
 const NEXT_STEP: &str =
     "start from an older folder in checkpoints/ (point the link `last` at it), or train anew";
-/// Largest file read; a policy of this project has a few MB.
-const SIZE_LIMIT: u64 = 1 << 30;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,8 +148,8 @@ impl Checkpoint {
     /// When anything is missing, cut, flipped or of another version: file, field and next step are named.
     pub fn load(folder: &Path) -> Result<Self, FileError> {
         let (json_file, binary_file) = (folder.join("state.json"), folder.join("arrays.bin"));
-        let json = read_limited(&json_file)?;
-        let binary = read_limited(&binary_file)?;
+        let json = read_limited(&json_file, NEXT_STEP)?;
+        let binary = read_limited(&binary_file, NEXT_STEP)?;
         let broken = |field: &str, problem: String| FileError::new(&binary_file, field, problem, NEXT_STEP);
         let Some((prefix, body)) = binary.split_first_chunk::<12>() else {
             return Err(broken("length", format!("{} bytes, a header has 12", binary.len())));
@@ -210,19 +208,6 @@ impl Checkpoint {
         }
         Self::load(&link).map(Some)
     }
-}
-
-fn read_limited(file: &Path) -> Result<Vec<u8>, FileError> {
-    let length = fs::metadata(file).map_err(|e| FileError::read(file, &e))?.len();
-    if length > SIZE_LIMIT {
-        return Err(FileError::new(
-            file,
-            "length",
-            format!("{length} bytes, at most {SIZE_LIMIT} are read"),
-            NEXT_STEP,
-        ));
-    }
-    fs::read(file).map_err(|e| FileError::read(file, &e))
 }
 
 #[cfg(test)]

@@ -49,6 +49,19 @@ impl FileError {
     }
 }
 
+/// Files larger than this are not read, bytes.
+const SIZE_LIMIT: u64 = 1 << 30;
+
+/// All of a file, unless it is larger than [`SIZE_LIMIT`]; then `next_step` says what the user can do.
+pub(crate) fn read_limited(file: &Path, next_step: &'static str) -> Result<Vec<u8>, FileError> {
+    let length = fs::metadata(file).map_err(|e| FileError::read(file, &e))?.len();
+    if length > SIZE_LIMIT {
+        let problem = format!("{length} bytes, at most {SIZE_LIMIT} are read");
+        return Err(FileError::new(file, "length", problem, next_step));
+    }
+    fs::read(file).map_err(|e| FileError::read(file, &e))
+}
+
 /// A run folder:
 /// ```text
 /// config.toml          every setting, defaults filled in

@@ -1,6 +1,8 @@
 //! Contracts that cross crates: what they share. The contracts themselves stand in `tests/`.
 
 pub mod campaign;
+#[path = "../../runtime/tests/examples/numbers.rs"]
+mod numbers;
 
 use std::path::{Path, PathBuf};
 

@@ -1,13 +1,13 @@
 //! Preferences on disk: append-only JSON lines, each with its CRC.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::record::{Preference, Segment};
-use crate::run_folder::{FileError, write_atomically};
+use crate::run_folder::{FileError, read_limited, write_atomically};
 use tendon_wire::CRC32C;
 
 /// Segments and preferences of one run.
@@ -32,8 +32,6 @@ const PREFIX: &str = "{\"record\":";
 const MIDDLE: &str = ",\"crc32c\":\"";
 const SUFFIX: &str = "\"}";
 const NEXT_STEP: &str = "restore the file from a copy, or delete this line and those that depend on it";
-/// Largest file read.
-const SIZE_LIMIT: u64 = 1 << 30;
 
 impl PreferenceStore {
     /// A store without a file.
@@ -50,16 +48,7 @@ impl PreferenceStore {
         if !file.exists() {
             return Ok(store);
         }
-        let length = fs::metadata(file).map_err(|e| FileError::read(file, &e))?.len();
-        if length > SIZE_LIMIT {
-            return Err(FileError::new(
-                file,
-                "length",
-                format!("{length} bytes, at most {SIZE_LIMIT} are read"),
-                "split the file",
-            ));
-        }
-        let bytes = fs::read(file).map_err(|e| FileError::read(file, &e))?;
+        let bytes = read_limited(file, "split the file")?;
         let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
         for (number, line) in
             bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
@@ -215,6 +204,7 @@ mod tests {
     use super::super::record::{Annotator, Label, Role, SCHEMA_VERSION};
     use super::*;
     use crate::run_folder::tests::scratch;
+    use std::fs;
 
     fn segment(id: u64) -> Segment {
         Segment {

@@ -8,7 +8,7 @@
 use super::gemm::portable;
 use super::quantized;
 use core::arch::aarch64::*;
-use tendon_wire::image::{GEMM_ROWS, QUANTIZED_STEP as INPUT_STEP, quantized_block_words as block_words};
+use tendon_wire::image::GEMM_ROWS;
 
 /// Blocks at once: as many sums under way as hide the time an addition takes.
 const BLOCKS: usize = 8;
@@ -79,34 +79,12 @@ pub(super) fn quantize(x: &[[f32; 4]], inverse_scale: f32, y: &mut [[u32; 2]]) {
 
 /// As `quantized::portable::to_i16`.
 pub(super) fn quantized_to_i16<const RELU: bool>(w: &[u32], x: &[[u32; 4]], y: &mut [[u32; 2]]) {
-    blocks(w, x, y, quantized::finish_i16::<RELU>);
+    quantized::portable::each_block(w, x, y, quantized::finish_i16::<RELU>, products);
 }
 
 /// As `quantized::portable::to_f32`.
 pub(super) fn quantized_to_f32(w: &[u32], x: &[[u32; 4]], y: &mut [[f32; GEMM_ROWS]]) {
-    blocks(w, x, y, quantized::finish_f32);
-}
-
-/// As `quantized::portable::blocks`.
-#[inline(always)]
-fn blocks<T>(
-    w: &[u32],
-    x: &[[u32; 4]],
-    y: &mut [T],
-    finish: impl Fn([i32; GEMM_ROWS], [u32; GEMM_ROWS]) -> T,
-) {
-    let mut rest = w;
-    for place in y {
-        let len = block_words(x.len().wrapping_mul(INPUT_STEP));
-        let Some((block, after)) = rest.split_at_checked(len) else { return };
-        rest = after;
-        let ([bias, weights @ .., last], _) = block.as_chunks::<GEMM_ROWS>() else { return };
-        let mut sums = products(weights, x);
-        for (sum, &bias) in sums.iter_mut().zip(bias) {
-            *sum = sum.wrapping_add(bias as i32);
-        }
-        *place = finish(sums, *last);
-    }
+    quantized::portable::each_block(w, x, y, quantized::finish_f32, products);
 }
 
 /// Sums of the products of one block, whose words come four for half of the inputs of a step.

@@ -145,24 +145,45 @@ pub(super) mod portable {
         y: &mut [T],
         finish: impl Fn([i32; GEMM_ROWS], [u32; GEMM_ROWS]) -> T,
     ) {
+        each_block(w, x, y, finish, products);
+    }
+
+    /// Adds what `products` makes of each block's weights to its biases, and finishes it. Stops where `w` ends.
+    #[inline(always)]
+    pub(in super::super) fn each_block<T>(
+        w: &[u32],
+        x: &Vector,
+        y: &mut [T],
+        finish: impl Fn([i32; GEMM_ROWS], [u32; GEMM_ROWS]) -> T,
+        products: impl Fn(&[[u32; GEMM_ROWS]], &Vector) -> [i32; GEMM_ROWS],
+    ) {
         let mut rest = w;
         for place in y {
             let len = block_words(x.len().wrapping_mul(INPUT_STEP));
             let Some((block, after)) = rest.split_at_checked(len) else { return };
             rest = after;
             let ([bias, weights @ .., last], _) = block.as_chunks::<GEMM_ROWS>() else { return };
-            let mut sums = bias.map(|bias| bias as i32);
-            for (words, &[x01, x23]) in weights.iter().zip(x.as_flattened().as_chunks::<2>().0) {
-                let [[x0, x1], [x2, x3]] = [halves(x01), halves(x23)];
-                for (sum, word) in sums.iter_mut().zip(words) {
-                    let [w0, w2, w1, w3] = word.to_le_bytes().map(|byte| i32::from(byte as i8));
-                    // Each product is below 2^22: only the sums can wrap.
-                    *sum = sum.wrapping_add(w0 * x0).wrapping_add(w1 * x1);
-                    *sum = sum.wrapping_add(w2 * x2).wrapping_add(w3 * x3);
-                }
+            let mut sums = products(weights, x);
+            for (sum, &bias) in sums.iter_mut().zip(bias) {
+                *sum = sum.wrapping_add(bias as i32);
             }
             *place = finish(sums, *last);
         }
+    }
+
+    #[inline(always)]
+    fn products(weights: &[[u32; GEMM_ROWS]], x: &Vector) -> [i32; GEMM_ROWS] {
+        let mut sums = [0i32; GEMM_ROWS];
+        for (words, &[x01, x23]) in weights.iter().zip(x.as_flattened().as_chunks::<2>().0) {
+            let [[x0, x1], [x2, x3]] = [halves(x01), halves(x23)];
+            for (sum, word) in sums.iter_mut().zip(words) {
+                let [w0, w2, w1, w3] = word.to_le_bytes().map(|byte| i32::from(byte as i8));
+                // Each product is below 2^22: only the sums can wrap.
+                *sum = sum.wrapping_add(w0 * x0).wrapping_add(w1 * x1);
+                *sum = sum.wrapping_add(w2 * x2).wrapping_add(w3 * x3);
+            }
+        }
+        sums
     }
 }
 

@@ -1,6 +1,7 @@
 //! Random contracts, profiles, measurements and commands for the envelope, judged by the oracle: for the tests of this
 //! folder and the campaigns of `tests/`, which include this file.
 
+use crate::numbers::{any_f32, within};
 use fastrand::Rng;
 use tendon_runtime::oracle::{Oracle, Violation};
 use tendon_runtime::spec::{ActionSpec, FallbackSpec, Mode, MonitorsSpec, Signal, TermSpec};
@@ -183,25 +184,4 @@ fn measurement(rng: &mut Rng, low: f32, high: f32) -> f32 {
         4 => high - (high - low) * 1e-3 * rng.f32(),
         _ => within(rng, low, high),
     }
-}
-
-/// Any float: ordinary ones, and each kind that breaks careless arithmetic.
-fn any_f32(rng: &mut Rng) -> f32 {
-    match rng.u8(0..16) {
-        0 => f32::NAN,
-        1 => f32::INFINITY,
-        2 => f32::NEG_INFINITY,
-        3 => f32::MAX,
-        4 => f32::MIN,
-        5 => f32::from_bits(rng.u32(1..0x0080_0000)), // subnormal
-        6 => 0.0,
-        7 => -0.0,
-        8 => f32::from_bits(rng.u32(..)),
-        9 => within(rng, -1e6, 1e6),
-        _ => within(rng, -3.0, 3.0),
-    }
-}
-
-fn within(rng: &mut Rng, low: f32, high: f32) -> f32 {
-    low + (high - low) * rng.f32()
 }

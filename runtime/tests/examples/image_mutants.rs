@@ -1,6 +1,7 @@
 //! Structure-aware mutants of policy images, and everything that a controller does with those that it admits: for the
 //! tests of this folder and the campaigns of `tests/`, which include this file.
 
+use crate::numbers::any_f32;
 use fastrand::Rng;
 use tendon_runtime::abstention::Window;
 use tendon_runtime::{AlignedBytes, Contract, Controller, Image, Memory, Profile, RawState, State};
@@ -227,26 +228,6 @@ pub(crate) fn one_mutant(seed: &AlignedBytes, room: &mut Room, rng: &mut Rng) ->
         exercise(&image, &parsed, room, rng);
     }
     Some(is_wrong)
-}
-
-fn any_f32(rng: &mut Rng) -> f32 {
-    match rng.u8(0..16) {
-        0 => f32::NAN,
-        1 => f32::INFINITY,
-        2 => f32::NEG_INFINITY,
-        3 => f32::MAX,
-        4 => f32::MIN,
-        5 => f32::from_bits(rng.u32(1..0x0080_0000)), // subnormal
-        6 => 0.0,
-        7 => -0.0,
-        8 => f32::from_bits(rng.u32(..)),
-        9 => within(rng, -1e6, 1e6),
-        _ => within(rng, -3.0, 3.0),
-    }
-}
-
-fn within(rng: &mut Rng, low: f32, high: f32) -> f32 {
-    low + (high - low) * rng.f32()
 }
 
 /// Makes the CRC right again, as far as there is a header.

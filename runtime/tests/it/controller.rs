@@ -1,4 +1,5 @@
-use crate::world::{Loaded, PERIOD_US, Parts, any_f32, spec, state};
+use crate::numbers::any_f32;
+use crate::world::{Loaded, PERIOD_US, Parts, spec, state};
 use fastrand::Rng;
 use tendon_runtime::spec::{ContractSpec, LimitShares, MonitorAction, MonitorSpec, ProfileSpec};
 use tendon_runtime::{Applied, Cause, Controller, RawState, Refusal, State};

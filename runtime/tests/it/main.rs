@@ -9,6 +9,8 @@ mod envelope;
 mod image;
 mod monitor;
 mod node;
+#[path = "../examples/numbers.rs"]
+mod numbers;
 mod observation;
 mod spec;
 mod world;

@@ -1,4 +1,5 @@
-use crate::world::{ROBOT_INDEX, spec, state, within};
+use crate::numbers::within;
+use crate::world::{ROBOT_INDEX, spec, state};
 use fastrand::Rng;
 use tendon_runtime::spec::{ContractSpec, HistoryOrder, PerElement, Signal, TermSpec};
 use tendon_runtime::{ObservationBuilder, RawState, StateFault, check_state, math};

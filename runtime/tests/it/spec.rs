@@ -1,4 +1,5 @@
-use crate::world::{spec, within};
+use crate::numbers::within;
+use crate::world::spec;
 use fastrand::Rng;
 use tendon_runtime::spec::{ContractSpec, InputSpec, PerElement, Signal, SpecError, TermSpec};
 use tendon_runtime::{AlignedBytes, Contract};
