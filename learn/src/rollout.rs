@@ -94,6 +94,8 @@ pub(crate) struct Slot {
     episodes: u64,
     /// Applied actions of the running episode: replaying them is how a resumed run gets back to the same state.
     history: Vec<f32>,
+    /// Difficulty of the running episode.
+    level: f32,
     /// Length at which the very first episode is cut; 0 is never.
     first_cut: usize,
 }
@@ -101,7 +103,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// Starts the first episode of environment `index`, which is cut after `first_cut` steps (0: never).
     pub(crate) fn start(make: MakeEnvironment, seed: u64, index: usize, first_cut: usize) -> Self {
-        let environment = make();
+        let mut environment = make();
+        environment.start_curriculum();
         let observation = vec![0.0; environment.observation_len()];
         let mut slot = Self {
             environment,
@@ -110,6 +113,7 @@ impl Slot {
             episode_return: 0.0,
             episodes: 0,
             history: Vec::new(),
+            level: 1.0,
             first_cut,
         };
         slot.next_episode(seed, index);
@@ -121,12 +125,14 @@ impl Slot {
         self.episodes += 1;
         self.episode_return = 0.0;
         self.history.clear();
+        self.level = self.environment.level();
         self.environment.reset(self.seed, &mut self.observation);
     }
 
     /// Adds the running episode to a checkpoint: the actions since its start, not the physics.
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint, index: usize) {
         checkpoint.put_counter(&format!("environment.{index}.episodes"), self.episodes);
+        checkpoint.put(&format!("environment.{index}.level"), &[self.level]);
         checkpoint.put(&format!("environment.{index}.history"), &self.history);
         checkpoint.put(&format!("environment.{index}.observation"), &self.observation);
     }
@@ -143,6 +149,7 @@ impl Slot {
             .counter(&field)?
             .checked_sub(1)
             .ok_or_else(|| checkpoint.error(&field, "0, but an episode runs from the start"))?;
+        self.environment.set_level(checkpoint.array_f32(&format!("environment.{index}.level"), 1)?[0]);
         self.next_episode(seed, index);
         let field = format!("environment.{index}.history");
         let history: Vec<f32> = checkpoint.any_array(&field)?.iter().map(|&v| v as f32).collect();
