@@ -16,6 +16,7 @@ mod record;
 mod recorder;
 mod replay;
 mod silence;
+mod skip;
 mod timer;
 mod world;
 
@@ -62,6 +63,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
+    skip::SKIP,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.
