@@ -11,6 +11,7 @@ mod flash;
 mod frames;
 mod images;
 mod names;
+mod parsers;
 mod process;
 mod record;
 mod recorder;
@@ -59,6 +60,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::POWER,
     flash::ADMISSION,
     images::IMAGES,
+    parsers::PARSERS,
     controller::KILL,
     timer::OVERRUN,
     timer::HANG,

@@ -28,6 +28,8 @@ const PSRAM: u32 = 16 << 20;
 const FLOOR: u32 = 5;
 /// A boot ends within it, however it ends.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// QEMU has its debug port within it.
+const START: Duration = Duration::from_secs(120);
 /// `movs r0, #0; b .`: never reached by an honest boot stage.
 const CODE: [u8; 4] = [0x00, 0x20, 0xfe, 0xe7];
 
@@ -167,7 +169,7 @@ impl Debugger {
         command.args(["-chardev", &chardev, "-gdb", "chardev:gdb"]).args(extra).arg("-kernel").arg(elf);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|error| format!("qemu-system-arm: {error}"))?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + START;
         let stream = loop {
             match UnixStream::connect(&socket) {
                 Ok(stream) => break stream,
