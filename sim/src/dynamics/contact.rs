@@ -8,6 +8,7 @@ use rapier3d::parry::query::{DefaultQueryDispatcher, PersistentQueryDispatcher};
 
 use super::inertia::Motion;
 use super::narrow;
+use super::softness::{Cone, Softness};
 use super::tree::{Tree, wide};
 use crate::state::PhysicsState;
 
@@ -24,9 +25,19 @@ pub(super) struct Contact {
     pub(super) normal: DVec3,
     /// Overlap, m, above zero.
     pub(super) depth: f64,
+    /// Of shapes: finds the [`Surface`].
+    pub(super) pair: u32,
+}
+
+/// How a pair of shapes touches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surface {
     pub(super) friction: f64,
-    /// Pair of shapes and place within it: finds the force of the step before.
-    pub(super) key: u32,
+    pub(super) cone: Cone,
+    pub(super) impratio: f64,
+    pub(super) softness: Softness,
+    /// [`Softness::gains`] at the world's time step.
+    pub(super) gains: [f64; 2],
 }
 
 #[derive(Clone)]
@@ -47,13 +58,11 @@ struct Geom {
 pub(super) struct Contacts {
     geoms: Vec<Geom>,
     pairs: Vec<(u32, u32)>,
+    pub(super) surfaces: Vec<Surface>,
     poses: Vec<DPose3>,
     manifolds: Vec<ContactManifold>,
     pub(super) found: Vec<Contact>,
 }
-
-/// Most points of contact per pair of shapes.
-const MAX_POINTS: u32 = 64;
 
 impl Contacts {
     pub(super) fn read(state: &PhysicsState, tree: &Tree) -> Self {
@@ -103,6 +112,21 @@ impl Contacts {
             };
         }
         self.poses = self.geoms.iter().map(|g| g.local).collect();
+        let dt = f64::from(state.parameters.dt);
+        let surface = |&(a, b): &(u32, u32)| {
+            let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
+            let friction =
+                CoefficientCombineRule::combine(first.friction, second.friction, first.rule, second.rule);
+            let softness = Softness::default();
+            Surface {
+                friction: f64::from(friction),
+                cone: Cone::Pyramidal,
+                impratio: 1.0,
+                softness,
+                gains: softness.gains(dt),
+            }
+        };
+        self.surfaces = self.pairs.iter().map(surface).collect();
     }
 
     /// Fills `found`.
@@ -120,13 +144,7 @@ impl Contacts {
             let mut pair = Pair {
                 link,
                 other: second.link,
-                friction: f64::from(CoefficientCombineRule::combine(
-                    first.friction,
-                    second.friction,
-                    first.rule,
-                    second.rule,
-                )),
-                key: index as u32 * MAX_POINTS,
+                pair: index as u32,
                 found: &mut self.found,
             };
             if let TypedShape::HalfSpace(floor) = second.shape.as_typed_shape() {
@@ -149,38 +167,36 @@ impl Contacts {
 struct Pair<'a> {
     link: usize,
     other: Option<usize>,
-    friction: f64,
-    key: u32,
+    pair: u32,
     found: &'a mut Vec<Contact>,
 }
 
 impl Pair<'_> {
-    fn add(&mut self, place: usize, point: DVec3, normal: DVec3, depth: f64) {
+    fn add(&mut self, point: DVec3, normal: DVec3, depth: f64) {
         if depth > 0.0 && depth.is_finite() {
-            let key = self.key + (place as u32).min(MAX_POINTS - 1);
-            let Self { link, other, friction, .. } = *self;
-            self.found.push(Contact { link, other, point, normal, depth, friction, key });
+            let Self { link, other, pair, .. } = *self;
+            self.found.push(Contact { link, other, point, normal, depth, pair });
         }
     }
 
     /// Closed forms on a half-space through `origin`; `false` where there is none.
     fn on_floor(&mut self, geom: &Geom, pose: &DPose3, normal: DVec3, origin: DVec3) -> bool {
-        let mut ball = |place, center: DVec3, radius: f64| {
+        let mut ball = |center: DVec3, radius: f64| {
             let height = (center - origin).dot(normal);
-            self.add(place, center - normal * (0.5 * (height + radius)), normal, radius - height);
+            self.add(center - normal * (0.5 * (height + radius)), normal, radius - height);
         };
         match geom.shape.as_typed_shape() {
-            TypedShape::Ball(shape) => ball(0, pose.translation, f64::from(shape.radius)),
+            TypedShape::Ball(shape) => ball(pose.translation, f64::from(shape.radius)),
             TypedShape::Capsule(shape) => {
-                for (place, end) in [shape.segment.a, shape.segment.b].into_iter().enumerate() {
-                    ball(place, pose.transform_point(end.as_dvec3()), f64::from(shape.radius));
+                for end in [shape.segment.a, shape.segment.b] {
+                    ball(pose.transform_point(end.as_dvec3()), f64::from(shape.radius));
                 }
             }
             TypedShape::Cuboid(shape) => {
                 for place in 0..8 {
                     let sign = |bit: usize| if place >> bit & 1 == 0 { -1.0 } else { 1.0 };
                     let corner = shape.half_extents.as_dvec3() * DVec3::new(sign(0), sign(1), sign(2));
-                    ball(place, pose.transform_point(corner), 0.0);
+                    ball(pose.transform_point(corner), 0.0);
                 }
             }
             _ => return false,
@@ -204,7 +220,6 @@ impl Pair<'_> {
         if is_known.is_err() {
             return;
         }
-        let mut place = 0;
         for manifold in manifolds.iter() {
             let inner = manifold.subshape_poses.as_deref().and_then(|p| p.pos1);
             let place_in_shape = inner.unwrap_or(Pose::IDENTITY);
@@ -212,8 +227,7 @@ impl Pair<'_> {
             for contact in &manifold.points {
                 let depth = -f64::from(contact.dist);
                 let on_first = pose.transform_point((place_in_shape * contact.local_p1).as_dvec3());
-                self.add(place, on_first + normal * (0.5 * depth), normal, depth);
-                place += 1;
+                self.add(on_first + normal * (0.5 * depth), normal, depth);
             }
         }
     }

@@ -5,7 +5,10 @@
 
 mod constraint;
 mod contact;
+mod factor;
 mod inertia;
+mod newton;
+mod softness;
 mod tree;
 
 use rapier3d::dynamics::RigidBodyHandle;
@@ -14,9 +17,11 @@ use rapier3d::parry::glamx::{DPose3, DVec3};
 
 use crate::robot::{Joint, JointSlot};
 use crate::state::PhysicsState;
-use constraint::{Constraints, JointRow};
+use constraint::{JointRow, Rows, Weights};
 use contact::Contacts;
 use inertia::{Motion, Spatial};
+use newton::Newton;
+use softness::Softness;
 use tree::{Kind, Tree, wide};
 
 /// A robot's state in joint coordinates.
@@ -25,7 +30,9 @@ pub(crate) struct Dynamics {
     tree: Tree,
     motion: Motion,
     contacts: Contacts,
-    constraints: Constraints,
+    rows: Rows,
+    weights: Weights,
+    newton: Newton,
     /// Degree of freedom of each joint of the robot.
     dofs: Vec<usize>,
     reference: Vec<f64>,
@@ -49,7 +56,9 @@ impl Dynamics {
         let motion = Motion::new(&tree);
         let mut this = Self {
             contacts: Contacts::read(state, &tree),
-            constraints: Constraints::default(),
+            rows: Rows::default(),
+            weights: Weights::default(),
+            newton: Newton::new(&tree),
             dofs: Vec::new(),
             reference: Vec::new(),
             joints: Vec::new(),
@@ -74,6 +83,8 @@ impl Dynamics {
                 dof,
                 range: joint.range.map(|range| range.map(|q| f64::from(q) - reference)),
                 friction_loss: f64::from(joint.friction_loss),
+                limit: Softness::default(),
+                dry: Softness::default(),
             });
             this.damping[dof] = f64::from(joint.damping);
             this.armature[dof] = f64::from(joint.armature);
@@ -86,7 +97,41 @@ impl Dynamics {
             }
         }
         this.motion.place(&this.tree);
+        this.weigh();
         Some(this)
+    }
+
+    /// What constraints meet in this pose.
+    fn weigh(&mut self) {
+        let Self { tree, motion, weights, added, force, .. } = self;
+        added.copy_from_slice(&self.armature);
+        motion.assemble(tree, DVec3::ZERO, added, force);
+        let mut inverse = vec![0.0; tree.n];
+        factor::factorise(tree, &mut motion.matrix, &mut inverse);
+        // `J M^-1 J'` of one row.
+        let meets = |row: &mut [f64]| -> f64 {
+            factor::half_solve(tree, &motion.matrix, row);
+            row.iter().zip(&inverse).map(|(x, inverse)| x * x * inverse).sum()
+        };
+        let mut row = vec![0.0; tree.n];
+        weights.dofs = vec![0.0; tree.n];
+        for dof in 0..tree.n {
+            row.fill(0.0);
+            row[dof] = 1.0;
+            weights.dofs[dof] = meets(&mut row);
+        }
+        weights.links = vec![0.0; tree.links.len()];
+        for (index, link) in tree.links.iter().enumerate() {
+            let center = motion.poses[index] * link.com - motion.reference;
+            for axis in [DVec3::X, DVec3::Y, DVec3::Z] {
+                row.fill(0.0);
+                for &k in tree.moving(index) {
+                    row[usize::from(k)] = motion.axes[usize::from(k)].at(center).dot(axis);
+                }
+                weights.links[index] += meets(&mut row) / 3.0;
+            }
+        }
+        force.fill(0.0);
     }
 
     /// Number of robots and loose objects that move.
@@ -127,7 +172,7 @@ impl Dynamics {
             self.motion.q[dof] = f64::from(q) - self.reference[joint];
             self.motion.dq[dof] = f64::from(dq);
         }
-        self.constraints.forget();
+        self.newton.forget();
     }
 
     /// Moves a free root; call [`Dynamics::place`] afterwards.
@@ -135,7 +180,7 @@ impl Dynamics {
         if let Some(link) = self.link(body).filter(|&link| self.tree.links[link].parent.is_none()) {
             self.motion.poses[link] = wide(pose);
         }
-        self.constraints.forget();
+        self.newton.forget();
     }
 
     /// Sets the linear velocity of a free root's origin, in the world.
@@ -165,8 +210,9 @@ impl Dynamics {
     /// Sum of the magnitudes of the contact forces on a body in the last step, N.
     pub(crate) fn contact_force(&self, body: RigidBodyHandle) -> f32 {
         let Some(link) = self.link(body) else { return 0.0 };
-        let on = self.contacts.found.iter().filter(|c| c.link == link || c.other == Some(link));
-        on.map(|c| self.constraints.contact_force(c.key)).sum::<f64>() as f32
+        let points = self.contacts.found.iter().zip(&self.rows.points);
+        let on = points.filter(|(c, _)| c.link == link || c.other == Some(link));
+        on.map(|(_, point)| DVec3::from_array(point.force).length()).sum::<f64>() as f32
     }
 
     /// Clears joint forces and takes over what changed; then [`Dynamics::push`] and [`Dynamics::step`].
@@ -190,22 +236,18 @@ impl Dynamics {
 
     /// One step of semi-implicit Euler, with the joints' damping and springs implicit in velocity.
     pub(crate) fn step(&mut self) {
-        let Self { tree, motion, contacts, constraints, force, added, .. } = self;
+        let Self { tree, motion, contacts, rows, weights, newton, force, added, .. } = self;
         let dt = self.dt;
         for k in 0..tree.n {
             let (stiffness, rest) = self.spring[k];
-            let dq = motion.dq[k];
-            force[k] -= self.damping[k] * dq + stiffness * (motion.q[k] + dt * dq - rest);
-            added[k] = self.armature[k] + dt * (self.damping[k] + dt * stiffness);
+            force[k] -= self.damping[k] * motion.dq[k] + stiffness * (motion.q[k] - rest);
         }
-        motion.assemble(tree, self.gravity, added, force);
-        motion.factorise(tree);
+        motion.assemble(tree, self.gravity, &self.armature, force);
         contacts.find(motion);
-        constraints.assemble(tree, motion, &contacts.found, &self.joints, dt);
-        motion.half_solve(tree, (0..tree.n).rev(), force);
-        constraints.solve(force);
-        motion.finish_solve(tree, force);
-        for (dq, acceleration) in motion.dq.iter_mut().zip(force.iter()) {
+        rows.assemble(tree, motion, weights, (&contacts.found, &contacts.surfaces), &self.joints, dt);
+        newton.solve(tree, &motion.matrix, force, rows);
+        newton.soften(tree, &mut motion.matrix, |k| dt * self.damping[k]);
+        for (dq, acceleration) in motion.dq.iter_mut().zip(newton.damped()) {
             *dq += dt * acceleration;
         }
         motion.integrate(tree, dt);
