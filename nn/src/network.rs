@@ -219,6 +219,11 @@ impl NetworkWeights {
         &self.network
     }
 
+    /// The dense layers: all there is, where nothing comes before them.
+    pub fn head(&self) -> &Weights {
+        &self.head
+    }
+
     /// Takes `parameters`.
     ///
     /// # Panics
