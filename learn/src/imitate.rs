@@ -165,6 +165,15 @@ impl Environment for WithPrivileged {
     fn success(&self) -> bool {
         self.0.success()
     }
+    fn level(&self) -> f32 {
+        self.0.level()
+    }
+    fn set_level(&mut self, level: f32) {
+        self.0.set_level(level);
+    }
+    fn start_curriculum(&mut self) {
+        self.0.start_curriculum();
+    }
 }
 
 /// States and the teacher's actions in them.

@@ -586,6 +586,34 @@ mod tests {
         }
     }
 
+    /// Short episodes on small tiles, whose robots climb or fall back with every one of them.
+    #[test]
+    fn a_killed_run_resumes_at_the_levels_of_its_curriculum() {
+        use tendon_sim::tasks::{TaskDefinition, find};
+        let info = find("quadruped-rough").unwrap();
+        let text = info
+            .text
+            .replace("time_limit_s = 20.0", "time_limit_s = 0.5")
+            .replace("[terrain]", "[terrain]\nterrain_length = 4.0\nhorizontal_scale = 0.2")
+            .replace("above = 3.3", "above = 0.05")
+            .replace("term = \"progress\", below = 0.5", "term = \"displacement\", below = 0.03");
+        let file = std::path::Path::new("short.toml");
+        let task = TaskDefinition::from_text(file, &text, info.robot_file, info.robot).unwrap();
+        let make = || Box::new(task.make().unwrap()) as Box<dyn tendon_sim::Environment>;
+        let config = PpoConfig { checkpoint_interval: 1, ..short() };
+        let uninterrupted = train(&config, &make, 3, None, &mut keep_on).unwrap();
+        let run = RunFolder::create(scratch("resume-levels")).unwrap();
+        let mut until = |progress: &Progress| {
+            if progress.done < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        assert!(train(&config, &make, 3, Some(&run), &mut until).unwrap().interrupted);
+        let checkpoint = Checkpoint::load_last(&run.checkpoints()).unwrap().unwrap();
+        let level = |i| checkpoint.array(&format!("environment.{i}.level"), 1).unwrap()[0];
+        assert!((1..8).any(|i| level(i) != level(0)), "the rules moved nothing");
+        let resumed = train(&config, &make, 3, Some(&run), &mut keep_on).unwrap();
+        assert_eq!(resumed.policy, uninterrupted.policy);
+    }
+
     #[test]
     fn refuses_to_resume_under_another_configuration() {
         let run = RunFolder::create(scratch("other-config")).unwrap();

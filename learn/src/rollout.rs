@@ -98,6 +98,8 @@ pub(crate) struct Slot {
     episodes: u64,
     /// Applied actions of the running episode: replaying them is how a resumed run gets back to the same state.
     history: Vec<f32>,
+    /// Difficulty of the running episode.
+    level: f32,
     /// Length at which the very first episode is cut; 0 is never.
     first_cut: usize,
     /// What actor and critic remember of the running episode.
@@ -114,7 +116,8 @@ impl Slot {
         first_cut: usize,
         memory: [usize; 2],
     ) -> Self {
-        let environment = make();
+        let mut environment = make();
+        environment.start_curriculum();
         let observation = vec![0.0; environment.observation_len()];
         let mut slot = Self {
             environment,
@@ -123,6 +126,7 @@ impl Slot {
             episode_return: 0.0,
             episodes: 0,
             history: Vec::new(),
+            level: 1.0,
             first_cut,
             memory: memory.map(|len| vec![0.0; len]),
         };
@@ -136,12 +140,14 @@ impl Slot {
         self.episode_return = 0.0;
         self.history.clear();
         self.memory.iter_mut().for_each(|memory| memory.fill(0.0));
+        self.level = self.environment.level();
         self.environment.reset(self.seed, &mut self.observation);
     }
 
     /// Adds the running episode to a checkpoint: the actions since its start, not the physics.
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint, index: usize) {
         checkpoint.put_counter(&format!("environment.{index}.episodes"), self.episodes);
+        checkpoint.put(&format!("environment.{index}.level"), &[self.level]);
         checkpoint.put(&format!("environment.{index}.history"), &self.history);
         checkpoint.put(&format!("environment.{index}.observation"), &self.observation);
         for (name, memory) in MEMORIES.iter().zip(&self.memory).filter(|(_, memory)| !memory.is_empty()) {
@@ -161,6 +167,7 @@ impl Slot {
             .counter(&field)?
             .checked_sub(1)
             .ok_or_else(|| checkpoint.error(&field, "0, but an episode runs from the start"))?;
+        self.environment.set_level(checkpoint.array_f32(&format!("environment.{index}.level"), 1)?[0]);
         self.next_episode(seed, index);
         let field = format!("environment.{index}.history");
         let history: Vec<f32> = checkpoint.any_array(&field)?.iter().map(|&v| v as f32).collect();

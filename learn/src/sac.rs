@@ -134,6 +134,8 @@ struct Sac {
     observation: Vec<f32>,
     /// Actions of the running episode, to replay it after a restart.
     history: Vec<f32>,
+    /// Difficulty of the running episode.
+    level: f32,
     episode: u64,
     episode_return: f64,
     steps: u64,
@@ -185,6 +187,7 @@ impl Sac {
     fn new(config: &SacConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
         config.check()?;
         let mut environment = make();
+        environment.start_curriculum();
         let (n_obs, n_act) = (environment.observation_len(), environment.action_len());
         let mut rng = Rng::at(seed, &[stream::WEIGHTS]);
         let actor = mlp(n_obs, &config.hidden, 2 * n_act, config.activation);
@@ -211,6 +214,7 @@ impl Sac {
             log_temperature: config.temperature.ln(),
             temperature_adam: adam(1),
             buffer: Buffer::default(),
+            level: environment.level(),
             environment,
             observation,
             history: Vec::new(),
@@ -262,6 +266,7 @@ impl Sac {
     fn begin_episode(&mut self) {
         self.history.clear();
         self.episode_return = 0.0;
+        self.level = self.environment.level();
         let seed = derive_seed(self.seed, &[stream::EPISODE, self.episode]);
         self.environment.reset(seed, &mut self.observation);
     }
@@ -465,6 +470,7 @@ impl Learner for Sac {
         checkpoint.put_counter("seed", self.seed);
         checkpoint.put_counter("steps", self.steps);
         checkpoint.put_counter("episode", self.episode);
+        checkpoint.put("level", &[self.level]);
         checkpoint.put("history", &self.history);
         checkpoint.put("actor.parameters", &self.actor_parameters);
         save_adam(&self.actor_adam, checkpoint, "actor.adam");
@@ -513,6 +519,7 @@ impl Learner for Sac {
             written,
         };
         let history: Vec<f32> = checkpoint.any_array("history")?.iter().map(|&v| v as f32).collect();
+        self.environment.set_level(checkpoint.array_f32("level", 1)?[0]);
         self.begin_episode();
         for action in history.chunks_exact(n_act) {
             self.episode_return += f64::from(self.environment.step(action, &mut self.observation).reward);

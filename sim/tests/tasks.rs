@@ -13,6 +13,8 @@ const GOLDEN: &[(&str, u64)] = &[
     ("walker", 0x8435e0e6d8f5911b),
     ("half-cheetah", 0xe049dcb0cdf94809),
     ("quadruped", 0xab7c3ffed34bbcbe),
+    ("quadruped-rough", 0xd159e8035e27b9c7),
+    ("quadruped-stairs", 0x51b7701ae185698f),
     ("humanoid-stand", 0x0192a9c42bf64880),
     ("humanoid-walk", 0x97b8d98bbf2d5066),
     ("humanoid", 0xcdd95f9cdc60f552),

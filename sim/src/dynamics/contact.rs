@@ -1,11 +1,13 @@
-//! Where links touch: closed forms for balls, capsules and boxes on a half-space, parry for everything else.
+//! Where links touch: closed forms for balls, capsules and boxes on a half-space, triangles of a height field near
+//! them, parry for everything else.
 
 use rapier3d::dynamics::CoefficientCombineRule;
-use rapier3d::geometry::{Collider, ColliderHandle, ContactManifold, SharedShape, TypedShape};
+use rapier3d::geometry::{Collider, ColliderHandle, ContactManifold, HeightField, SharedShape, TypedShape};
 use rapier3d::math::Pose;
 use rapier3d::parry::glamx::{DPose3, DVec3};
 use rapier3d::parry::query::{DefaultQueryDispatcher, PersistentQueryDispatcher};
 
+use super::heights;
 use super::inertia::Motion;
 use super::narrow;
 use super::tree::{Tree, wide};
@@ -52,8 +54,8 @@ pub(super) struct Contacts {
     pub(super) found: Vec<Contact>,
 }
 
-/// Most points of contact per pair of shapes.
-const MAX_POINTS: u32 = 64;
+/// Most points of contact per pair of shapes: a box on a height field has 26 places with three each.
+const MAX_POINTS: u32 = 96;
 
 impl Contacts {
     pub(super) fn read(state: &PhysicsState, tree: &Tree) -> Self {
@@ -91,11 +93,13 @@ impl Contacts {
         this
     }
 
-    /// Takes over friction and the poses of fixed shapes, which an episode may have changed.
+    /// Takes over friction, shapes and the poses of fixed shapes, which an episode may have changed.
     pub(super) fn refresh(&mut self, state: &PhysicsState) {
         for geom in &mut self.geoms {
             let Some(collider) = state.colliders.get(geom.collider) else { continue };
             geom.friction = collider.friction();
+            geom.shape = collider.shared_shape().clone();
+            geom.bound = f64::from(bound(collider));
             let in_parent = collider.position_wrt_parent().copied().unwrap_or(*collider.position());
             geom.local = match (geom.link, collider.parent().and_then(|b| state.bodies.get(b))) {
                 (None, Some(body)) => wide(&(*body.position() * in_parent)),
@@ -133,6 +137,10 @@ impl Contacts {
                 let normal = other.rotation * floor.normal.as_dvec3();
                 let height = (pose.translation - other.translation).dot(normal);
                 if height > first.bound || pair.on_floor(first, pose, normal, other.translation) {
+                    continue;
+                }
+            } else if let TypedShape::HeightField(field) = second.shape.as_typed_shape() {
+                if pair.on_heights(first, pose, field, other) {
                     continue;
                 }
             } else if second.bound.is_finite() {
@@ -186,6 +194,18 @@ impl Pair<'_> {
             _ => return false,
         }
         true
+    }
+
+    /// Balls and points of the shape against the triangles near them; `false` where there are none for it.
+    fn on_heights(&mut self, geom: &Geom, pose: &DPose3, field: &HeightField, other: &DPose3) -> bool {
+        heights::samples(&geom.shape.as_typed_shape(), |sample, center, radius| {
+            let center = other.inverse_transform_point(pose.transform_point(center));
+            for (rank, touch) in heights::touches(field, center, radius).into_iter().enumerate() {
+                let Some(touch) = touch else { continue };
+                let (point, normal) = (other.transform_point(touch.point), other.rotation * touch.normal);
+                self.add(sample * heights::PER_BALL + rank, point, normal, touch.depth);
+            }
+        })
     }
 
     fn by_parry(

@@ -5,6 +5,7 @@
 
 mod constraint;
 mod contact;
+mod heights;
 mod inertia;
 mod tree;
 

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use rapier3d::dynamics::{CoefficientCombineRule, JointAxesMask, MultibodyJointHandle, RigidBodyHandle};
-use rapier3d::geometry::{ColliderBuilder, SharedShape};
+use rapier3d::dynamics::{
+    CoefficientCombineRule, JointAxesMask, MultibodyJointHandle, RigidBodyHandle, SoftBodySet,
+};
+use rapier3d::geometry::{ColliderBuilder, ColliderHandle, SharedShape};
 use rapier3d::math::{Pose, Vector};
+use rapier3d::parry::utils::Array2;
 
 use super::error::{LoadError, Unsupported};
 use crate::dynamics::Dynamics;
@@ -13,6 +16,7 @@ use crate::robot::{
 };
 use crate::scene::{Shape, Visual};
 use crate::state::PhysicsState;
+use crate::terrain::Terrain;
 
 /// Most degrees of freedom: the multibody solver factorises a dense matrix of that size each step.
 const MAX_DOFS: usize = 256;
@@ -62,6 +66,7 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
             color: [0.6; 3],
         });
     }
+    let terrain = options.terrain_friction.map(|friction| put_terrain(&mut parts, friction));
     let state = &mut parts.state;
     // rapier does this in its first step only; before it every mass reads zero and centres of mass are wrong.
     for (_, body) in state.bodies.iter_mut() {
@@ -215,9 +220,30 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
         unsupported: parts.unsupported,
         timestep_s: dt,
         base: parts.base,
+        terrain,
         visuals: parts.visuals,
         template: parts.state,
     })
+}
+
+/// Takes every floor away and puts a height field in its place.
+fn put_terrain(parts: &mut Parts, friction: f32) -> ColliderHandle {
+    let PhysicsState { colliders, islands, bodies, .. } = &mut parts.state;
+    let floors: Vec<_> = colliders
+        .iter()
+        .filter(|(_, c)| c.shape().as_halfspace().is_some())
+        .map(|(handle, _)| handle)
+        .collect();
+    for floor in floors {
+        colliders.remove(floor, islands, bodies, &mut SoftBodySet::new(), false);
+    }
+    parts.visuals.retain(|visual| visual.shape != Shape::Plane);
+    let flat = SharedShape::heightfield(Array2::zeros(2, 2), Vector::ONE);
+    let ground = ColliderBuilder::new(flat)
+        .position(Terrain::pose())
+        .friction(friction)
+        .friction_combine_rule(CoefficientCombineRule::Min);
+    colliders.insert(ground)
 }
 
 /// Mass of the joint's child and everything below it, kg.
