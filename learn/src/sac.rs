@@ -1,7 +1,7 @@
 //! Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905) in the form of CleanRL's `sac_continuous_action.py`.
 
 use serde::{Deserialize, Serialize};
-use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Sharded, Weights, Workspace};
+use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Network, Sharded, Weights, Workspace};
 use tendon_sim::Environment;
 
 use crate::checkpoint::Checkpoint;
@@ -134,6 +134,8 @@ struct Sac {
     observation: Vec<f32>,
     /// Actions of the running episode, to replay it after a restart.
     history: Vec<f32>,
+    /// Difficulty of the running episode.
+    level: f32,
     episode: u64,
     episode_return: f64,
     steps: u64,
@@ -185,14 +187,16 @@ impl Sac {
     fn new(config: &SacConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
         config.check()?;
         let mut environment = make();
+        environment.start_curriculum();
         let (n_obs, n_act) = (environment.observation_len(), environment.action_len());
         let mut rng = Rng::at(seed, &[stream::WEIGHTS]);
         let actor = mlp(n_obs, &config.hidden, 2 * n_act, config.activation);
         let actor_parameters = actor.initialise_uniform(&mut || rng.uniform());
         let shape = mlp(n_obs + n_act, &config.hidden, 1, config.activation);
         let critics = [(); 2].map(|()| Regression::uniform(shape.clone(), config.threads, &mut rng));
-        let targets = [0, 1]
-            .map(|i: usize| (critics[i].parameters.clone(), critics[i].mlp.weights(&critics[i].parameters)));
+        let targets = [0, 1].map(|i: usize| {
+            (critics[i].parameters.clone(), critics[i].network.head().weights(&critics[i].parameters))
+        });
         let mut observation = vec![0.0; n_obs];
         environment.reset(derive_seed(seed, &[stream::EPISODE, 0]), &mut observation);
         let adam = |n| Adam::new(n, AdamSettings::default());
@@ -210,6 +214,7 @@ impl Sac {
             log_temperature: config.temperature.ln(),
             temperature_adam: adam(1),
             buffer: Buffer::default(),
+            level: environment.level(),
             environment,
             observation,
             history: Vec::new(),
@@ -261,6 +266,7 @@ impl Sac {
     fn begin_episode(&mut self) {
         self.history.clear();
         self.episode_return = 0.0;
+        self.level = self.environment.level();
         let seed = derive_seed(self.seed, &[stream::EPISODE, self.episode]);
         self.environment.reset(seed, &mut self.observation);
     }
@@ -310,7 +316,7 @@ impl Sac {
         let noise = noise();
         let Self { actor_sharded, actor_weights, critics, .. } = self;
         actor_sharded.states().for_each(|state| state.2 = [0.0; 2]);
-        let critic_weights = [critics[0].weights(), critics[1].weights()];
+        let critic_weights = [critics[0].weights().head(), critics[1].weights().head()];
         let scratch_len = critics[0].parameters.len();
         let gradient = actor_sharded.gradient(batch, |range, (of_actor, of_critics, sums), gradient| {
             let n = range.len();
@@ -464,6 +470,7 @@ impl Learner for Sac {
         checkpoint.put_counter("seed", self.seed);
         checkpoint.put_counter("steps", self.steps);
         checkpoint.put_counter("episode", self.episode);
+        checkpoint.put("level", &[self.level]);
         checkpoint.put("history", &self.history);
         checkpoint.put("actor.parameters", &self.actor_parameters);
         save_adam(&self.actor_adam, checkpoint, "actor.adam");
@@ -512,6 +519,7 @@ impl Learner for Sac {
             written,
         };
         let history: Vec<f32> = checkpoint.any_array("history")?.iter().map(|&v| v as f32).collect();
+        self.environment.set_level(checkpoint.array_f32("level", 1)?[0]);
         self.begin_episode();
         for action in history.chunks_exact(n_act) {
             self.episode_return += f64::from(self.environment.step(action, &mut self.observation).reward);
@@ -523,12 +531,6 @@ impl Learner for Sac {
     /// `tanh(mean)`: the columns of the deviation are cut off the last layer.
     fn policy(&self) -> Policy {
         let (n_obs, n_act) = (self.actor.inputs(), self.n_act());
-        let hidden = match self.config.activation {
-            Hidden::Tanh => Activation::Tanh,
-            Hidden::Relu => Activation::Relu,
-            Hidden::Elu => Activation::Elu,
-            Hidden::Swish => Activation::Swish,
-        };
         let sizes = [&[n_obs], self.config.hidden.as_slice(), &[n_act]].concat();
         let last = self.actor.layers()[self.config.hidden.len()];
         let mut parameters = self.actor_parameters[..last.weight].to_vec();
@@ -539,7 +541,7 @@ impl Learner for Sac {
         Policy {
             normaliser: FrozenNormaliser { offset: vec![0.0; n_obs], scale: vec![1.0; n_obs] },
             head: Head::Direct,
-            mlp: Mlp::new(&sizes, hidden, Activation::Tanh),
+            network: Network::dense(Mlp::new(&sizes, self.config.activation.into(), Activation::Tanh)),
             parameters,
         }
     }

@@ -35,6 +35,9 @@ pub trait Environment: Send {
     }
     /// Sets it; takes effect at the next reset.
     fn set_level(&mut self, _level: f32) {}
+    /// Lets the task choose the levels: the easiest first, then by how episodes end. For training; without it, and for a
+    /// task without such rules, the level stays what it was set to.
+    fn start_curriculum(&mut self) {}
     /// Names of the task's physical metrics.
     fn metric_names(&self) -> &[String] {
         &[]

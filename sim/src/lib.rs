@@ -13,6 +13,7 @@ mod seed;
 mod servo;
 mod state;
 pub mod tasks;
+mod terrain;
 mod vec_env;
 mod world;
 
@@ -26,5 +27,6 @@ pub use scene::{Mesh, Placed, Scene, Shape};
 pub use seed::{Rng, TrajectoryHash, derive_seed};
 pub use servo::servo_torque;
 pub use tendon_runtime::JointCommand;
+pub use terrain::Terrain;
 pub use vec_env::{StepBatch, VecEnv, VecEnvError};
 pub use world::{FrameMotion, World};

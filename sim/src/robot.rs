@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rapier3d::dynamics::{MultibodyIndex, MultibodyJointHandle, RigidBodyHandle};
+use rapier3d::geometry::ColliderHandle;
 use rapier3d::math::Pose;
 
 use crate::dynamics::Dynamics;
@@ -18,6 +19,11 @@ pub struct RobotOptions {
     pub timestep_s: Option<f32>,
     /// Floor for robots whose file has none: a half-space at z = 0 with this friction coefficient.
     pub floor_friction: Option<f32>,
+    /// A height field with this friction coefficient in place of every floor, for [`World::set_terrain`]; flat and 1 m
+    /// wide before that.
+    ///
+    /// [`World::set_terrain`]: crate::World::set_terrain
+    pub terrain_friction: Option<f32>,
     /// What computes motion.
     pub engine: Engine,
 }
@@ -133,6 +139,8 @@ pub struct Robot {
     /// Length of one physics step, s.
     pub timestep_s: f32,
     pub(crate) base: Option<RigidBodyHandle>,
+    /// The height field that [`RobotOptions::terrain_friction`] asked for.
+    pub(crate) terrain: Option<ColliderHandle>,
     pub(crate) visuals: Vec<Visual>,
     pub(crate) template: PhysicsState,
     /// `None`: rapier's solver moves the template.

@@ -15,6 +15,7 @@ use crate::robot::{Body, Joint, JointKind, Keyframe, Robot, Site};
 use crate::scene::{Placed, Scene};
 use crate::servo::servo_torque;
 use crate::state::{PhysicsState, Workspace};
+use crate::terrain::Terrain;
 
 /// Motion of a frame, as an ideal inertial sensor there would report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,6 +41,8 @@ pub struct World {
     torque: Vec<f32>,
     /// Physics steps since the reset.
     steps: u64,
+    /// What the robot stands on, where the floor is none.
+    terrain: Option<Terrain>,
 }
 
 impl World {
@@ -48,7 +51,7 @@ impl World {
     pub fn new(robot: Arc<Robot>) -> Self {
         let (state, dynamics) = (robot.template.clone(), robot.dynamics.clone());
         let torque = vec![0.0; robot.joints.len()];
-        Self { robot, state, dynamics, workspace: Workspace::default(), torque, steps: 0 }
+        Self { robot, state, dynamics, workspace: Workspace::default(), torque, steps: 0, terrain: None }
     }
 
     /// The robot being simulated.
@@ -64,6 +67,7 @@ impl World {
         self.workspace = Workspace::default();
         self.torque.fill(0.0);
         self.steps = 0;
+        self.terrain = None;
     }
 
     /// Puts the robot into a state of its file. Call after [`World::reset`].
@@ -249,7 +253,8 @@ impl World {
                 color: visual.color,
             }
         });
-        Scene { shapes: shapes.collect(), ..Scene::default() }
+        let ground = self.terrain.iter().filter_map(Terrain::placed);
+        Scene { shapes: shapes.chain(ground).collect(), ..Scene::default() }
     }
 
     /// Turns commands into forces on the two bodies of each joint for the next physics step.

@@ -31,7 +31,9 @@ fn main() -> ExitCode {
         "fidelity" => fidelity::run(),
         "scale" => scale::run(),
         "render" => pictures::run(),
-        _ => Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record], or bench steps CASE".into()),
+        _ => {
+            Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record], or bench steps CASE".into())
+        }
     };
     finish(what, result.and_then(|rows| table::finish(what, &rows, json.as_deref(), record)))
 }

@@ -102,7 +102,8 @@ impl Rows {
         for joint in joints {
             let JointRow { dof, .. } = *joint;
             let (q, dq) = (motion.q[dof], motion.dq[dof]);
-            let hardness = |softness: &Softness, overlap| hardness(softness.impedance(overlap), weights.dofs[dof]);
+            let hardness =
+                |softness: &Softness, overlap| hardness(softness.impedance(overlap), weights.dofs[dof]);
             if joint.friction_loss > 0.0 {
                 let [damping, _] = joint.dry.gains(dt);
                 self.singles.push(Single {
@@ -135,14 +136,23 @@ impl Rows {
         }
     }
 
-    fn push(&mut self, tree: &Tree, motion: &Motion, weights: &Weights, contact: &Contact, surface: &Surface) {
+    fn push(
+        &mut self,
+        tree: &Tree,
+        motion: &Motion,
+        weights: &Weights,
+        contact: &Contact,
+        surface: &Surface,
+    ) {
         let offset = contact.point - motion.reference;
         let start = self.support.len();
-        let (chain, others) = (tree.moving(contact.link), contact.other.map_or(&[][..], |link| tree.moving(link)));
+        let (chain, others) =
+            (tree.moving(contact.link), contact.other.map_or(&[][..], |link| tree.moving(link)));
         merge(chain, others, &mut self.support);
         let end = self.support.len();
         // A chain is its first degree of freedom's: anything longer holds branches together.
-        self.is_coupled |= self.support.get(start).is_some_and(|&tip| tree.chain(usize::from(tip)).len() != end - start);
+        self.is_coupled |=
+            self.support.get(start).is_some_and(|&tip| tree.chain(usize::from(tip)).len() != end - start);
 
         let (first, second) = tangents(contact.normal);
         let axes = [contact.normal, first, second];

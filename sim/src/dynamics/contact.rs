@@ -1,11 +1,14 @@
-//! Where links touch: closed forms for balls, capsules and boxes on a half-space, parry for everything else.
+//! Where links touch: closed forms for balls, capsules and boxes on a half-space, triangles of a height field near
+//! them, parry for everything else.
 
 use rapier3d::dynamics::CoefficientCombineRule;
-use rapier3d::geometry::{Collider, ColliderHandle, ContactManifold, SharedShape, TypedShape};
+use rapier3d::geometry::{Collider, ColliderHandle, ContactManifold, HeightField, SharedShape, TypedShape};
 use rapier3d::math::Pose;
 use rapier3d::parry::glamx::{DPose3, DVec3};
 use rapier3d::parry::query::{DefaultQueryDispatcher, PersistentQueryDispatcher};
 
+use super::details::{Details, GeomDetails};
+use super::heights;
 use super::inertia::Motion;
 use super::narrow;
 use super::softness::{Cone, Softness};
@@ -51,6 +54,7 @@ struct Geom {
     rule: CoefficientCombineRule,
     /// Radius of a ball about its origin that holds it; infinite for half-spaces.
     bound: f64,
+    details: Option<GeomDetails>,
 }
 
 /// Shapes that may touch, and those that do.
@@ -59,14 +63,16 @@ pub(super) struct Contacts {
     geoms: Vec<Geom>,
     pairs: Vec<(u32, u32)>,
     pub(super) surfaces: Vec<Surface>,
+    cone: Cone,
+    impratio: f64,
     poses: Vec<DPose3>,
     manifolds: Vec<ContactManifold>,
     pub(super) found: Vec<Contact>,
 }
 
 impl Contacts {
-    pub(super) fn read(state: &PhysicsState, tree: &Tree) -> Self {
-        let mut this = Self::default();
+    pub(super) fn read(state: &PhysicsState, tree: &Tree, details: &Details) -> Self {
+        let mut this = Self { cone: details.cone, impratio: details.impratio, ..Self::default() };
         let mut groups = Vec::new();
         for (handle, collider) in state.colliders.iter() {
             if collider.is_sensor() || !collider.is_enabled() {
@@ -84,6 +90,7 @@ impl Contacts {
                 friction: 0.0,
                 rule: collider.friction_combine_rule(),
                 bound: f64::from(bound(collider)),
+                details: details.geoms.get(&handle).copied(),
             });
         }
         let root = |g: &Geom| g.link.map(|l| tree.links[l].root);
@@ -91,7 +98,11 @@ impl Contacts {
             for (b, second) in this.geoms.iter().enumerate() {
                 // The moving one first; of two moving ones each pair once.
                 let is_ordered = first.link.is_some() && (second.link.is_none() || a < b);
-                if is_ordered && root(first) != root(second) && groups[a].test(groups[b]) {
+                let may_touch = match (&first.details, &second.details) {
+                    (Some(one), Some(other)) => one.may_touch(other, details),
+                    _ => root(first) != root(second) && groups[a].test(groups[b]),
+                };
+                if is_ordered && may_touch {
                     this.pairs.push((a as u32, b as u32));
                 }
             }
@@ -100,11 +111,13 @@ impl Contacts {
         this
     }
 
-    /// Takes over friction and the poses of fixed shapes, which an episode may have changed.
+    /// Takes over friction, shapes and the poses of fixed shapes, which an episode may have changed.
     pub(super) fn refresh(&mut self, state: &PhysicsState) {
         for geom in &mut self.geoms {
             let Some(collider) = state.colliders.get(geom.collider) else { continue };
             geom.friction = collider.friction();
+            geom.shape = collider.shared_shape().clone();
+            geom.bound = f64::from(bound(collider));
             let in_parent = collider.position_wrt_parent().copied().unwrap_or(*collider.position());
             geom.local = match (geom.link, collider.parent().and_then(|b| state.bodies.get(b))) {
                 (None, Some(body)) => wide(&(*body.position() * in_parent)),
@@ -115,16 +128,23 @@ impl Contacts {
         let dt = f64::from(state.parameters.dt);
         let surface = |&(a, b): &(u32, u32)| {
             let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
-            let friction =
-                CoefficientCombineRule::combine(first.friction, second.friction, first.rule, second.rule);
-            let softness = Softness::default();
-            Surface {
-                friction: f64::from(friction),
-                cone: Cone::Pyramidal,
-                impratio: 1.0,
-                softness,
-                gains: softness.gains(dt),
-            }
+            let (friction, softness) = match (&first.details, &second.details) {
+                (Some(one), Some(other)) => {
+                    one.mixed(f64::from(first.friction), other, f64::from(second.friction))
+                }
+                // Ground that a task puts under a robot, or a format without softness.
+                (one, other) => {
+                    let least = CoefficientCombineRule::combine(
+                        first.friction,
+                        second.friction,
+                        first.rule,
+                        second.rule,
+                    );
+                    (f64::from(least), one.or(*other).map_or(Softness::default(), |geom| geom.softness))
+                }
+            };
+            let Self { cone, impratio, .. } = *self;
+            Surface { friction, cone, impratio, softness, gains: softness.gains(dt) }
         };
         self.surfaces = self.pairs.iter().map(surface).collect();
     }
@@ -141,16 +161,15 @@ impl Contacts {
             let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
             let (pose, other) = (&self.poses[a as usize], &self.poses[b as usize]);
             let Some(link) = first.link else { continue };
-            let mut pair = Pair {
-                link,
-                other: second.link,
-                pair: index as u32,
-                found: &mut self.found,
-            };
+            let mut pair = Pair { link, other: second.link, pair: index as u32, found: &mut self.found };
             if let TypedShape::HalfSpace(floor) = second.shape.as_typed_shape() {
                 let normal = other.rotation * floor.normal.as_dvec3();
                 let height = (pose.translation - other.translation).dot(normal);
                 if height > first.bound || pair.on_floor(first, pose, normal, other.translation) {
+                    continue;
+                }
+            } else if let TypedShape::HeightField(field) = second.shape.as_typed_shape() {
+                if pair.on_heights(first, pose, field, other) {
                     continue;
                 }
             } else if second.bound.is_finite() {
@@ -202,6 +221,17 @@ impl Pair<'_> {
             _ => return false,
         }
         true
+    }
+
+    /// Balls and points of the shape against the triangles near them; `false` where there are none for it.
+    fn on_heights(&mut self, geom: &Geom, pose: &DPose3, field: &HeightField, other: &DPose3) -> bool {
+        heights::samples(&geom.shape.as_typed_shape(), |center, radius| {
+            let center = other.inverse_transform_point(pose.transform_point(center));
+            for touch in heights::touches(field, center, radius).into_iter().flatten() {
+                let (point, normal) = (other.transform_point(touch.point), other.rotation * touch.normal);
+                self.add(point, normal, touch.depth);
+            }
+        })
     }
 
     fn by_parry(

@@ -138,7 +138,8 @@ mod tests {
         let n = 6;
         let tree = Tree::line(n);
         let a = matrix(n);
-        let mut sparse: Vec<f64> = (0..n).flat_map(|k| (0..=k).rev().map(move |i| (k, i))).map(|(k, i)| a[k * n + i]).collect();
+        let mut sparse: Vec<f64> =
+            (0..n).flat_map(|k| (0..=k).rev().map(move |i| (k, i))).map(|(k, i)| a[k * n + i]).collect();
         let mut dense = Vec::new();
         spread(&tree, &sparse, &mut dense);
         let x: Vec<f64> = (0..n).map(|i| (i as f64).cos()).collect();

@@ -5,7 +5,9 @@
 
 mod constraint;
 mod contact;
+mod details;
 mod factor;
+mod heights;
 mod inertia;
 mod newton;
 mod softness;
@@ -21,8 +23,10 @@ use constraint::{JointRow, Rows, Weights};
 use contact::Contacts;
 use inertia::{Motion, Spatial};
 use newton::Newton;
-use softness::Softness;
 use tree::{Kind, Tree, wide};
+
+pub(crate) use details::{Details, GeomDetails};
+pub(crate) use softness::{Cone, Softness};
 
 /// A robot's state in joint coordinates.
 #[derive(Clone)]
@@ -38,24 +42,25 @@ pub(crate) struct Dynamics {
     reference: Vec<f64>,
     joints: Vec<JointRow>,
     damping: Vec<f64>,
+    /// What damping adds to the inertia at the end of a step.
+    implicit: Vec<f64>,
     armature: Vec<f64>,
     /// Stiffness and rest position of the file's springs.
     spring: Vec<(f64, f64)>,
     gravity: DVec3,
     dt: f64,
     force: Vec<f64>,
-    added: Vec<f64>,
     /// Masses, friction or poses of fixed shapes may have changed.
     stale: bool,
 }
 
 impl Dynamics {
     /// `None`: the world holds what only rapier's own solver moves.
-    pub(crate) fn read(state: &PhysicsState, joints: &[Joint]) -> Option<Self> {
+    pub(crate) fn read(state: &PhysicsState, joints: &[Joint], details: &Details) -> Option<Self> {
         let tree = Tree::read(state)?;
         let motion = Motion::new(&tree);
         let mut this = Self {
-            contacts: Contacts::read(state, &tree),
+            contacts: Contacts::read(state, &tree, details),
             rows: Rows::default(),
             weights: Weights::default(),
             newton: Newton::new(&tree),
@@ -63,17 +68,18 @@ impl Dynamics {
             reference: Vec::new(),
             joints: Vec::new(),
             damping: vec![0.0; tree.n],
+            implicit: vec![0.0; tree.n],
             armature: vec![0.0; tree.n],
             spring: vec![(0.0, 0.0); tree.n],
             gravity: state.gravity.as_dvec3(),
             dt: f64::from(state.parameters.dt),
             force: vec![0.0; tree.n],
-            added: vec![0.0; tree.n],
             stale: true,
             motion,
             tree,
         };
-        for joint in joints {
+        for (index, joint) in joints.iter().enumerate() {
+            let [limit, dry] = details.joints.get(index).copied().unwrap_or_default();
             let link = this.link(joint.slot.child)?;
             let Link1 { dof, kind } = this.single(link)?;
             let reference = f64::from(joint.slot.reference);
@@ -83,11 +89,14 @@ impl Dynamics {
                 dof,
                 range: joint.range.map(|range| range.map(|q| f64::from(q) - reference)),
                 friction_loss: f64::from(joint.friction_loss),
-                limit: Softness::default(),
-                dry: Softness::default(),
+                limit,
+                dry,
             });
             this.damping[dof] = f64::from(joint.damping);
             this.armature[dof] = f64::from(joint.armature);
+            if !details.explicit_damping {
+                this.implicit[dof] = this.dt * this.damping[dof];
+            }
             let (stiffness, rest) = spring(state, &joint.slot, kind);
             this.spring[dof] = (f64::from(stiffness), f64::from(rest));
         }
@@ -103,9 +112,8 @@ impl Dynamics {
 
     /// What constraints meet in this pose.
     fn weigh(&mut self) {
-        let Self { tree, motion, weights, added, force, .. } = self;
-        added.copy_from_slice(&self.armature);
-        motion.assemble(tree, DVec3::ZERO, added, force);
+        let Self { tree, motion, weights, armature, force, .. } = self;
+        motion.assemble(tree, DVec3::ZERO, armature, force);
         let mut inverse = vec![0.0; tree.n];
         factor::factorise(tree, &mut motion.matrix, &mut inverse);
         // `J M^-1 J'` of one row.
@@ -234,9 +242,10 @@ impl Dynamics {
         self.force[self.dofs[joint]] += force;
     }
 
-    /// One step of semi-implicit Euler, with the joints' damping and springs implicit in velocity.
+    /// One step of semi-implicit Euler, with the joints' damping implicit in velocity, after the constraints, as
+    /// MuJoCo's.
     pub(crate) fn step(&mut self) {
-        let Self { tree, motion, contacts, rows, weights, newton, force, added, .. } = self;
+        let Self { tree, motion, contacts, rows, weights, newton, force, .. } = self;
         let dt = self.dt;
         for k in 0..tree.n {
             let (stiffness, rest) = self.spring[k];
@@ -246,8 +255,9 @@ impl Dynamics {
         contacts.find(motion);
         rows.assemble(tree, motion, weights, (&contacts.found, &contacts.surfaces), &self.joints, dt);
         newton.solve(tree, &motion.matrix, force, rows);
-        newton.soften(tree, &mut motion.matrix, |k| dt * self.damping[k]);
-        for (dq, acceleration) in motion.dq.iter_mut().zip(newton.damped()) {
+        for (dq, acceleration) in
+            motion.dq.iter_mut().zip(newton.damped(tree, &mut motion.matrix, &self.implicit))
+        {
             *dq += dt * acceleration;
         }
         motion.integrate(tree, dt);

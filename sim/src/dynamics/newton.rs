@@ -10,9 +10,9 @@ use super::tree::Tree;
 /// Steps at most.
 const MAX_STEPS: usize = 50;
 /// Done when no degree of freedom is pushed away from the solution by more than this, m/s^2 or rad/s^2, alone.
-const TOLERANCE: f64 = 1e-6;
+const TOLERANCE: f64 = 1e-4;
 /// A line search ends where the slope has fallen to this share, or after so many trials.
-const FLAT: f64 = 0.01;
+const FLAT: f64 = 0.1;
 const MAX_TRIALS: usize = 12;
 
 /// The last solution and memory to work in.
@@ -78,16 +78,16 @@ impl Newton {
         }
     }
 
-    /// Damping that acts at the end of the step: `(M + added)^-1 M a`, which [`Newton::damped`] returns.
-    pub(super) fn soften(&mut self, tree: &Tree, matrix: &mut [f64], added: impl Fn(usize) -> f64) {
-        for k in 0..tree.n {
-            matrix[tree.row(k).start] += added(k);
+    /// The acceleration `(M + added)^-1 M a`: damping that acts on the velocity at the end of the step.
+    pub(super) fn damped(&mut self, tree: &Tree, matrix: &mut [f64], added: &[f64]) -> &[f64] {
+        if added.iter().all(|added| *added == 0.0) {
+            return &self.acceleration;
+        }
+        for (k, added) in added.iter().enumerate() {
+            matrix[tree.row(k).start] += added;
         }
         factor::factorise(tree, matrix, &mut self.inverse);
         factor::solve(tree, matrix, &self.inverse, &mut self.product);
-    }
-
-    pub(super) fn damped(&self) -> &[f64] {
         &self.product
     }
 
@@ -127,7 +127,11 @@ impl Newton {
             if derivative.abs() <= FLAT * first.abs() {
                 break;
             }
-            if derivative < 0.0 { low = share } else { high = share }
+            if derivative < 0.0 {
+                low = share
+            } else {
+                high = share
+            }
             share -= derivative / second;
             if !(share > low && share < high) {
                 share = if high.is_finite() { 0.5 * (low + high) } else { 2.0 * low };

@@ -108,7 +108,8 @@ impl Law {
         let (mu, d) = (self.friction, self.hardness);
         let mut answer = Answer::default();
         for (axis, t) in [(1, first), (2, second)] {
-            let [plus, minus] = [n + mu * t, n - mu * t].map(|edge| if edge < 0.0 { (-d * edge, d) } else { (0.0, 0.0) });
+            let [plus, minus] =
+                [n + mu * t, n - mu * t].map(|edge| if edge < 0.0 { (-d * edge, d) } else { (0.0, 0.0) });
             answer.force[0] += plus.0 + minus.0;
             answer.force[axis] = mu * (plus.0 - minus.0);
             answer.slope[0][0] += plus.1 + minus.1;
@@ -181,11 +182,16 @@ mod tests {
                 };
                 assert!(force[0] >= 0.0 && tangent <= 0.7 * force[0] + 1e-9, "{force:?}");
                 for k in 0..3 {
-                    let moved = |by: f64| law.answer(std::array::from_fn(|i| x[i] + if i == k { by } else { 0.0 })).force;
+                    let moved = |by: f64| {
+                        law.answer(std::array::from_fn(|i| x[i] + if i == k { by } else { 0.0 })).force
+                    };
                     let (ahead, behind) = (moved(1e-6), moved(-1e-6));
                     for i in 0..3 {
                         let derivative = (ahead[i] - behind[i]) / 2e-6;
-                        assert!((derivative + slope[i][k]).abs() < 1e-3, "{cone:?} {x:?}: {derivative} {slope:?}");
+                        assert!(
+                            (derivative + slope[i][k]).abs() < 1e-3,
+                            "{cone:?} {x:?}: {derivative} {slope:?}"
+                        );
                     }
                 }
             }

@@ -2,17 +2,21 @@
 
 use std::path::Path;
 
-use rapier3d::dynamics::{CoefficientCombineRule, JointAxesMask, MultibodyJointHandle, RigidBodyHandle};
-use rapier3d::geometry::{ColliderBuilder, SharedShape};
+use rapier3d::dynamics::{
+    CoefficientCombineRule, JointAxesMask, MultibodyJointHandle, RigidBodyHandle, SoftBodySet,
+};
+use rapier3d::geometry::{ColliderBuilder, ColliderHandle, SharedShape};
 use rapier3d::math::{Pose, Vector};
+use rapier3d::parry::utils::Array2;
 
 use super::error::{LoadError, Unsupported};
-use crate::dynamics::Dynamics;
+use crate::dynamics::{Details, Dynamics};
 use crate::robot::{
     Actuator, Body, Engine, Joint, JointKind, JointSlot, Keyframe, Robot, RobotOptions, Site,
 };
 use crate::scene::{Shape, Visual};
 use crate::state::PhysicsState;
+use crate::terrain::Terrain;
 
 /// Most degrees of freedom: the multibody solver factorises a dense matrix of that size each step.
 const MAX_DOFS: usize = 256;
@@ -42,6 +46,7 @@ pub(super) struct Parts {
     pub(super) unsupported: Vec<Unsupported>,
     pub(super) base: Option<RigidBodyHandle>,
     pub(super) visuals: Vec<Visual>,
+    pub(super) details: Details,
     pub(super) state: PhysicsState,
 }
 
@@ -62,6 +67,7 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
             color: [0.6; 3],
         });
     }
+    let terrain = options.terrain_friction.map(|friction| put_terrain(&mut parts, friction));
     let state = &mut parts.state;
     // rapier does this in its first step only; before it every mass reads zero and centres of mass are wrong.
     for (_, body) in state.bodies.iter_mut() {
@@ -194,8 +200,10 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
     }
     let dynamics = match options.engine {
         Engine::Rapier => None,
-        Engine::Auto => Dynamics::read(&parts.state, &joints).filter(|dynamics| dynamics.trees() == 1),
-        Engine::Reduced => Some(Dynamics::read(&parts.state, &joints).ok_or_else(|| {
+        Engine::Auto => {
+            Dynamics::read(&parts.state, &joints, &parts.details).filter(|dynamics| dynamics.trees() == 1)
+        }
+        Engine::Reduced => Some(Dynamics::read(&parts.state, &joints, &parts.details).ok_or_else(|| {
             LoadError::new(
                 path,
                 "model",
@@ -215,9 +223,30 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
         unsupported: parts.unsupported,
         timestep_s: dt,
         base: parts.base,
+        terrain,
         visuals: parts.visuals,
         template: parts.state,
     })
+}
+
+/// Takes every floor away and puts a height field in its place.
+fn put_terrain(parts: &mut Parts, friction: f32) -> ColliderHandle {
+    let PhysicsState { colliders, islands, bodies, .. } = &mut parts.state;
+    let floors: Vec<_> = colliders
+        .iter()
+        .filter(|(_, c)| c.shape().as_halfspace().is_some())
+        .map(|(handle, _)| handle)
+        .collect();
+    for floor in floors {
+        colliders.remove(floor, islands, bodies, &mut SoftBodySet::new(), false);
+    }
+    parts.visuals.retain(|visual| visual.shape != Shape::Plane);
+    let flat = SharedShape::heightfield(Array2::zeros(2, 2), Vector::ONE);
+    let ground = ColliderBuilder::new(flat)
+        .position(Terrain::pose())
+        .friction(friction)
+        .friction_combine_rule(CoefficientCombineRule::Min);
+    colliders.insert(ground)
 }
 
 /// Mass of the joint's child and everything below it, kg.

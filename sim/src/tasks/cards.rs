@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::quantity::{Needs, QUANTITIES};
-use super::{TASKS, TaskDefinition, TaskError, TaskInfo};
+use super::{TASKS, TaskDefinition, TaskError, TaskInfo, Term};
 
 /// The text of docs/tasks.md.
 ///
@@ -29,6 +29,7 @@ pub fn cards() -> Result<String, TaskError> {
             Needs::BodyAndPoint => "one of `bodies`, two or three commands",
             Needs::SiteAndBody => "`site`, one of `bodies`",
             Needs::OneJoint => "one of `joints`",
+            Needs::Points => "`measured_points_x`, `measured_points_y`",
         };
         let doc = quantity.doc.replace('|', "\\|");
         put(&mut text, format_args!("| `{}` | {} | {doc} | {needs} |\n", quantity.name, quantity.unit));
@@ -94,6 +95,38 @@ fn card(text: &mut String, info: &TaskInfo, definition: &TaskDefinition) {
     let random = spec.randomisation.names();
     if !random.is_empty() {
         put(text, format_args!("- Randomised: {}.\n", random.join(", ")));
+    }
+    if let Some(terrain) = &spec.terrain {
+        put(
+            text,
+            format_args!(
+                "- Terrain: {}; tiles of {} m, points {} m apart.\n",
+                terrain.names().join(", "),
+                terrain.terrain_length,
+                terrain.horizontal_scale
+            ),
+        );
+    }
+    if let Some(curriculum) = &spec.curriculum {
+        let names = |terms: &[Term], none: &'static str| match terms {
+            [] => none.to_owned(),
+            terms => terms.iter().map(|t| t.term.as_str()).collect::<Vec<_>>().join(" and "),
+        };
+        put(
+            text,
+            format_args!(
+                "- Curriculum: the level moves by {} per episode, up on {}, down on {}.\n",
+                curriculum.step,
+                names(&curriculum.promote, "success"),
+                names(&curriculum.demote, "no success")
+            ),
+        );
+    }
+    if !definition.plan.privileged.is_empty() {
+        let mut names: Vec<&str> = spec.privileged.iter().map(|t| t.term.as_str()).collect();
+        names.dedup();
+        let count = definition.plan.privileged.len();
+        put(text, format_args!("- Privileged beside the state `[{count}]`: {}.\n", names.join(", ")));
     }
     let per = if spec.rewards_per_second { "per second" } else { "per step" };
     put(text, format_args!("\n| reward term | weight {per} | quantity |\n|---|---|---|\n"));

@@ -187,9 +187,10 @@ impl TaskDefinition {
     }
 }
 
-fn options(spec: &TaskSpec) -> RobotOptions {
+pub(super) fn options(spec: &TaskSpec) -> RobotOptions {
     RobotOptions {
         timestep_s: spec.timestep_s,
+        terrain_friction: spec.terrain.as_ref().map(|terrain| terrain.static_friction),
         floor_friction: spec.floor_friction,
         ..RobotOptions::default()
     }

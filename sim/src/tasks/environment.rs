@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::people::People;
-use super::plan::{Memory, Plan};
+use super::plan::{Figure, Memory, Plan};
 use super::quantity::Seen;
 use super::randomise::{Draw, Randomiser};
 use super::spec::TaskSpec;
@@ -49,9 +49,14 @@ pub struct TaskEnvironment {
     reward_names: Vec<String>,
     metric_names: Vec<String>,
     metrics: Vec<f32>,
-    /// Of terminations, metrics and conditions of success, in this order.
+    /// Of terminations, metrics, conditions of success and the curriculum's, in this order.
     memories: Vec<Memory>,
+    /// Of the next episode.
     level: f32,
+    /// Of the running episode.
+    running_level: f32,
+    /// Episodes change the level.
+    climbs: bool,
     total_reward: f32,
     success: bool,
     diverged: bool,
@@ -116,9 +121,15 @@ impl TaskEnvironment {
             metrics: vec![0.0; plan.metrics.len()],
             memories: vec![
                 Memory::default();
-                plan.terminations.len() + plan.metrics.len() + plan.success.len()
+                plan.terminations.len()
+                    + plan.metrics.len()
+                    + plan.success.len()
+                    + plan.promote.len()
+                    + plan.demote.len()
             ],
             level: 1.0,
+            running_level: 1.0,
+            climbs: false,
             total_reward: 0.0,
             success: false,
             diverged: false,
@@ -229,7 +240,8 @@ impl TaskEnvironment {
     pub fn camera(&self, size: [usize; 2]) -> Camera {
         let view = self.task.view;
         let at = if view.follow { self.track.base_position } else { [0.0; 3] };
-        let target = std::array::from_fn(|i| view.target[i] + if i < 2 { at[i] } else { 0.0 });
+        let at = [at[0], at[1], self.world.ground(at[0], at[1])];
+        let target = std::array::from_fn(|i| view.target[i] + at[i]);
         Camera::orbit(target, view.distance, view.azimuth, view.elevation, size)
     }
 
@@ -259,7 +271,7 @@ impl TaskEnvironment {
     /// Draws commands from the part of their ranges that the level allows.
     fn draw_command(&mut self) {
         let commands = &self.task.commands;
-        let share = commands.curriculum.map_or(1.0, |easy| easy + (1.0 - easy) * self.level);
+        let share = commands.curriculum.map_or(1.0, |easy| easy + (1.0 - easy) * self.running_level);
         if let ([a, b, ..], Some([near, far])) = (self.command.as_mut_slice(), commands.ring) {
             // Rejection gives an even density over the ring.
             (*a, *b) = (0.5 * (near + far), 0.0);
@@ -292,7 +304,12 @@ impl TaskEnvironment {
         position.copy_from_slice(&plan.default_position);
         velocity.fill(0.0);
         if let Some((at, quaternion)) = self.keyframe.as_ref().and_then(|k| k.base) {
-            let [x, y, z] = at;
+            let [mut x, mut y, mut z] = at;
+            if let Some(terrain) = &self.task.terrain {
+                let start = [-terrain.start, terrain.start];
+                (x, y) = (x + draw(rng, start), y + draw(rng, start));
+                z += highest(&self.world, x, y);
+            }
             let height = draw(rng, start.height);
             let half = 0.5 * draw(rng, start.yaw);
             let (sin, cos) = tendon_runtime::math::sin_cos(half);
@@ -314,7 +331,8 @@ impl TaskEnvironment {
         self.world.set_joint_state(position, velocity);
         for (body, x, y) in &plan.start_bodies {
             let ([_, _, z], quaternion) = self.world.body_pose(body);
-            self.world.set_body_pose(body, [draw(rng, *x), draw(rng, *y), z], quaternion);
+            let (x, y) = (draw(rng, *x), draw(rng, *y));
+            self.world.set_body_pose(body, [x, y, z + highest(&self.world, x, y)], quaternion);
         }
     }
 
@@ -346,7 +364,7 @@ impl TaskEnvironment {
         // A diverged simulation ends here; the learner keeps the last finite observation and no reward.
         self.diverged = !self.world.is_finite() || self.is_exploding();
         if !self.diverged {
-            self.track.advance(&self.world, &plan, |_, _| 0.0);
+            self.track.advance(&self.world, &plan, &self.command);
             let [x, y, _] = self.track.base_position;
             if let Some(people) = &mut self.people {
                 people.advance(plan.period_s, [x, y]);
@@ -354,7 +372,9 @@ impl TaskEnvironment {
             self.measure();
             self.diverged = self.interface.observe(observation).is_err();
         }
-        let mut step = Step { truncated: self.diverged || self.steps >= plan.max_steps, ..Step::default() };
+        let is_out = self.is_out_of_bounds();
+        let mut step =
+            Step { truncated: self.diverged || is_out || self.steps >= plan.max_steps, ..Step::default() };
         let mut ended_by = None;
         if self.diverged {
             self.divergences += 1;
@@ -363,7 +383,9 @@ impl TaskEnvironment {
             let mut memories = std::mem::take(&mut self.memories);
             let mut values = std::mem::take(&mut self.metrics);
             let (ends, rest) = memories.split_at_mut(plan.terminations.len());
-            let (metrics, success) = rest.split_at_mut(plan.metrics.len());
+            let (metrics, rest) = rest.split_at_mut(plan.metrics.len());
+            let (success, rest) = rest.split_at_mut(plan.success.len());
+            let (promote, demote) = rest.split_at_mut(plan.promote.len());
             let seen = self.seen();
             for (figure, memory) in plan.terminations.iter().zip(ends) {
                 if figure.advance(&seen, memory).1 {
@@ -374,6 +396,11 @@ impl TaskEnvironment {
             for (figure, memory) in plan.success.iter().zip(success) {
                 holds &= figure.advance(&seen, memory).1;
             }
+            let all = |figures: &[Figure], memories: &mut [Memory]| {
+                let pairs = figures.iter().zip(memories);
+                pairs.fold(true, |all, (figure, memory)| figure.advance(&seen, memory).1 && all)
+            };
+            let moves = [all(&plan.promote, promote), all(&plan.demote, demote)];
             let fallen = ended_by.is_some();
             if holds && self.task.success.ends && !fallen {
                 ended_by = Some("success");
@@ -388,6 +415,9 @@ impl TaskEnvironment {
             step.terminated = ended_by.is_some();
             step.truncated &= !step.terminated;
             step.reward = self.reward();
+            if self.climbs && (step.terminated || step.truncated) {
+                self.climb(moves);
+            }
         }
         self.total_reward += step.reward;
         if step.terminated || step.truncated {
@@ -396,9 +426,9 @@ impl TaskEnvironment {
                 steps: self.steps,
                 success: self.success,
                 diverged: self.diverged,
-                ended_by: ended_by.map(str::to_owned),
+                ended_by: ended_by.or(is_out.then_some(OUT_OF_BOUNDS)).map(str::to_owned),
                 metrics: self.metrics.clone(),
-                level: self.level,
+                level: self.running_level,
                 draws: self.randomiser.draws.clone(),
             });
         }
@@ -421,6 +451,30 @@ impl TaskEnvironment {
         (if self.task.only_positive_rewards { sum.max(0.0) } else { sum }) + ending
     }
 
+    /// Moves the level by how the episode ended: conditions of the curriculum for up and down.
+    fn climb(&mut self, [promote, demote]: [bool; 2]) {
+        let Some(curriculum) = &self.task.curriculum else { return };
+        let is_up = if curriculum.promote.is_empty() { self.success } else { promote };
+        let is_down = if curriculum.demote.is_empty() { !self.success } else { demote };
+        if is_up {
+            self.level = self.running_level + curriculum.step;
+            if self.level > 1.0 + 1e-4 {
+                // As in legged_gym: who can do it all meets everything, so that nothing is forgotten.
+                self.level = self.rng.uniform(0.0, 1.0);
+            }
+        } else if is_down {
+            self.level = self.running_level - curriculum.step;
+        }
+        self.level = self.level.clamp(0.0, 1.0);
+    }
+
+    /// The base left its tile (Isaac Lab's `terrain_out_of_bounds`).
+    fn is_out_of_bounds(&self) -> bool {
+        let Some(terrain) = &self.task.terrain else { return false };
+        let [x, y, _] = self.track.base_position;
+        x.abs().max(y.abs()) > 0.5 * terrain.terrain_length
+    }
+
     /// Faster than any joint that the contract allows, by a factor that no servo explains.
     fn is_exploding(&self) -> bool {
         let limit = |i: usize| EXPLODING * self.spec.joints[i].velocity_limit.max(10.0);
@@ -433,6 +487,16 @@ impl TaskEnvironment {
 const EXPLODING: f32 = 20.0;
 /// Speed of the base that counts as one.
 const EXPLODING_BASE_M_S: f32 = 100.0;
+
+/// Why an episode ended whose robot left its terrain.
+const OUT_OF_BOUNDS: &str = "terrain_out_of_bounds";
+
+/// Highest ground under a robot about (`x`, `y`).
+fn highest(world: &World, x: f32, y: f32) -> f32 {
+    let steps = || (-3i8..=3).map(|i| 0.1 * f32::from(i));
+    let points = steps().flat_map(|dx| steps().map(move |dy| (x + dx, y + dy)));
+    points.map(|(x, y)| world.ground(x, y)).fold(f32::NEG_INFINITY, f32::max)
+}
 
 fn draw(rng: &mut Rng, [low, high]: [f32; 2]) -> f32 {
     if low == high { low } else { rng.uniform(low, high) }
@@ -448,26 +512,32 @@ impl Environment for TaskEnvironment {
     }
 
     fn privileged_len(&self) -> usize {
-        11 + 3 * self.plan.driven.len() + 2 * self.plan.feet.len() + self.command.len() + self.sensors.len()
+        11 + 3 * self.plan.driven.len()
+            + 2 * self.plan.feet.len()
+            + self.command.len()
+            + self.sensors.len()
+            + self.plan.privileged.len()
     }
 
     fn privileged(&self, out: &mut [f32]) {
         let track = &self.track;
         let joints = self.plan.driven.iter();
+        let seen = self.seen();
         let values = track
             .base
             .linear_velocity
             .into_iter()
             .chain(track.base.angular_velocity)
             .chain(track.base.projected_gravity)
-            .chain([track.height, self.level])
+            .chain([track.height, self.running_level])
             .chain(joints.clone().map(|&i| track.joint_position[i] - track.default_position[i]))
             .chain(joints.clone().map(|&i| track.joint_velocity[i]))
             .chain(joints.map(|&i| self.world.joint_torque(i)))
             .chain(track.feet.iter().map(|f| f32::from(u8::from(f.touches))))
             .chain(track.feet.iter().map(|f| f.air_time_s))
             .chain(self.command.iter().copied())
-            .chain(self.sensors.iter().copied());
+            .chain(self.sensors.iter().copied())
+            .chain(self.plan.privileged.iter().map(|quantity| quantity.value(&seen)));
         for (to, from) in out.iter_mut().zip(values) {
             *to = from;
         }
@@ -476,7 +546,13 @@ impl Environment for TaskEnvironment {
     fn reset(&mut self, seed: u64, observation: &mut [f32]) {
         self.rng = Rng::new(seed, RESET_STREAM);
         self.world.reset();
+        self.running_level = self.level;
         self.randomiser.start(seed, &mut self.world);
+        if let Some(terrain) = &self.task.terrain
+            && let Some(ground) = terrain.draw(seed, self.running_level, &mut self.randomiser.draws)
+        {
+            self.world.set_terrain(&ground);
+        }
         self.place();
         self.draw_command();
         self.interface.reset(&self.world);
@@ -486,7 +562,7 @@ impl Environment for TaskEnvironment {
         self.memories.fill(Memory::default());
         (self.steps, self.total_reward, self.success, self.diverged) = (0, 0.0, false, false);
         let plan = Arc::clone(&self.plan);
-        self.track.start(&self.world, &plan, |_, _| 0.0);
+        self.track.start(&self.world, &plan);
         let [x, y, _] = self.track.base_position;
         if let Some(people) = &mut self.people {
             people.start(&mut self.rng, [x, y]);
@@ -521,5 +597,11 @@ impl Environment for TaskEnvironment {
 
     fn set_level(&mut self, level: f32) {
         self.level = level.clamp(0.0, 1.0);
+    }
+
+    fn start_curriculum(&mut self) {
+        if self.task.curriculum.is_some() {
+            (self.climbs, self.level) = (true, 0.0);
+        }
     }
 }

@@ -12,6 +12,7 @@ mod plan;
 mod quantity;
 mod randomise;
 mod spec;
+mod terrain;
 mod track;
 
 use std::collections::HashMap;
@@ -24,9 +25,11 @@ pub use environment::{Episode, RewardTerm, TaskEnvironment};
 pub use people::PeopleSpec;
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
-    ActionsSpec, CommandsSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody, StartJoints,
-    StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
+    ActionsSpec, CommandsSpec, CurriculumSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody,
+    StartJoints, StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
 };
+
+pub use terrain::{TerrainProportions, TerrainSpec};
 
 use crate::interface::InterfaceError;
 use crate::load::LoadError;
@@ -51,6 +54,8 @@ pub const TASKS: &[TaskInfo] = &[
     task!("walker", "walker", "walker"),
     task!("half-cheetah", "half_cheetah", "half_cheetah"),
     task!("quadruped", "quadruped", "quadruped"),
+    task!("quadruped-rough", "quadruped_rough", "quadruped"),
+    task!("quadruped-stairs", "quadruped_stairs", "quadruped"),
     task!("humanoid-stand", "humanoid_stand", "humanoid"),
     task!("humanoid-walk", "humanoid_walk", "humanoid"),
     task!("humanoid", "humanoid", "humanoid"),
@@ -127,12 +132,7 @@ pub fn open(name_or_file: &str, robot: Option<&Path>) -> Result<Arc<TaskDefiniti
         None => info.definition(),
         Some(robot) => {
             let spec = TaskSpec::from_toml(Path::new(info.file), info.text)?;
-            let options = crate::robot::RobotOptions {
-                timestep_s: spec.timestep_s,
-                floor_friction: spec.floor_friction,
-                ..crate::robot::RobotOptions::default()
-            };
-            let robot = crate::robot::Robot::from_file(robot, options)?;
+            let robot = crate::robot::Robot::from_file(robot, definition::options(&spec))?;
             TaskDefinition::new(Path::new(info.file), spec, robot)
         }
     }

@@ -25,9 +25,14 @@ pub(crate) struct Plan {
     pub(crate) planar_x: Option<usize>,
     pub(crate) rewards: Vec<Use>,
     pub(crate) sensors: Vec<Use>,
+    pub(crate) privileged: Vec<Use>,
     pub(crate) terminations: Vec<Figure>,
     pub(crate) metrics: Vec<Figure>,
     pub(crate) success: Vec<Figure>,
+    /// Raise the level of the next episode.
+    pub(crate) promote: Vec<Figure>,
+    /// Lower it.
+    pub(crate) demote: Vec<Figure>,
     /// Joints with the ranges that their starts are drawn from, in order of drawing.
     pub(crate) start_positions: Vec<(usize, [f32; 2])>,
     pub(crate) start_velocities: Vec<(usize, [f32; 2])>,
@@ -150,9 +155,12 @@ impl Resolver<'_> {
             planar_x: robot.joint("root_x"),
             rewards: Vec::new(),
             sensors: Vec::new(),
+            privileged: Vec::new(),
             terminations: Vec::new(),
             metrics: Vec::new(),
             success: Vec::new(),
+            promote: Vec::new(),
+            demote: Vec::new(),
             start_positions: Vec::new(),
             start_velocities: Vec::new(),
             start_bodies: Vec::new(),
@@ -165,7 +173,10 @@ impl Resolver<'_> {
             plan.rewards.push(Use { weight: weight * scale, ..self.resolve("rewards", index, term, &plan)? });
         }
         for (index, term) in spec.sensors.iter().enumerate() {
-            plan.sensors.push(self.resolve("sensors", index, term, &plan)?);
+            plan.sensors.extend(self.resolve_points("sensors", index, term, &plan)?);
+        }
+        for (index, term) in spec.privileged.iter().enumerate() {
+            plan.privileged.extend(self.resolve_points("privileged", index, term, &plan)?);
         }
         for (index, term) in spec.terminations.iter().enumerate() {
             plan.terminations.push(self.figure("terminations", index, term, &plan, true)?);
@@ -175,6 +186,17 @@ impl Resolver<'_> {
         }
         for (index, term) in spec.success.all.iter().enumerate() {
             plan.success.push(self.figure("success.all", index, term, &plan, true)?);
+        }
+        if let Some(curriculum) = &spec.curriculum {
+            if !(0.0..=1.0).contains(&curriculum.step) {
+                return Err(self.fault(format!("curriculum.step is {}: give 0 to 1", curriculum.step)));
+            }
+            for (index, term) in curriculum.promote.iter().enumerate() {
+                plan.promote.push(self.figure("curriculum.promote", index, term, &plan, true)?);
+            }
+            for (index, term) in curriculum.demote.iter().enumerate() {
+                plan.demote.push(self.figure("curriculum.demote", index, term, &plan, true)?);
+            }
         }
         for start in &spec.start.joints {
             for index in self.joints(&start.names)? {
@@ -205,6 +227,9 @@ impl Resolver<'_> {
                     "people: give a count of at most {MAX_PEOPLE}, speeds of at least 0, and lengths of 0 to 1000 m"
                 )));
             }
+        }
+        if let Some(terrain) = &spec.terrain {
+            super::terrain::check(self, terrain)?;
         }
         super::randomise::check(self, &spec.randomisation)?;
         Ok(plan)
@@ -282,6 +307,30 @@ impl Resolver<'_> {
         })
     }
 
+    /// A quantity, or where it is taken at points one for each of them.
+    fn resolve_points(
+        &self,
+        field: &str,
+        index: usize,
+        term: &Term,
+        plan: &Plan,
+    ) -> Result<Vec<Use>, TaskError> {
+        let one = self.resolve(field, index, term, plan)?;
+        if one.quantity.needs != Needs::Points {
+            return Ok(vec![one]);
+        }
+        let points =
+            term.measured_points_x.iter().flat_map(|&x| term.measured_points_y.iter().map(move |&y| [x, y]));
+        Ok(points
+            .enumerate()
+            .map(|(i, point)| Use {
+                name: format!("{}_{i}", one.name),
+                args: Args { point, ..one.args.clone() },
+                ..one.clone()
+            })
+            .collect())
+    }
+
     fn resolve(&self, field: &str, index: usize, term: &Term, plan: &Plan) -> Result<Use, TaskError> {
         let place = format!("{field}[{index}] `{}`", term.term);
         let quantity = QUANTITIES
@@ -296,6 +345,13 @@ impl Resolver<'_> {
         let numbers = numbers.into_iter().flatten().chain([term.for_s]);
         if let Some(bad) = numbers.into_iter().find(|v| !v.is_finite()) {
             return Err(self.fault(format!("{place} has {bad}: give finite numbers")));
+        }
+        let points = term.measured_points_x.len() * term.measured_points_y.len();
+        let mut places = term.measured_points_x.iter().chain(&term.measured_points_y);
+        if points > MAX_SCAN || !places.all(|v| (-100.0..=100.0).contains(v)) {
+            return Err(self.fault(format!(
+                "{place} has {points} points: give at most {MAX_SCAN}, each within 100 m of the base"
+            )));
         }
         let sigma = term.sigma.unwrap_or(quantity.defaults[1]);
         if sigma <= 0.0 || term.for_s < 0.0 {
@@ -330,6 +386,10 @@ impl Resolver<'_> {
                 Some("one body in `bodies`")
             }
             Needs::Bodies if bodies.is_empty() => Some("`bodies`"),
+            Needs::Points if points == 0 => Some("`measured_points_x` and `measured_points_y`"),
+            Needs::Points if !matches!(field, "sensors" | "privileged") => {
+                Some("a place under `sensors` or `privileged`")
+            }
             Needs::OneJoint if term.joints.is_none() || joints.len() != 1 => Some("one joint in `joints`"),
             _ => None,
         };
@@ -356,6 +416,7 @@ impl Resolver<'_> {
                 axis: term.axis,
                 target: term.target.unwrap_or(quantity.defaults[0]),
                 sigma,
+                point: [0.0; 2],
             },
             quantity,
         })
@@ -369,5 +430,7 @@ impl Resolver<'_> {
     }
 }
 
+/// Most points of a height scan.
+const MAX_SCAN: usize = 1024;
 /// Of joints for which nobody says one, rad/s.
 const DEFAULT_VELOCITY_LIMIT: f32 = 100.0;

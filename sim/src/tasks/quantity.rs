@@ -7,7 +7,7 @@ use std::f32::consts::PI;
 use tendon_runtime::math;
 
 use super::people::Person;
-use super::track::Track;
+use super::track::{Track, rotate};
 use crate::robot::{Body, Site};
 use crate::world::World;
 
@@ -49,6 +49,8 @@ pub(crate) struct Args {
     pub(crate) limits: Vec<[f32; 2]>,
     pub(crate) torque_limits: Vec<f32>,
     pub(crate) velocity_limits: Vec<f32>,
+    /// In the base's heading frame, m.
+    pub(crate) point: [f32; 2],
 }
 
 /// What a quantity needs of its [`Args`].
@@ -66,6 +68,7 @@ pub(crate) enum Needs {
     BodyAndPoint,
     SiteAndBody,
     OneJoint,
+    Points,
 }
 
 /// One row of the table.
@@ -125,6 +128,9 @@ quantities! {
     "yaw_rate" ["rad/s"] Nothing (0.0, 1.0) "turn of the base about its z" = |s, _| s.track.base.angular_velocity[2];
     "distance" ["m"] Nothing (0.0, 1.0) "how far the base has come along the world's x" = |s, _| s.track.base_position[0] - s.track.start_position[0];
     "mean_speed" ["m/s"] Nothing (0.0, 1.0) "distance over time" = |s, _| (s.track.base_position[0] - s.track.start_position[0]) / s.track.time_s.max(1e-3);
+    "displacement" ["m"] Nothing (0.0, 1.0) "horizontal distance of the base from its start" = |s, _| s.displacement();
+    "progress" [""] VelocityCommand (0.0, 1.0) "horizontal distance of the base from its start, over the distance commanded so far; 1 while standing is asked" = |s, _| if s.track.commanded_m > STANDING_M_S * s.track.time_s { s.displacement() / s.track.commanded_m } else { 1.0 };
+    "height_scan" ["m"] Points (0.5, 1.0) "height of the base - height of the ground at a point beside it - target, between -sigma and sigma; one value per point" = |s, a| s.height_scan(a);
     "height" ["m"] Nothing (0.0, 1.0) "height of the base above the ground" = |s, _| s.track.height;
     "lin_vel_error" ["m/s"] VelocityCommand (0.0, 1.0) "|v*_xy - v_xy|" = |s, _| s.lin_vel_error_squared().sqrt();
     "ang_vel_error" ["rad/s"] VelocityCommand (0.0, 1.0) "|w*_z - w_z|" = |s, _| s.ang_vel_error().abs();
@@ -184,6 +190,21 @@ impl Seen<'_> {
 
     fn ang_vel_error(&self) -> f32 {
         self.velocity_command()[2] - self.track.base.angular_velocity[2]
+    }
+
+    fn displacement(&self) -> f32 {
+        let [x, y] = [0, 1].map(|i| self.track.base_position[i] - self.track.start_position[i]);
+        (x * x + y * y).sqrt()
+    }
+
+    /// legged_gym's `measured_heights`: the grid turns with the base's heading and stays level.
+    fn height_scan(&self, args: &Args) -> f32 {
+        let ([x, y, z], [along, left]) = (self.track.base_position, args.point);
+        let [ahead_x, ahead_y, _] = rotate(self.track.base.quaternion, [1.0, 0.0, 0.0]);
+        let length = (ahead_x * ahead_x + ahead_y * ahead_y).sqrt().max(1e-6);
+        let (cos, sin) = (ahead_x / length, ahead_y / length);
+        let ground = self.world.ground(x + cos * along - sin * left, y + sin * along + cos * left);
+        (z - ground - args.target).clamp(-args.sigma, args.sigma)
     }
 
     fn deviation(&self, args: &Args, size: fn(f32) -> f32) -> f32 {

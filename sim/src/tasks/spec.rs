@@ -8,6 +8,7 @@ use tendon_runtime::spec::{FallbackSpec, InputSpec, Mode, TermSpec};
 use super::nearest::nearest;
 use super::people::PeopleSpec;
 use super::randomise::RandomisationSpec;
+use super::terrain::TerrainSpec;
 
 /// Largest task file.
 pub const MAX_TASK_BYTES: usize = 1 << 20;
@@ -67,6 +68,15 @@ pub struct TaskSpec {
     /// People around the robot.
     #[serde(default)]
     pub people: Option<PeopleSpec>,
+    /// Ground in place of the robot file's floor.
+    #[serde(default)]
+    pub terrain: Option<TerrainSpec>,
+    /// How the level follows from how episodes end.
+    #[serde(default)]
+    pub curriculum: Option<CurriculumSpec>,
+    /// What critics and teachers see beside the state, each a quantity; the policy does not.
+    #[serde(default)]
+    pub privileged: Vec<Term>,
     /// Terms of the reward.
     pub rewards: Vec<Term>,
     /// Weights are per second, as in legged_gym: the reward of a step is multiplied by the control period.
@@ -201,6 +211,26 @@ pub struct StartSpec {
     pub bodies: Vec<StartBody>,
 }
 
+/// The level of an episode rises and falls with how the one before ended, as in legged_gym; a level above 1 becomes an
+/// even draw from 0 to 1. It begins at 0 where a learner trains, and stays what it is set to elsewhere.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurriculumSpec {
+    /// Change of the level per episode.
+    #[serde(default = "level_step")]
+    pub step: f32,
+    /// Raises it where all hold at the last step; without any: success.
+    #[serde(default)]
+    pub promote: Vec<Term>,
+    /// Lowers it where all hold at the last step and it was not raised; without any: no success.
+    #[serde(default)]
+    pub demote: Vec<Term>,
+}
+
+fn level_step() -> f32 {
+    0.1
+}
+
 /// What is added to the default pose of the joints that match.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -281,6 +311,12 @@ pub struct Term {
     /// Width of a kernel, or unit of a square.
     #[serde(default)]
     pub sigma: Option<f32>,
+    /// Points of `height_scan` along the base's heading, m.
+    #[serde(default)]
+    pub measured_points_x: Vec<f32>,
+    /// Points of `height_scan` to its left, m; one sensor for each pair of x and y, x outermost.
+    #[serde(default)]
+    pub measured_points_y: Vec<f32>,
 }
 
 /// Time over which a metric is taken.

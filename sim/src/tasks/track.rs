@@ -24,6 +24,8 @@ pub(crate) struct Track {
     pub(crate) default_position: Vec<f32>,
     /// Commands that are velocities x, y and turn.
     pub(crate) velocity_command: [Option<usize>; 3],
+    /// Length of the way that the velocity commands of the episode asked for, m.
+    pub(crate) commanded_m: f32,
     pub(crate) feet: Vec<Foot>,
     pub(crate) terminated: bool,
 }
@@ -60,20 +62,22 @@ impl Track {
     }
 
     /// Begins an episode in the state that `world` is in.
-    pub(crate) fn start(&mut self, world: &World, plan: &Plan, ground: impl Fn(f32, f32) -> f32) {
+    pub(crate) fn start(&mut self, world: &World, plan: &Plan) {
         self.feet.fill(Foot { touches: true, touched: true, grounded: true, ..Foot::default() });
-        (self.time_s, self.terminated) = (0.0, false);
-        self.read(world, plan, ground);
+        (self.time_s, self.commanded_m, self.terminated) = (0.0, 0.0, false);
+        self.read(world, plan);
         self.last_velocity.copy_from_slice(&self.joint_velocity);
         self.start_position = self.base_position;
     }
 
-    /// Takes in one control period.
-    pub(crate) fn advance(&mut self, world: &World, plan: &Plan, ground: impl Fn(f32, f32) -> f32) {
+    /// Takes in one control period under `command`.
+    pub(crate) fn advance(&mut self, world: &World, plan: &Plan, command: &[f32]) {
         self.time_s = (world.time_us() as f64 * 1e-6) as f32;
         std::mem::swap(&mut self.last_velocity, &mut self.joint_velocity);
-        self.read(world, plan, ground);
+        self.read(world, plan);
         let period_s = self.period_s;
+        let [vx, vy, _] = self.velocity_command.map(|index| index.map_or(0.0, |i| command[i]));
+        self.commanded_m += (vx * vx + vy * vy).sqrt() * period_s;
         for (foot, body) in self.feet.iter_mut().zip(&plan.feet) {
             foot.force_n = world.contact_force(body);
             foot.touches = foot.force_n > CONTACT_N;
@@ -92,7 +96,7 @@ impl Track {
         }
     }
 
-    fn read(&mut self, world: &World, plan: &Plan, ground: impl Fn(f32, f32) -> f32) {
+    fn read(&mut self, world: &World, plan: &Plan) {
         self.base = match &plan.base {
             Some(body) => world.body_motion(body),
             None => world.base_motion(),
@@ -102,7 +106,7 @@ impl Track {
             None => world.base_pose().0,
         };
         self.world_velocity = rotate(self.base.quaternion, self.base.linear_velocity);
-        self.height = self.base_position[2] - ground(self.base_position[0], self.base_position[1]);
+        self.height = self.base_position[2] - world.ground(self.base_position[0], self.base_position[1]);
         for (index, (q, dq)) in self.joint_position.iter_mut().zip(&mut self.joint_velocity).enumerate() {
             (*q, *dq) = (world.joint_position(index), world.joint_velocity(index));
         }

@@ -5,6 +5,7 @@ use rapier3d::math::{Pose, Vector};
 
 use super::{World, rotation};
 use crate::robot::Body;
+use crate::terrain::Terrain;
 
 impl World {
     /// Moves a body that is not jointed to anything.
@@ -104,6 +105,20 @@ impl World {
             .bodies
             .get(body.handle)
             .map_or([0.0; 3], |b| b.mass_properties().local_mprops.local_com.into())
+    }
+
+    /// Puts the ground under the robot, where it was loaded with [`RobotOptions::terrain_friction`]; else nothing. Call
+    /// after [`World::reset`], which takes it away.
+    ///
+    /// [`RobotOptions::terrain_friction`]: crate::RobotOptions::terrain_friction
+    pub fn set_terrain(&mut self, terrain: &Terrain) {
+        let collider = self.robot.terrain.and_then(|handle| self.state.colliders.get_mut(handle));
+        let Some(collider) = collider else { return };
+        collider.set_shape(terrain.shape().clone());
+        self.terrain = Some(terrain.clone());
+        if let Some(dynamics) = &mut self.dynamics {
+            dynamics.invalidate();
+        }
     }
 
     /// Multiplies every coefficient of friction.

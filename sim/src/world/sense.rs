@@ -12,6 +12,12 @@ impl World {
         self.frame_motion(body.handle, &Pose::IDENTITY).unwrap_or_default()
     }
 
+    /// Height of the ground at a point of the world, m: of the terrain, or of a floor at 0.
+    #[must_use]
+    pub fn ground(&self, x: f32, y: f32) -> f32 {
+        self.terrain.as_ref().map_or(0.0, |terrain| terrain.height(x, y))
+    }
+
     /// Linear momentum of all bodies, kg m/s.
     #[must_use]
     pub fn momentum(&self) -> [f32; 3] {
