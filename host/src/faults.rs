@@ -160,7 +160,11 @@ impl Injector {
             }
             _ => self.past.front().cloned(),
         };
-        let past = past.unwrap_or_else(|| state.clone());
+        let past = past.unwrap_or_else(|| {
+            // It breaks with the first state that it sees: that is the last true one.
+            self.past.push_back(state.clone());
+            state.clone()
+        });
         if fault.channel == Channel::Clock {
             state.time_us = past.time_us;
             return;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{cart_pole, in_process, real};
 use tendon::faults::{Channel, Fault, Kind, Outcome, Plant, TaskPlant, WalkPlant, run};
+use tendon::mishaps::{Mishap, play};
 use tendon::recording::{Recorder, Recording};
 use tendon::walk::walk;
 use tendon_compiler::{Abstain, ContractChoice, Manifest, Options, compile};
@@ -222,5 +223,22 @@ fn limits_hold_for_faults_of_the_walking_go1() {
             _ => false,
         };
         assert!(!must || outcome.fell_back_after.is_some(), "{fault:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_a_person_does_to_the_walking_go1_ends_as_promised() {
+    let Some((image, contract, robot)) = go1() else { return };
+    let hash = Image::parse(&image).unwrap().header().schema_hash;
+    // A pulled link takes real seconds: `tendon hil --faults` shows it.
+    for mishap in [Mishap::CorruptImage, Mishap::NotANumber, Mishap::FreezeSensor] {
+        let scene = in_process(|session| {
+            session.upload(&image, |_| ()).unwrap();
+            let mut plant = WalkPlant::new(&robot, &contract, "home", "imu", &[0.5, 0.0, 0.0]).unwrap();
+            let choose = |tick| (tick == 100).then_some(mishap);
+            play(session, &mut plant as &mut dyn Plant, &contract, hash, &image, 120, choose, || ()).unwrap()
+        });
+        let scene = scene.expect("the robot walked until then");
+        assert!(scene.is_as_promised(), "{mishap:?}: {:?}, {:?}", scene.moments.last(), scene.refusal);
     }
 }

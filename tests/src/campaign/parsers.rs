@@ -172,7 +172,8 @@ fn change(text: &str, rng: &mut Rng) -> String {
             }
             3 => lines.insert(at, WORDS[rng.usize(..WORDS.len())].to_owned()),
             4 => lines.truncate(at),
-            5 => lines[at] = lines[at].repeat(rng.usize(..40)),
+            // Up to beyond the longest contract that is read.
+            5 => lines[at] = lines[at].repeat(rng.usize(..40).min((2 << 20) / lines[at].len().max(1))),
             _ => {
                 // A value or a part of one.
                 let line = &lines[at];

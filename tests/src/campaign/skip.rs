@@ -168,13 +168,17 @@ impl Debugger {
         let chardev = format!("socket,id=gdb,path={},server=on,wait=off", socket.display());
         command.args(["-chardev", &chardev, "-gdb", "chardev:gdb"]).args(extra).arg("-kernel").arg(elf);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("qemu-system-arm: {error}"))?;
+        let mut child = command.spawn().map_err(|error| format!("qemu-system-arm: {error}"))?;
         let until = Instant::now() + START;
         let stream = loop {
             match UnixStream::connect(&socket) {
                 Ok(stream) => break stream,
                 Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
-                Err(error) => return Err(format!("QEMU's debug port: {error}")),
+                Err(error) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(format!("QEMU's debug port: {error}"));
+                }
             }
         };
         let _ = std::fs::remove_file(&socket);
