@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{PpoConfig, Schedule};
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::network::{ActorCritic, Batch, Losses, StepSettings};
 use crate::normaliser::Normaliser;
 use crate::policy::{Head, Policy};
@@ -84,7 +84,7 @@ pub fn train_from(
     if let Some(policy) = start {
         ppo.start_from(policy)?;
     }
-    drive(ppo, serde_json::to_value(config).unwrap_or_default(), run, on_progress)
+    drive(ppo, config, run, on_progress)
 }
 
 /// The learner between two iterations.
@@ -354,17 +354,13 @@ impl Ppo {
 impl Learner for Ppo {
     const KIND: &'static str = "ppo";
 
-    fn iteration(&self) -> u64 {
-        self.iteration
-    }
-    fn iterations(&self) -> u64 {
-        self.config.iterations()
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        self.config.checkpoint_interval
-    }
-    fn steps(&self) -> u64 {
-        self.iteration * (self.config.environments * self.config.rollout_steps) as u64
+    fn place(&self) -> Place {
+        Place {
+            iteration: self.iteration,
+            iterations: self.config.iterations(),
+            checkpoint_interval: self.config.checkpoint_interval,
+            steps: self.iteration * (self.config.environments * self.config.rollout_steps) as u64,
+        }
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {

@@ -7,7 +7,7 @@ use super::record::{Annotator, Preference, SCHEMA_VERSION, Segment};
 use super::reward_model::{RewardConfig, RewardModel};
 use super::store::PreferenceStore;
 use super::teacher::TeacherConfig;
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::run_folder::{FileError, RunFolder};
 use crate::{
     Checkpoint, CurveRow, Finished, LearnError, MakeEnvironment, OnProgress, Policy, Ppo, PpoConfig, Rng,
@@ -128,8 +128,7 @@ pub fn train_from_preferences(
     if run.is_none_or(|run| !run.has_checkpoint()) {
         learner.store.truncate(0, 0)?;
     }
-    let value = serde_json::to_value(config).unwrap_or_default();
-    let trained = drive(&mut learner, value, run, on_progress)?;
+    let trained = drive(&mut learner, config, run, on_progress)?;
     Ok(PreferenceTrained { trained, model: learner.model, store: learner.store })
 }
 
@@ -145,21 +144,12 @@ impl Learner for &mut PreferencePpo<'_> {
     const KIND: &'static str = "preference-ppo";
     const STAGE: Stage = Stage::LearnedReward;
 
-    fn iteration(&self) -> u64 {
-        self.ppo.iteration()
-    }
-    fn iterations(&self) -> u64 {
-        self.ppo.iterations()
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        self.ppo.checkpoint_interval()
-    }
-    fn steps(&self) -> u64 {
-        self.ppo.steps()
+    fn place(&self) -> Place {
+        self.ppo.place()
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
-        let (config, seed, iteration) = (self.config, self.seed, self.ppo.iteration());
+        let (config, seed, iteration) = (self.config, self.seed, self.ppo.place().iteration);
         let threads = config.ppo.threads;
         let rollout = self.ppo.collect()?;
         let rows = rollout.rewards.len();

@@ -17,6 +17,7 @@ mod recorder;
 mod replay;
 mod silence;
 mod timer;
+mod trainer;
 mod world;
 
 use names::NAMES;
@@ -59,6 +60,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::ADMISSION,
     images::IMAGES,
     controller::KILL,
+    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
@@ -69,6 +71,7 @@ const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
     ("controller", |_| tendon::link::stand_in::serve(None).map_err(|error| error.to_string())),
     (silence::HOST, silence::host),
     (recorder::CHILD, recorder::record),
+    (trainer::CHILD, trainer::train_in),
 ];
 
 /// How much is tried, and what came of it.
