@@ -3,13 +3,14 @@
 
 use std::time::Instant;
 
+use tendon_nn::Mlp;
 use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{PpoConfig, Schedule};
 use crate::driver::{Learner, Place, drive};
 use crate::network::{ActorCritic, Batch, Losses, StepSettings};
-use crate::normaliser::Normaliser;
+use crate::normaliser::{FrozenNormaliser, Normaliser};
 use crate::policy::{Head, Policy};
 use crate::progress::{CurveRow, OnProgress};
 use crate::random::Rng;
@@ -268,6 +269,22 @@ impl Ppo {
         self.normalisers[0].pretend(&policy.normaliser);
         self.reference = Some(policy.clone());
         Ok(())
+    }
+
+    /// Replaces the critic, of dense layers, by the parameters that `of(shape, normaliser of observations)` gives.
+    pub(crate) fn start_critic(&mut self, of: impl FnOnce(&Mlp, &FrozenNormaliser) -> Vec<f32>) {
+        let fresh = of(self.network.critic().0.head(), &self.normalisers[0].freeze());
+        self.network.restart_critic(&fresh);
+    }
+
+    /// Values of observations as the environment gives them; the critic sees nothing else.
+    #[cfg(test)]
+    pub(crate) fn values_of(&self, observations: &[f32]) -> Vec<f32> {
+        let mut states = vec![0.0; observations.len()];
+        self.normalisers[0].freeze().apply(observations, &mut states);
+        let mut values = vec![0.0; observations.len() / self.state_len()];
+        self.network.inference().values(&states, &mut [], &mut values);
+        values
     }
 
     /// Width of what the critic sees.
