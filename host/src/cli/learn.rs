@@ -332,9 +332,9 @@ fn keep_info(path: &Path, info: &RunInfo) -> Result<()> {
 }
 
 /// Settings from a file, or the defaults.
-fn config<C: Default + Serialize + DeserializeOwned>(file: Option<&Path>, default: C) -> Result<C> {
+fn config<C: Serialize + DeserializeOwned>(file: Option<&Path>, default: C) -> Result<C> {
     let Some(file) = file else { return Ok(default) };
-    Ok(from_toml(file, &read_text(file, MAX_CONFIG)?)?)
+    Ok(from_toml(file, &read_text(file, MAX_CONFIG)?, &default)?)
 }
 
 /// An environment of a task.
