@@ -21,7 +21,11 @@ const GOLDEN: &[(&str, u64)] = &[
     ("arm-reach", 0x893bd64a6c9aa154),
     ("arm-push", 0x33aac97980410f3a),
     ("arm-drawer", 0x154518ecea4a18b5),
+    ("planar-sweep", 0x5eb6676439fd5006),
+    ("planar-group", 0x224c5bb25874a1db),
+    ("planar-avoid", 0xadbe1e2308315588),
     ("social-navigation", 0x76989de9f6018caf),
+    ("carry-together", 0xa279357cf08aa391),
 ];
 
 fn environments(task: &TaskInfo, n: usize) -> Vec<TaskEnvironment> {
