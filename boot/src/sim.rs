@@ -7,6 +7,8 @@
 //! Like real flash it can only clear bits by writing, and only a word that was erased may be written
 //! ([`Flash::violations`] counts the others: a driver or a log that relies on more is not portable).
 
+use crate::layout::Layout;
+use crate::log::{self, Kind};
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
@@ -42,6 +44,16 @@ impl NorFlashError for Failure {
             Self::Arguments(kind) => *kind,
         }
     }
+}
+
+/// Stores the newest commit record again with one of its bits turned, as a fault of the memory that it came from would:
+/// the log's own checksum holds, the record's does not. False: it has no such bit, or cannot be stored.
+pub fn turn_record_bit<F: NorFlash>(flash: &mut F, layout: &Layout, bit: usize) -> bool {
+    let range = layout.log.start..layout.log.end();
+    let Ok(Some(mut record)) = log::read::<F, 48>(flash, range.clone(), Kind::Commit) else { return false };
+    let Some(byte) = record.get_mut(bit / 8) else { return false };
+    *byte ^= 1 << (bit % 8);
+    log::append(flash, range, Kind::Commit, &record).is_ok()
 }
 
 /// The model. `WRITE`: bytes written at once; `ERASE`: bytes erased at once.

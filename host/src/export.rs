@@ -9,7 +9,9 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
 use tendon_learn::run_folder::{FileError, write_atomically};
-use tendon_learn::{ACTION_LIMIT, Activation, Head, NORMALISED_LIMIT, Policy};
+use tendon_learn::{ACTION_LIMIT, Activation, Encoder, Head, Layer, NORMALISED_LIMIT, Policy};
+
+mod encoder;
 
 /// Writes `policy` to `file` with metadata `tendon.contract` = `contract` (JSON) and `keys` (the CSV keys that other tools read:
 /// `joint_names`, `joint_stiffness`, `joint_damping`, `default_joint_pos`, `observation_names`, `action_scale`).
@@ -42,8 +44,9 @@ pub fn contract_keys(contract: &ContractSpec) -> Vec<(String, String)> {
 }
 
 /// The file's bytes. Input `obs`, `[1, n_obs]`, output `actions`, `[1, n_act]` in -1..1: `Sub -> Mul -> Clip` (observation
-/// normaliser), then the network (`Gemm` and its activation per layer) once, or, for a flow, once per Euler step on
-/// `[observation, x, t]` with `x` added up from 0; at the end `Clip`.
+/// normaliser), then the encoder, then the dense layers (`Gemm` and activation each) once, or, for a flow, once per Euler step on
+/// `[observation, x, t]` with `x` added up from 0; at the end `Clip`. What an encoder remembers comes in as `h_in` and goes out as
+/// `h_out`, zero where an episode begins: the state of a GRU `[1, 1, units]`, the window of a transformer `[1, (window - 1) n_obs]`.
 pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -> Vec<u8> {
     let (n_obs, n_act) = (policy.observation_len(), policy.action_len());
     let mut graph = Graph::default();
@@ -54,13 +57,18 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
     graph.node("Sub", &["obs", "normaliser.offset"], "centred");
     graph.node("Mul", &["centred", "normaliser.scale"], "scaled");
     graph.node("Clip", &["scaled", "normaliser.low", "normaliser.high"], "normalised");
-    for (i, layer) in policy.mlp.layers().iter().enumerate() {
+    let (of_encoder, of_head) = policy.parameters.split_at(policy.network.head_parameters().start);
+    let layers = policy.network.head().layers();
+    for (i, layer) in layers.iter().enumerate() {
         let shape = [layer.inputs, layer.outputs];
-        graph.constant(&format!("actor.{i}.weight"), &shape, &policy.parameters[layer.weights()]);
-        graph.constant(&format!("actor.{i}.bias"), &shape[1..], &policy.parameters[layer.biases()]);
+        graph.constant(&format!("actor.{i}.weight"), &shape, &of_head[layer.weights()]);
+        graph.constant(&format!("actor.{i}.bias"), &shape[1..], &of_head[layer.biases()]);
     }
     let input = match policy.head {
-        Head::Direct => graph.network(policy, "normalised", ""),
+        Head::Direct => {
+            let features = graph.encoder(policy.network.encoder(), of_encoder, n_obs, "normalised");
+            graph.dense(layers, &features, "")
+        }
         Head::Flow { steps } => {
             let length = 1.0 / steps as f32;
             graph.constant("flow.step", &[], &[length]);
@@ -68,8 +76,8 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
             (0..steps).fold("flow.start".to_string(), |x, step| {
                 let (time, input) = (format!("flow.{step}.time"), format!("flow.{step}.input"));
                 graph.constant(&time, &[1, 1], &[step as f32 * length]);
-                graph.concat(&["normalised", &x, &time], &input);
-                let velocity = graph.network(policy, &input, &format!("flow.{step}."));
+                graph.concat(1, &["normalised", &x, &time], &input);
+                let velocity = graph.dense(layers, &input, &format!("flow.{step}."));
                 let (moved, next) = (format!("flow.{step}.moved"), format!("flow.{step}.x"));
                 graph.node("Mul", &[&velocity, "flow.step"], &moved);
                 graph.node("Add", &[&x, &moved], &next);
@@ -80,6 +88,16 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
     graph.constant("action.low", &[], &[-ACTION_LIMIT]);
     graph.constant("action.high", &[], &[ACTION_LIMIT]);
     graph.node("Clip", &[&input, "action.low", "action.high"], "actions");
+    let memory: Vec<usize> = match policy.network.encoder() {
+        Encoder::Gru(gru) => vec![1, 1, gru.hidden()],
+        _ if policy.network.memory_len() > 0 => vec![1, policy.network.memory_len()],
+        _ => Vec::new(),
+    };
+    let (mut inputs, mut outputs) = (vec![value("obs", &[1, n_obs])], vec![value("actions", &[1, n_act])]);
+    if !memory.is_empty() {
+        inputs.push(value("h_in", &memory));
+        outputs.push(value("h_out", &memory));
+    }
 
     let metadata =
         std::iter::once((METADATA_KEY, contract)).chain(keys.iter().map(|(k, v)| (k.as_str(), v.as_str())));
@@ -92,8 +110,8 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
             name: "policy".into(),
             node: graph.nodes,
             initializer: graph.constants,
-            input: vec![value("obs", n_obs)],
-            output: vec![value("actions", n_act)],
+            input: inputs,
+            output: outputs,
             ..Default::default()
         }),
         metadata_props: metadata
@@ -125,39 +143,98 @@ impl Graph {
         });
     }
 
-    /// The policy's network from `input`; intermediate names begin with `prefix`. Returns the output's name.
-    fn network(&mut self, policy: &Policy, input: &str, prefix: &str) -> String {
-        policy.mlp.layers().iter().enumerate().fold(input.to_string(), |input, (i, layer)| {
+    fn integers(&mut self, name: &str, values: &[i64]) {
+        self.constants.push(pb::TensorProto {
+            name: name.into(),
+            dims: vec![values.len() as i64],
+            data_type: DataType::Int64 as i32,
+            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ..Default::default()
+        });
+    }
+
+    /// Dense layers from `input`; intermediate names begin with `prefix`. Returns the output's name.
+    fn dense(&mut self, layers: &[Layer], input: &str, prefix: &str) -> String {
+        layers.iter().enumerate().fold(input.to_string(), |input, (i, layer)| {
             let linear = format!("{prefix}linear.{i}");
             self.node("Gemm", &[&input, &format!("actor.{i}.weight"), &format!("actor.{i}.bias")], &linear);
-            let hidden = format!("{prefix}hidden.{i}");
-            match layer.activation {
-                Activation::None => return linear,
-                Activation::Tanh => self.node("Tanh", &[&linear], &hidden),
-                Activation::Relu => self.node("Relu", &[&linear], &hidden),
-                Activation::Elu => self.node("Elu", &[&linear], &hidden),
-                Activation::Sigmoid => self.node("Sigmoid", &[&linear], &hidden),
-                Activation::Swish => {
-                    let gate = format!("{prefix}gate.{i}");
-                    self.node("Sigmoid", &[&linear], &gate);
-                    self.node("Mul", &[&linear, &gate], &hidden);
-                }
-            }
-            hidden
+            self.activation(layer.activation, linear, &format!("{prefix}hidden.{i}"))
         })
     }
 
-    /// Along the last axis.
-    fn concat(&mut self, inputs: &[&str], output: &str) {
-        self.node("Concat", inputs, output);
-        if let Some(node) = self.nodes.last_mut() {
-            node.attribute.push(pb::AttributeProto {
-                name: "axis".into(),
-                r#type: pb::attribute_proto::AttributeType::Int as i32,
-                i: 1,
-                ..Default::default()
-            });
+    /// `input` through `activation`, under the name `output` where there is something to compute.
+    fn activation(&mut self, activation: Activation, input: String, output: &str) -> String {
+        match activation {
+            Activation::None => return input,
+            Activation::Tanh => self.node("Tanh", &[&input], output),
+            Activation::Relu => self.node("Relu", &[&input], output),
+            Activation::Elu => self.node("Elu", &[&input], output),
+            Activation::Sigmoid => self.node("Sigmoid", &[&input], output),
+            Activation::Swish => {
+                let gate = format!("{output}.gate");
+                self.node("Sigmoid", &[&input], &gate);
+                self.node("Mul", &[&input, &gate], output);
+            }
         }
+        output.into()
+    }
+
+    fn concat(&mut self, axis: i64, inputs: &[&str], output: &str) {
+        self.node("Concat", inputs, output);
+        self.integer("axis", axis);
+    }
+
+    fn reshape(&mut self, input: &str, shape: &[i64], output: &str) {
+        let name = format!("{output}.shape");
+        self.integers(&name, shape);
+        self.node("Reshape", &[input, &name], output);
+    }
+
+    /// Columns `start..end` of `axis`.
+    fn slice(&mut self, input: &str, axis: i64, (start, end): (usize, usize), output: &str) {
+        let names = ["start", "end", "axis"].map(|part| format!("{output}.{part}"));
+        for (name, value) in names.iter().zip([start as i64, end as i64, axis]) {
+            self.integers(name, &[value]);
+        }
+        self.node("Slice", &[input, &names[0], &names[1], &names[2]], output);
+    }
+
+    fn transpose(&mut self, input: &str, order: &[i64], output: &str) {
+        self.node("Transpose", &[input], output);
+        self.integer_list("perm", order);
+    }
+
+    /// An attribute of the last node.
+    fn attribute(&mut self, attribute: pb::AttributeProto) {
+        if let Some(node) = self.nodes.last_mut() {
+            node.attribute.push(attribute);
+        }
+    }
+
+    fn integer(&mut self, name: &str, value: i64) {
+        let kind = pb::attribute_proto::AttributeType::Int as i32;
+        self.attribute(pb::AttributeProto {
+            name: name.into(),
+            r#type: kind,
+            i: value,
+            ..Default::default()
+        });
+    }
+
+    fn float(&mut self, name: &str, value: f32) {
+        let kind = pb::attribute_proto::AttributeType::Float as i32;
+        self.attribute(pb::AttributeProto {
+            name: name.into(),
+            r#type: kind,
+            f: value,
+            ..Default::default()
+        });
+    }
+
+    fn integer_list(&mut self, name: &str, values: &[i64]) {
+        let kind = pb::attribute_proto::AttributeType::Ints as i32;
+        let ints = values.to_vec();
+        self.attribute(pb::AttributeProto { name: name.into(), r#type: kind, ints, ..Default::default() });
     }
 
     /// Nodes carry the name of their output.
@@ -170,15 +247,22 @@ impl Graph {
             ..Default::default()
         });
     }
+
+    /// Adds an output to the last node.
+    fn also(&mut self, output: &str) {
+        if let Some(node) = self.nodes.last_mut() {
+            node.output.push(output.into());
+        }
+    }
 }
 
-/// A matrix `[1, width]` at the graph's edge.
-fn value(name: &str, width: usize) -> pb::ValueInfoProto {
+/// A tensor at the graph's edge.
+fn value(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
     let dim =
         |d: usize| Dimension { value: Some(dimension::Value::DimValue(d as i64)), ..Default::default() };
     let tensor = pb::type_proto::Tensor {
         elem_type: DataType::Float as i32,
-        shape: Some(pb::TensorShapeProto { dim: vec![dim(1), dim(width)] }),
+        shape: Some(pb::TensorShapeProto { dim: shape.iter().map(|&d| dim(d)).collect() }),
     };
     pb::ValueInfoProto {
         name: name.into(),
@@ -195,18 +279,22 @@ mod tests {
     use tract_onnx::prelude::*;
 
     use super::*;
-    use tendon_learn::{Hidden, Normaliser, Rng, mlp};
+    use tendon_learn::{Hidden, Network, NetworkConfig, NetworkKind, Normaliser, Rng, mlp};
+
+    fn policy_of(network: Network, n_obs: usize, head: Head) -> Policy {
+        let mut rng = Rng::at(4, &[]);
+        let rows: Vec<f32> =
+            (0..100 * n_obs).map(|i| (i % n_obs) as f32 * 0.5 + rng.normal() as f32).collect();
+        let mut normaliser = Normaliser::new(n_obs);
+        normaliser.update(&rows);
+        let parameters: Vec<f32> = network.initialise(1.0, &mut || rng.normal());
+        let parameters = parameters.iter().map(|p| p + 0.05 * rng.normal() as f32).collect();
+        Policy { normaliser: normaliser.freeze(), head, network, parameters }
+    }
 
     fn policy(activation: Hidden, head: Head) -> Policy {
-        let mut rng = Rng::at(4, &[]);
-        let rows: Vec<f32> = (0..600).map(|i| (i % 6) as f32 * 3.0 + rng.normal() as f32).collect();
-        let mut normaliser = Normaliser::new(6);
-        normaliser.update(&rows);
         let inputs = if head == Head::Direct { 6 } else { 6 + 2 + 1 };
-        let mlp = mlp(inputs, &[32, 24], 2, activation);
-        let parameters: Vec<f32> = mlp.initialise(1.0, &mut || rng.normal());
-        let parameters = parameters.iter().map(|p| p + 0.05 * rng.normal() as f32).collect();
-        Policy { normaliser: normaliser.freeze(), head, mlp, parameters }
+        policy_of(Network::dense(mlp(inputs, &[32, 24], 2, activation)), 6, head)
     }
 
     #[test]
@@ -216,6 +304,21 @@ mod tests {
                 let worst = difference_to_tract(&policy(activation, head));
                 assert!(worst <= 1e-5, "{activation:?} {head:?}: {worst}");
             }
+        }
+    }
+
+    #[test]
+    fn tract_computes_the_same_actions_and_memory_behind_every_encoder() {
+        let image =
+            NetworkConfig { image: [8, 7, 2], kernels: vec![3, 2], ..NetworkConfig::of(NetworkKind::Conv) };
+        let blocks = NetworkConfig { blocks: 2, ..NetworkConfig::of(NetworkKind::Transformer) };
+        let window = NetworkConfig { window: 1, ..NetworkConfig::of(NetworkKind::Transformer) };
+        for (config, n_obs) in
+            [(NetworkConfig::of(NetworkKind::Gru), 6), (image, 8 * 7 * 2 + 3), (blocks, 6), (window, 6)]
+        {
+            let network = config.build(n_obs, &[16], 2, Hidden::Tanh).unwrap();
+            let worst = difference_to_tract(&policy_of(network, n_obs, Head::Direct));
+            assert!(worst <= 1e-5, "{config:?}: {worst}");
         }
     }
 
@@ -230,16 +333,28 @@ mod tests {
             .unwrap();
         let mut rng = Rng::at(5, &[]);
         let mut actor = policy.actor();
+        let n_obs = policy.observation_len();
         let mut worst = 0.0f32;
+        let len = policy.network.memory_len();
+        let shape =
+            if matches!(policy.network.encoder(), Encoder::Gru(_)) { vec![1, 1, len] } else { vec![1, len] };
+        let mut memory = vec![0.0; len];
         for _ in 0..200 {
             // Some far outside what the normaliser saw, so that its clip works.
-            let observation: Vec<f32> = (0..6).map(|i| i as f32 * 3.0 + 8.0 * rng.normal() as f32).collect();
+            let observation: Vec<f32> =
+                (0..n_obs).map(|i| i as f32 * 0.5 + 3.0 * rng.normal() as f32).collect();
             let mut expected = Vec::new();
             actor.act(&observation, &mut expected);
-            let input = Tensor::from_shape(&[1, 6], &observation).unwrap();
-            let output = model.run(tvec!(input.into())).unwrap();
+            let mut inputs = tvec!(Tensor::from_shape(&[1, n_obs], &observation).unwrap().into());
+            if len > 0 {
+                inputs.push(Tensor::from_shape(&shape, &memory).unwrap().into());
+            }
+            let output = model.run(inputs).unwrap();
             let actions = output[0].to_plain_array_view::<f32>().unwrap();
             worst = actions.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+            if len > 0 {
+                memory = output[1].to_plain_array_view::<f32>().unwrap().iter().copied().collect();
+            }
         }
         worst
     }

@@ -268,6 +268,12 @@ impl TaskPlant {
         environment.reset(seed, &mut observation);
         Self { environment, observation, action }
     }
+
+    /// What a policy sees of the state after the last period, `[n_obs]`.
+    #[must_use]
+    pub fn observation(&self) -> &[f32] {
+        &self.observation
+    }
 }
 
 impl Plant for TaskPlant {

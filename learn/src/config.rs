@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::architecture::NetworkConfig;
 use crate::policy::Hidden;
 use crate::ppo::LearnError;
 
@@ -24,7 +25,7 @@ pub struct PpoConfig {
     pub minibatches: usize,
     /// Hidden layers of policy and value network.
     pub hidden: Vec<usize>,
-    /// What follows each of them.
+    /// What follows each of them, and each convolution.
     pub activation: Hidden,
     /// Standard deviation of the first policy's actions; the action range is -1..1.
     pub initial_std: f32,
@@ -64,6 +65,8 @@ pub struct PpoConfig {
     pub checkpoint_interval: u64,
     /// Threads for rollouts and gradients; changes no bit of the result.
     pub threads: usize,
+    /// What comes before the hidden layers, in both networks.
+    pub network: NetworkConfig,
 }
 
 /// How the learning rate changes.
@@ -108,6 +111,7 @@ impl Default for PpoConfig {
             reference_kl: 0.0,
             checkpoint_interval: 20,
             threads: 2,
+            network: NetworkConfig::default(),
         }
     }
 }
@@ -156,17 +160,19 @@ impl PpoConfig {
                 return Err(LearnError::Config { field, problem: format!("{value} is below 0") });
             }
         }
-        let rows = self.environments * self.rollout_steps;
-        if self.minibatches > rows {
+        self.network.check_sequence()?;
+        let sequence = self.network.sequence();
+        if !self.rollout_steps.is_multiple_of(sequence) {
             return Err(LearnError::Config {
-                field: "minibatches",
-                problem: format!("{} for {rows} samples", self.minibatches),
+                field: "rollout_steps",
+                problem: format!("{} are no whole sequences of {sequence} steps", self.rollout_steps),
             });
         }
-        if self.hidden.is_empty() || self.hidden.contains(&0) {
+        let units = self.environments * self.rollout_steps / sequence;
+        if self.minibatches > units {
             return Err(LearnError::Config {
-                field: "hidden",
-                problem: format!("{:?} needs layers of width above 0", self.hidden),
+                field: "minibatches",
+                problem: format!("{} for {units} sequences", self.minibatches),
             });
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! Achiam and Amodei 2019).
 
 use serde::{Deserialize, Serialize};
+use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::PpoConfig;
@@ -92,7 +93,7 @@ impl Constrained {
         let shape = mlp(ppo.state_len(), &config.ppo.hidden, 1, config.ppo.activation);
         let rng = &mut Rng::at(seed, &[stream::COST_CRITIC, stream::WEIGHTS]);
         Ok(Self {
-            critic: Regression::new(shape, 1.0, config.ppo.threads, rng),
+            critic: Regression::new(Network::dense(shape), 1.0, config.ppo.threads, rng),
             log_multiplier: config.multiplier.ln(),
             config: config.clone(),
             seed,

@@ -1,6 +1,7 @@
 //! Flow-matching policies (Lipman et al. 2023; as a visuomotor policy: Black et al. 2024, pi0), and their distillation into few steps.
 
 use serde::{Deserialize, Serialize};
+use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
 use crate::driver::{Learner, drive};
@@ -140,7 +141,7 @@ impl Flow {
         let shape = mlp(n_obs + n_act + 1, &config.hidden, n_act, config.activation);
         let rng = &mut Rng::at(seed, &[stream::WEIGHTS]);
         Ok(Self {
-            field: Regression::new(shape, 0.01, config.threads, rng),
+            field: Regression::new(Network::dense(shape), 0.01, config.threads, rng),
             whole: None,
             normaliser,
             data,
@@ -151,7 +152,7 @@ impl Flow {
     }
 
     fn n_act(&self) -> usize {
-        self.field.mlp.outputs()
+        self.field.network.outputs()
     }
 
     /// `(o, x, t)` and `a - x0` of one random demonstration.
@@ -281,7 +282,7 @@ impl Learner for Flow {
         Policy {
             normaliser: self.normaliser.freeze(),
             head: Head::Flow { steps },
-            mlp: self.field.mlp.clone(),
+            network: self.field.network.clone(),
             parameters: self.field.parameters.clone(),
         }
     }

@@ -3,17 +3,19 @@
 use serde::{Deserialize, Serialize};
 use tendon_sim::{Environment, Step};
 
+use crate::architecture::{NetworkConfig, NetworkKind};
 use crate::checkpoint::Checkpoint;
 use crate::driver::{Learner, drive};
 use crate::normaliser::Normaliser;
 use crate::parallel::parallel_map;
-use crate::policy::{Head, Hidden, Policy, mlp};
+use crate::policy::{Head, Hidden, Policy};
 use crate::ppo::{LearnError, Trained};
 use crate::progress::{CurveRow, OnProgress};
 use crate::random::{Rng, derive_seed};
 use crate::regression::Regression;
 use crate::rollout::{ACTION_LIMIT, Finished, MakeEnvironment, stream};
 use crate::run_folder::{FileError, RunFolder};
+use crate::sequences::Rows;
 
 /// Hyper-parameters of learning from a teacher.
 ///
@@ -37,8 +39,10 @@ pub struct ImitationConfig {
     pub batch: usize,
     /// Hidden layers of the student.
     pub hidden: Vec<usize>,
-    /// What follows each of them.
+    /// What follows each of them, and each convolution.
     pub activation: Hidden,
+    /// What comes before the hidden layers.
+    pub network: NetworkConfig,
     /// Adam's step size.
     pub learning_rate: f32,
     /// The teacher sees the observation and what the task calls privileged; the student the observation alone.
@@ -58,6 +62,7 @@ impl Default for ImitationConfig {
             batch: 256,
             hidden: vec![64, 64],
             activation: Hidden::Tanh,
+            network: NetworkConfig::default(),
             learning_rate: 1e-3,
             privileged_teacher: false,
             threads: 2,
@@ -90,6 +95,17 @@ impl ImitationConfig {
             return Err(LearnError::Config {
                 field: "beta",
                 problem: format!("{} is not in 0..1", self.beta),
+            });
+        }
+        self.network.check_sequence()?;
+        if self.batch < self.network.sequence() {
+            return Err(LearnError::Config {
+                field: "batch",
+                problem: format!(
+                    "{} rows are less than a sequence of {}",
+                    self.batch,
+                    self.network.sequence()
+                ),
             });
         }
         Ok(())
@@ -167,6 +183,8 @@ pub(crate) struct Demonstrations {
     pub(crate) observations: Vec<f32>,
     /// `[rows, n_act]`.
     pub(crate) actions: Vec<f32>,
+    /// Whether an episode begins with the row, `[rows]`.
+    pub(crate) begins: Vec<bool>,
     pub(crate) finished: Vec<Finished>,
 }
 
@@ -197,6 +215,7 @@ pub(crate) fn demonstrate(
                 Some(driver) => driver.act(&state[..n_obs], &mut action),
                 None => action.clone_from(&label),
             }
+            out.begins.push(finished.length == 0);
             out.observations.extend_from_slice(&state[..n_obs]);
             out.actions.extend_from_slice(&label);
             for a in &mut action {
@@ -217,6 +236,7 @@ pub(crate) fn demonstrate(
     for part in parts {
         whole.observations.extend(part.observations);
         whole.actions.extend(part.actions);
+        whole.begins.extend(part.begins);
         whole.finished.extend(part.finished);
     }
     whole
@@ -244,6 +264,10 @@ pub(crate) fn fits(
     Ok((n_obs, n_act))
 }
 
+/// Updates after which what a GRU remembers of the demonstrations is computed again (R2D2's stored state, Kapturowski et al. 2019,
+/// which ages with the weights).
+const REMEMBERED: usize = 100;
+
 struct Imitation<'a> {
     config: ImitationConfig,
     make: MakeEnvironment<'a>,
@@ -265,8 +289,8 @@ impl<'a> Imitation<'a> {
     ) -> Result<Self, LearnError> {
         config.check()?;
         let (n_obs, n_act) = fits(make, teacher, config.privileged_teacher)?;
-        let shape = mlp(n_obs, &config.hidden, n_act, config.activation);
-        let student = Regression::new(shape, 0.01, config.threads, &mut Rng::at(seed, &[stream::WEIGHTS]));
+        let network = config.network.build(n_obs, &config.hidden, n_act, config.activation)?;
+        let student = Regression::new(network, 0.01, config.threads, &mut Rng::at(seed, &[stream::WEIGHTS]));
         Ok(Self {
             config: config.clone(),
             make,
@@ -319,22 +343,28 @@ impl Learner for Imitation<'_> {
         self.normaliser.update(&new.observations);
         self.data.observations.extend(&new.observations);
         self.data.actions.extend(&new.actions);
-        let mut inputs = vec![0.0; self.data.observations.len()];
-        self.normaliser.freeze().apply(&self.data.observations, &mut inputs);
-        let n_act = self.teacher.action_len();
-        let rows = inputs.len() / self.n_obs;
-        let (mut x, mut y, mut loss) = (Vec::new(), Vec::new(), 0.0);
+        self.data.begins.extend(&new.begins);
+        let sequence = config.network.sequence();
+        // Whole sequences only.
+        let rows = self.data.begins.len() / sequence * sequence;
+        if rows == 0 {
+            let problem = format!("{sequence} for {} demonstrated steps", self.data.begins.len());
+            return Err(LearnError::Config { field: "network.sequence_steps", problem });
+        }
+        let begins = &self.data.begins[..rows];
+        let mut inputs = vec![0.0; rows * self.n_obs];
+        self.normaliser.freeze().apply(&self.data.observations[..rows * self.n_obs], &mut inputs);
+        let (mut memory, mut units, mut loss) = (Vec::new(), Vec::new(), 0.0);
         for update in 0..config.updates {
-            x.clear();
-            y.clear();
-            for _ in 0..config.batch {
-                let r = rng.below(rows);
-                x.extend_from_slice(&inputs[r * self.n_obs..(r + 1) * self.n_obs]);
-                y.extend_from_slice(&self.data.actions[r * n_act..(r + 1) * n_act]);
+            if update == 0 || (config.network.kind == NetworkKind::Gru && update % REMEMBERED == 0) {
+                memory = self.student.memories(&inputs, begins, sequence);
             }
+            units.clear();
+            units.extend((0..config.batch / sequence).map(|_| rng.below(rows / sequence)));
+            let data = Rows { sequence, states: &inputs, begins, memory: &memory };
             // To zero at the end of the round, so that the last bits of noise in the gradient average out.
             let rate = config.learning_rate * (1.0 - update as f32 / config.updates as f32);
-            let now = self.student.step(&x, &y, rate);
+            let now = self.student.step_on(&data, &self.data.actions, &units, rate);
             loss += (now - loss) / (update + 1).min(100) as f64;
         }
         if !self.student.parameters.iter().all(|p| p.is_finite()) {
@@ -360,6 +390,8 @@ impl Learner for Imitation<'_> {
         self.normaliser.save(checkpoint, "observations");
         checkpoint.put("data.observations", &self.data.observations);
         checkpoint.put("data.actions", &self.data.actions);
+        let begins: Vec<f32> = self.data.begins.iter().map(|begins| f32::from(u8::from(*begins))).collect();
+        checkpoint.put("data.begins", &begins);
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
@@ -372,6 +404,13 @@ impl Learner for Imitation<'_> {
         };
         self.data.observations = read("data.observations")?;
         self.data.actions = read("data.actions")?;
+        self.data.begins = read("data.begins")?.iter().map(|begins| *begins != 0.0).collect();
+        let rows = self.data.begins.len();
+        if self.data.observations.len() != rows * self.n_obs
+            || self.data.actions.len() != rows * self.teacher.action_len()
+        {
+            return Err(checkpoint.error("data", format!("arrays of different lengths for {rows} rows")));
+        }
         Ok(())
     }
 
@@ -379,7 +418,7 @@ impl Learner for Imitation<'_> {
         Policy {
             normaliser: self.normaliser.freeze(),
             head: Head::Direct,
-            mlp: self.student.mlp.clone(),
+            network: self.student.network.clone(),
             parameters: self.student.parameters.clone(),
         }
     }
@@ -390,7 +429,8 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::pendulum::pendulum;
+    use crate::mlp;
+    use crate::pendulum::{SIDE, pendulum, pictures, without_speed};
     use crate::run_folder::tests::scratch;
     use crate::{PpoConfig, evaluate, train};
 
@@ -401,7 +441,111 @@ mod tests {
     }
 
     fn mean(policy: &Policy) -> f64 {
-        evaluate(Some(policy), &pendulum, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0
+        mean_of(policy, &pendulum)
+    }
+
+    fn mean_of(policy: &Policy, make: MakeEnvironment) -> f64 {
+        evaluate(Some(policy), make, 50, 7, 2).iter().map(|e| e.episode_return).sum::<f64>() / 50.0
+    }
+
+    /// `teacher`, which sees angle and speed, as one that sees `before` other numbers first.
+    fn behind(teacher: &Policy, before: usize) -> Policy {
+        let (n_obs, n_act) = (before + 3, teacher.action_len());
+        let wide = mlp(n_obs, &[64, 64], n_act, Hidden::Tanh);
+        let first = wide.layers()[0].outputs;
+        let mut normaliser = teacher.normaliser.clone();
+        normaliser.offset.splice(0..0, vec![0.0; before]);
+        normaliser.scale.splice(0..0, vec![1.0; before]);
+        let parameters = [vec![0.0; before * first], teacher.parameters.clone()].concat();
+        Policy { normaliser, head: Head::Direct, network: tendon_nn::Network::dense(wide), parameters }
+    }
+
+    #[test]
+    fn a_student_without_speed_needs_memory_to_follow_a_teacher_with_it_and_a_killed_distillation_has_the_same_bits()
+     {
+        let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
+        // Order of the observation with privileged numbers: cos, sin, speed, as the teacher has them.
+        let teacher = teacher();
+        let expected = mean(&teacher);
+        let student = |kind| {
+            let network = NetworkConfig { units: 32, window: 4, ..NetworkConfig::of(kind) };
+            let config = ImitationConfig {
+                privileged_teacher: true,
+                rounds: 4,
+                updates: 1000,
+                hidden: vec![32],
+                network,
+                ..ImitationConfig::default()
+            };
+            let trained =
+                imitate(&config, &without_speed, &teacher, 3, None, &mut |_| ControlFlow::Continue(()))
+                    .unwrap();
+            (mean_of(&trained.policy, &without_speed), trained.policy, config)
+        };
+        let dense = student(NetworkKind::Mlp).0;
+        for kind in [NetworkKind::Gru, NetworkKind::Transformer] {
+            let (remembering, policy, config) = student(kind);
+            println!("teacher {expected:.0}, dense {dense:.0}, {kind:?} {remembering:.0}");
+            assert!(
+                remembering > expected - 60.0 && remembering > dense + 300.0,
+                "{kind:?}: {remembering} against {dense}"
+            );
+            let run = RunFolder::create(scratch(&format!("distill-{kind:?}"))).unwrap();
+            let mut stop = |p: &crate::Progress| {
+                if p.done < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            imitate(&config, &without_speed, &teacher, 3, Some(&run), &mut stop).unwrap();
+            let one = ImitationConfig { threads: 1, ..config };
+            let resumed = imitate(&one, &without_speed, &teacher, 3, Some(&run), &mut keep_on).unwrap();
+            assert_eq!(resumed.policy, policy);
+        }
+    }
+
+    #[test]
+    fn convolutions_over_pictures_follow_a_teacher_that_measures() {
+        let teacher = teacher();
+        let expected = mean(&teacher);
+        let network = NetworkConfig {
+            image: [SIDE, SIDE, 2],
+            filters: vec![8, 16],
+            ..NetworkConfig::of(NetworkKind::Conv)
+        };
+        let config = ImitationConfig {
+            privileged_teacher: true,
+            rounds: 3,
+            updates: 700,
+            hidden: vec![32],
+            activation: Hidden::Relu,
+            network,
+            ..ImitationConfig::default()
+        };
+        let behind = behind(&teacher, SIDE * SIDE * 2);
+        let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
+        let trained = imitate(&config, &pictures, &behind, 3, None, &mut keep_on).unwrap();
+        let seeing = mean_of(&trained.policy, &pictures);
+        println!("teacher {expected:.0}, pictures {seeing:.0}");
+        assert!(seeing > expected - 100.0, "{seeing} against {expected}");
+    }
+
+    /// A teacher of the pendulum without speed is trained with what it alone sees, and its run resumes.
+    #[test]
+    fn a_killed_teacher_resumes_with_the_same_bits() {
+        let seeing = || Box::new(WithPrivileged::new(without_speed())) as Box<dyn Environment>;
+        let config = PpoConfig {
+            total_steps: 6 * 1024,
+            environments: 8,
+            hidden: vec![16],
+            checkpoint_interval: 2,
+            ..PpoConfig::default()
+        };
+        let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
+        let whole = train(&config, &seeing, 3, None, &mut keep_on).unwrap();
+        let run = RunFolder::create(scratch("teacher")).unwrap();
+        let mut until =
+            |p: &crate::Progress| if p.done < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        train(&config, &seeing, 3, Some(&run), &mut until).unwrap();
+        assert_eq!(train(&config, &seeing, 3, Some(&run), &mut keep_on).unwrap().policy, whole.policy);
+        assert_eq!(whole.policy.observation_len(), 3);
     }
 
     #[test]
@@ -434,7 +578,7 @@ mod tests {
         let other = Policy {
             normaliser: Normaliser::new(2).freeze(),
             head: Head::Direct,
-            mlp: mlp(2, &[4], 1, Hidden::Tanh),
+            network: tendon_nn::Network::dense(mlp(2, &[4], 1, Hidden::Tanh)),
             parameters: vec![0.0; 17],
         };
         let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod architecture;
 mod checkpoint;
 mod config;
 mod constrained;
@@ -26,8 +27,10 @@ mod regression;
 mod rollout;
 pub mod run_folder;
 mod sac;
+mod sequences;
 pub mod settings;
 
+pub use architecture::{NetworkConfig, NetworkKind};
 pub use checkpoint::Checkpoint;
 pub use config::{PpoConfig, Schedule};
 pub use constrained::{ConstrainedConfig, train_constrained};
@@ -43,7 +46,7 @@ pub use progress::{CurveRow, OnProgress, Progress, Stage};
 pub use random::{Rng, derive_seed};
 pub use rollout::{ACTION_LIMIT, Finished, MakeEnvironment, Rollout, advantages};
 pub use sac::{SacConfig, train_sac};
-pub use tendon_nn::{Activation, Layer, Mlp};
+pub use tendon_nn::{Activation, Conv2d, Encoder, Gru, Layer, Mlp, Network, Transformer};
 
 pub(crate) use ppo::Ppo;
 pub(crate) use rollout::stream;

@@ -1,31 +1,36 @@
 //! The actor-critic and its gradient of PPO's loss.
 
-use tendon_nn::{Adam, AdamSettings, BLOCK, Mlp, Sharded, Weights, Workspace};
+use tendon_nn::{Adam, AdamSettings, BLOCK, Network, NetworkWeights, NetworkWorkspace, Sharded};
 
 use crate::checkpoint::Checkpoint;
-use crate::policy::Hidden;
-use crate::policy::mlp;
 use crate::random::Rng;
 use crate::run_folder::FileError;
+use crate::sequences::{Rows, Steps};
 
 /// A Gaussian policy `N(mean(o), exp(log_std)^2)` with a state-independent `log_std`, a value network of its own, and their
 /// optimiser. The critic may see more than the actor (asymmetric actor-critic, Pinto et al. 2018): its input begins with the
 /// actor's.
 #[derive(Debug)]
 pub struct ActorCritic {
-    actor: Mlp,
-    critic: Mlp,
+    actor: Network,
+    critic: Network,
     /// Actor, then `log_std`, then critic.
     parameters: Vec<f32>,
-    actor_weights: Weights,
-    critic_weights: Weights,
+    actor_weights: NetworkWeights,
+    critic_weights: NetworkWeights,
     adam: Adam,
     sharded: Sharded<Scratch>,
 }
 
-/// Samples to learn from, one row each.
+/// Samples to learn from, one row each; rows of a sequence follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
+    /// Steps of a sequence; 1 where the networks remember nothing.
+    pub sequence: usize,
+    /// What actor and critic remember before the first step of each sequence, `[rows / sequence, memory_len]` each.
+    pub memories: [&'a [f32]; 2],
+    /// Whether an episode begins with the row, `[rows]`.
+    pub begins: &'a [bool],
     /// Normalised observations, then what only the critic sees, `[rows, n_obs + n_privileged]`.
     pub states: &'a [f32],
     /// Actions as drawn, before the clip to the action range, `[rows, n_act]`.
@@ -38,6 +43,14 @@ pub struct Batch<'a> {
     pub returns: &'a [f32],
     /// Values when drawn, `[rows]`.
     pub values: &'a [f32],
+}
+
+impl Batch<'_> {
+    /// For the actor (0) or the critic (1).
+    fn rows(&self, network: usize) -> Rows<'_> {
+        let memory = self.memories[network];
+        Rows { sequence: self.sequence, states: self.states, begins: self.begins, memory }
+    }
 }
 
 /// Settings of one gradient step; see `PpoConfig` for their meaning.
@@ -86,9 +99,9 @@ impl Losses {
 /// What one shard needs, and what it sums up.
 #[derive(Debug)]
 struct Scratch {
-    actor: Workspace,
-    critic: Workspace,
-    input: Vec<f32>,
+    actor: NetworkWorkspace,
+    critic: NetworkWorkspace,
+    steps: Steps,
     derivative: Vec<f32>,
     losses: Losses,
 }
@@ -97,8 +110,8 @@ struct Scratch {
 #[derive(Debug)]
 pub struct Inference<'a> {
     network: &'a ActorCritic,
-    actor: Workspace,
-    critic: Workspace,
+    actor: NetworkWorkspace,
+    critic: NetworkWorkspace,
     std: Vec<f32>,
 }
 
@@ -108,20 +121,16 @@ const ACTOR_GAIN: f32 = 0.01;
 const ADAM_EPSILON: f32 = 1e-5;
 
 impl ActorCritic {
-    /// Fresh networks with the same hidden layers for both. `widths`: of the actor's input, of what only the critic sees, of an
-    /// action.
+    /// Fresh weights for both networks.
     pub fn new(
-        widths: [usize; 3],
-        hidden: &[usize],
-        activation: Hidden,
+        actor: Network,
+        critic: Network,
         initial_std: f32,
         max_gradient_norm: f32,
         threads: usize,
         rng: &mut Rng,
     ) -> Self {
-        let [n_obs, n_privileged, n_act] = widths;
-        let actor = mlp(n_obs, hidden, n_act, activation);
-        let critic = mlp(n_obs + n_privileged, hidden, 1, activation);
+        let n_act = actor.outputs();
         let mut normal = || rng.normal();
         let mut parameters = actor.initialise(ACTOR_GAIN, &mut normal);
         let actor_weights = actor.weights(&parameters);
@@ -134,7 +143,7 @@ impl ActorCritic {
         let scratch = || Scratch {
             actor: actor.workspace(),
             critic: critic.workspace(),
-            input: Vec::new(),
+            steps: Steps::default(),
             derivative: Vec::new(),
             losses: Losses::default(),
         };
@@ -144,12 +153,12 @@ impl ActorCritic {
     }
 
     /// The mean network and its packed weights.
-    pub fn actor(&self) -> (&Mlp, &[f32]) {
+    pub fn actor(&self) -> (&Network, &[f32]) {
         (&self.actor, &self.parameters[..self.actor.parameter_count()])
     }
 
     /// The value network and its packed weights.
-    pub fn critic(&self) -> (&Mlp, &[f32]) {
+    pub fn critic(&self) -> (&Network, &[f32]) {
         (&self.critic, &self.parameters[self.critic_start()..])
     }
 
@@ -188,25 +197,28 @@ impl ActorCritic {
         log_prob(mean, action, self.log_std())
     }
 
-    /// One step of Adam on the PPO loss (Schulman et al. 2017, equations 7 and 9) of `rows` of `batch`:
-    /// `-min(ratio A, clip(ratio) A) + value_weight (V - R)^2 / 2 - entropy_weight H`.
-    pub fn step(&mut self, batch: &Batch, rows: &[usize], settings: &StepSettings) -> Losses {
-        let normalisation = moments(rows.iter().map(|&r| batch.advantages[r]));
+    /// One step of Adam on the PPO loss (Schulman et al. 2017, equations 7 and 9) of the sequences `units` of `batch` (rows, where
+    /// these are one step long): `-min(ratio A, clip(ratio) A) + value_weight (V - R)^2 / 2 - entropy_weight H`.
+    pub fn step(&mut self, batch: &Batch, units: &[usize], settings: &StepSettings) -> Losses {
+        let steps = batch.sequence;
+        let of_units = units.iter().flat_map(|u| &batch.advantages[u * steps..(u + 1) * steps]);
+        let normalisation = moments(of_units.copied());
+        let total = units.len() * steps;
+        let in_block = BLOCK / steps;
         let (actor_end, critic_start) = (self.actor.parameter_count(), self.critic_start());
         let Self { actor_weights, critic_weights, parameters, sharded, adam, .. } = &mut *self;
         let log_std = &parameters[actor_end..critic_start];
         sharded.states().for_each(|scratch| scratch.losses = Losses::default());
         // Both networks' blocks are shared out together: two threads have work even where a minibatch is one block.
-        let blocks = rows.len().div_ceil(BLOCK);
+        let blocks = units.len().div_ceil(in_block);
         let gradient = sharded.gradient(2 * blocks * BLOCK, |range, scratch, gradient| {
             let block = range.start / BLOCK;
-            let here = |block: usize| &rows[block * BLOCK..((block + 1) * BLOCK).min(rows.len())];
+            let here = |block: usize| &units[block * in_block..((block + 1) * in_block).min(units.len())];
             if block < blocks {
                 let (gradient, d_log_std) = gradient[..critic_start].split_at_mut(actor_end);
-                let whole = rows.len();
                 policy_gradient(
                     batch,
-                    (here(block), whole),
+                    (here(block), total),
                     actor_weights,
                     log_std,
                     normalisation,
@@ -215,9 +227,9 @@ impl ActorCritic {
                     (gradient, d_log_std),
                 );
             } else {
-                let rows_here = here(block - blocks);
+                let units = here(block - blocks);
                 let gradient = &mut gradient[critic_start..];
-                value_gradient(batch, (rows_here, rows.len()), critic_weights, settings, scratch, gradient);
+                value_gradient(batch, (units, total), critic_weights, settings, scratch, gradient);
             }
         });
         adam.step(parameters, gradient, settings.learning_rate);
@@ -254,14 +266,14 @@ impl ActorCritic {
 }
 
 impl Inference<'_> {
-    /// Means of the policy, `[rows, n_act]`, for normalised observations.
-    pub fn means(&mut self, observations: &[f32], means: &mut [f32]) {
-        self.network.actor_weights.infer(observations, means, &mut self.actor);
+    /// Means of the policy, `[rows, n_act]`, for normalised observations; moves what the actor remembers, `[rows, memory_len]`, on.
+    pub fn means(&mut self, observations: &[f32], memory: &mut [f32], means: &mut [f32]) {
+        self.network.actor_weights.step(observations, memory, means, &mut self.actor);
     }
 
-    /// Values, `[rows]`, for normalised states.
-    pub fn values(&mut self, states: &[f32], values: &mut [f32]) {
-        self.network.critic_weights.infer(states, values, &mut self.critic);
+    /// Values, `[rows]`, for normalised states; moves what the critic remembers, `[rows, memory_len]`, on.
+    pub fn values(&mut self, states: &[f32], memory: &mut [f32], values: &mut [f32]) {
+        self.network.critic_weights.step(states, memory, values, &mut self.critic);
     }
 
     /// Standard deviations, `[n_act]`.
@@ -270,27 +282,25 @@ impl Inference<'_> {
     }
 }
 
-/// Adds the gradient of the clipped surrogate and the entropy of `rows`, which are part of a minibatch of `total`.
+/// Adds the gradient of the clipped surrogate and the entropy of the sequences `units`, part of a minibatch of `total` rows.
 #[expect(clippy::too_many_arguments, reason = "one call, where all of them are at hand")]
 fn policy_gradient(
     batch: &Batch,
-    (rows, total): (&[usize], usize),
-    weights: &Weights,
+    (units, total): (&[usize], usize),
+    weights: &NetworkWeights,
     log_std: &[f32],
     (advantage_mean, advantage_std): (f32, f32),
     settings: &StepSettings,
     scratch: &mut Scratch,
     (gradient, d_log_std): (&mut [f32], &mut [f32]),
 ) {
-    let (n_obs, n_act) = (weights.mlp().inputs(), weights.mlp().outputs());
-    let width = batch.states.len() / batch.log_probs.len();
-    let Scratch { actor, input, derivative, losses, .. } = scratch;
-    input.clear();
-    rows.iter().for_each(|&r| input.extend_from_slice(&batch.states[r * width..r * width + n_obs]));
-    let means = weights.forward(input, actor);
+    let (n_obs, n_act) = (weights.network().inputs(), weights.network().outputs());
+    let Scratch { actor, steps, derivative, losses, .. } = scratch;
+    steps.gather(&batch.rows(0), units, n_obs);
+    let means = weights.forward(steps.sequences(), actor);
     derivative.clear();
     let share = 1.0 / total as f32;
-    for (&r, mean) in rows.iter().zip(means.chunks_exact(n_act)) {
+    for (&r, mean) in steps.rows.iter().zip(means.chunks_exact(n_act)) {
         let action = &batch.actions[r * n_act..(r + 1) * n_act];
         let log_ratio = log_prob(mean, action, log_std) - batch.log_probs[r];
         let ratio = log_ratio.exp();
@@ -309,33 +319,33 @@ fn policy_gradient(
         losses.kl += f64::from((ratio - 1.0 - log_ratio) * share);
         losses.clip_fraction += f64::from(u8::from((ratio - 1.0).abs() > settings.clip)) / total as f64;
     }
-    weights.backward(input, derivative, actor, gradient, None);
+    weights.backward(steps.sequences(), derivative, actor, gradient);
 }
 
 /// Adds the gradient of half the squared error of the value; with a clip, of the larger error of the value and of the value kept
 /// near the old one.
 fn value_gradient(
     batch: &Batch,
-    (rows, total): (&[usize], usize),
-    weights: &Weights,
+    (units, total): (&[usize], usize),
+    weights: &NetworkWeights,
     settings: &StepSettings,
     scratch: &mut Scratch,
     gradient: &mut [f32],
 ) {
-    let width = weights.mlp().inputs();
-    let Scratch { critic, input, derivative, losses, .. } = scratch;
-    input.clear();
-    rows.iter().for_each(|&r| input.extend_from_slice(&batch.states[r * width..(r + 1) * width]));
-    let values = weights.forward(input, critic);
+    let width = weights.network().inputs();
+    let Scratch { critic, steps, derivative, losses, .. } = scratch;
+    steps.gather(&batch.rows(1), units, width);
+    let values = weights.forward(steps.sequences(), critic);
     derivative.clear();
     let share = 1.0 / total as f32;
-    for (&r, &value) in rows.iter().zip(values) {
+    for (&r, &value) in steps.rows.iter().zip(values) {
         let (old, target) = (batch.values[r], batch.returns[r]);
         let error = value - target;
         let mut worst = error;
         if let Some(clip) = settings.value_clip {
             let near = old + (value - old).clamp(-clip, clip) - target;
-            if near.abs() > error.abs() {
+            // Rounding alone must not make it the worse one.
+            if (value - old).abs() > clip && near.abs() > error.abs() {
                 worst = near;
             }
         }
@@ -344,7 +354,7 @@ fn value_gradient(
         derivative.push(slope * share * settings.value_weight);
         losses.value += f64::from(0.5 * worst * worst * share);
     }
-    weights.backward(input, derivative, critic, gradient, None);
+    weights.backward(steps.sequences(), derivative, critic, gradient);
 }
 
 pub(crate) fn log_prob(mean: &[f32], action: &[f32], log_std: &[f32]) -> f32 {
@@ -383,7 +393,10 @@ fn moments(values: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
+    use tendon_nn::{Encoder, Gru, Transformer};
+
     use super::*;
+    use crate::policy::{Hidden, mlp};
 
     const SETTINGS: StepSettings = StepSettings {
         clip: 0.2,
@@ -395,7 +408,10 @@ mod tests {
     };
 
     fn network(widths: [usize; 3], threads: usize) -> ActorCritic {
-        ActorCritic::new(widths, &[16], Hidden::Tanh, 1.0, 1.0, threads, &mut Rng::at(0, &[]))
+        let [n_obs, n_privileged, n_act] = widths;
+        let dense = |inputs, outputs| Network::dense(mlp(inputs, &[16], outputs, Hidden::Tanh));
+        let (actor, critic) = (dense(n_obs, n_act), dense(n_obs + n_privileged, 1));
+        ActorCritic::new(actor, critic, 1.0, 1.0, threads, &mut Rng::at(0, &[]))
     }
 
     #[test]
@@ -405,11 +421,14 @@ mod tests {
         let states: Vec<f32> = (0..200).map(|_| rng.normal() as f32).collect();
         let actions: Vec<f32> = (0..100).map(|_| rng.normal() as f32).collect();
         let (mut means, mut values) = (vec![0.0; 100], vec![0.0; 100]);
-        network.inference().means(&states, &mut means);
-        network.inference().values(&states, &mut values);
+        network.inference().means(&states, &mut [], &mut means);
+        network.inference().values(&states, &mut [], &mut values);
         let log_probs: Vec<f32> =
             (0..100).map(|i| network.log_prob(&means[i..=i], &actions[i..=i])).collect();
         let batch = Batch {
+            sequence: 1,
+            memories: [&[]; 2],
+            begins: &[true; 100],
             states: &states,
             actions: &actions,
             log_probs: &log_probs,
@@ -427,16 +446,28 @@ mod tests {
         assert!(last.value < 0.5 * first.value && last.policy < first.policy - 0.05, "{first:?} {last:?}");
     }
 
-    /// The loss itself, in `f64`, from the networks' own results.
+    /// The loss itself, in `f64`, from the networks' own results step by step.
     fn loss(network: &ActorCritic, batch: &Batch, settings: &StepSettings) -> f64 {
         let rows = batch.log_probs.len();
         let (n_obs, n_act) = (network.actor.inputs(), network.actor.outputs());
         let width = network.critic.inputs();
-        let observations: Vec<f32> =
-            batch.states.chunks(width).flat_map(|s| s[..n_obs].iter().copied()).collect();
         let (mut means, mut values) = (vec![0.0; rows * n_act], vec![0.0; rows]);
-        network.inference().means(&observations, &mut means);
-        network.inference().values(batch.states, &mut values);
+        let mut memories = [Vec::new(), Vec::new()];
+        let lens = [network.actor.memory_len(), network.critic.memory_len()];
+        let mut inference = network.inference();
+        for r in 0..rows {
+            for (i, memory) in memories.iter_mut().enumerate() {
+                if r.is_multiple_of(batch.sequence) {
+                    *memory = batch.memories[i][r / batch.sequence * lens[i]..][..lens[i]].to_vec();
+                }
+                if batch.begins[r] {
+                    memory.fill(0.0);
+                }
+            }
+            let state = &batch.states[r * width..][..width];
+            inference.means(&state[..n_obs], &mut memories[0], &mut means[r * n_act..][..n_act]);
+            inference.values(state, &mut memories[1], &mut values[r..=r]);
+        }
         let (mean, std) = moments(batch.advantages.iter().copied());
         let mut sum = 0.0;
         for r in 0..rows {
@@ -457,44 +488,114 @@ mod tests {
         sum / rows as f64 - f64::from(settings.entropy_weight) * log_std_entropy(network.log_std())
     }
 
-    #[test]
-    fn the_gradient_agrees_with_finite_differences_of_the_loss() {
-        let mut rng = Rng::at(5, &[]);
-        let mut network = network([3, 2, 2], 1);
-        let rows = 40;
-        let mut draw =
-            |n: usize, scale: f64| (0..n).map(|_| (scale * rng.normal()) as f32).collect::<Vec<f32>>();
-        let (states, actions) = (draw(rows * 5, 1.0), draw(rows * 2, 1.0));
-        let (advantages, returns, values) = (draw(rows, 1.0), draw(rows, 1.0), draw(rows, 0.1));
-        let log_probs: Vec<f32> = draw(rows, 0.3).iter().map(|x| x - 3.0).collect();
-        let batch = Batch {
-            states: &states,
-            actions: &actions,
-            log_probs: &log_probs,
-            advantages: &advantages,
-            returns: &returns,
-            values: &values,
-        };
-        let settings =
-            StepSettings { value_clip: Some(0.2), entropy_weight: 0.1, learning_rate: 0.0, ..SETTINGS };
-        let all: Vec<usize> = (0..rows).collect();
-        network.adam.settings.max_norm = f32::INFINITY;
-        network.step(&batch, &all, &settings);
-        // After the first step Adam's first moment is a tenth of the gradient.
-        let gradient: Vec<f64> = network.adam.first_moment.iter().map(|m| 10.0 * f64::from(*m)).collect();
-        let parameters = network.parameters().to_vec();
-        let mut worst: f64 = 0.0;
-        for i in 0..parameters.len() {
-            let mut at = |delta: f32| {
-                let mut moved = parameters.clone();
-                moved[i] += delta;
-                network.set_parameters(&moved);
-                loss(&network, &batch, &settings)
-            };
-            let numeric = (at(2e-3) - at(-2e-3)) / 4e-3;
-            worst = worst.max((numeric - gradient[i]).abs());
+    /// Samples of 3 numbers that both see and 2 that the critic sees, and an action of 2.
+    struct Samples {
+        states: Vec<f32>,
+        actions: Vec<f32>,
+        log_probs: Vec<f32>,
+        advantages: Vec<f32>,
+        returns: Vec<f32>,
+        values: Vec<f32>,
+        begins: Vec<bool>,
+        memories: [Vec<f32>; 2],
+    }
+
+    const ROWS: usize = 40;
+    /// Short: the loss has kinks where ratios and values reach their clips.
+    const STEP: f32 = 3e-4;
+
+    impl Samples {
+        fn new(network: &ActorCritic, sequence: usize) -> Self {
+            let mut rng = Rng::at(5, &[]);
+            let mut draw =
+                |n: usize, scale: f64| (0..n).map(|_| (scale * rng.normal()) as f32).collect::<Vec<f32>>();
+            let (states, actions) = (draw(ROWS * 5, 1.0), draw(ROWS * 2, 1.0));
+            let (advantages, returns, values) = (draw(ROWS, 1.0), draw(ROWS, 1.0), draw(ROWS, 0.1));
+            let log_probs: Vec<f32> = draw(ROWS, 0.3).iter().map(|x| x - 3.0).collect();
+            let lens = [network.actor.memory_len(), network.critic.memory_len()];
+            Self {
+                states,
+                actions,
+                log_probs,
+                advantages,
+                returns,
+                values,
+                begins: (0..ROWS).map(|r| r % 7 == 4).collect(),
+                memories: lens.map(|len| draw(ROWS / sequence * len, 0.5)),
+            }
         }
-        let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-        assert!(worst < 0.02 * largest, "{worst} against {largest}");
+
+        fn batch(&self, sequence: usize) -> Batch<'_> {
+            Batch {
+                sequence,
+                memories: self.memories.each_ref().map(Vec::as_slice),
+                begins: &self.begins,
+                states: &self.states,
+                actions: &self.actions,
+                log_probs: &self.log_probs,
+                advantages: &self.advantages,
+                returns: &self.returns,
+                values: &self.values,
+            }
+        }
+    }
+
+    fn recurrent() -> [ActorCritic; 2] {
+        let head = |inputs, outputs| mlp(inputs, &[6], outputs, Hidden::Tanh);
+        let gru = |inputs, outputs| Network::new(inputs, Encoder::Gru(Gru::new(inputs, 5)), head(5, outputs));
+        let transformer = |inputs, outputs| {
+            let encoder = Encoder::Transformer(Transformer::new(inputs, 3, 8, 2, 1));
+            Network::new(inputs, encoder, head(8, outputs))
+        };
+        [(gru(3, 2), gru(5, 1)), (transformer(3, 2), transformer(5, 1))]
+            .map(|(actor, critic)| ActorCritic::new(actor, critic, 1.0, 1.0, 1, &mut Rng::at(0, &[])))
+    }
+
+    /// The gradient of one step, which leaves the weights where they are.
+    fn gradient(network: &mut ActorCritic, batch: &Batch, settings: &StepSettings) -> Vec<f64> {
+        let units: Vec<usize> = (0..ROWS / batch.sequence).collect();
+        network.adam = Adam::new(network.parameters.len(), AdamSettings::default());
+        network.step(batch, &units, &StepSettings { learning_rate: 0.0, ..*settings });
+        // After the first step Adam's first moment is a tenth of the gradient.
+        network.adam.first_moment.iter().map(|m| 10.0 * f64::from(*m)).collect()
+    }
+
+    #[test]
+    fn the_gradient_agrees_with_finite_differences_of_the_loss_also_through_time() {
+        let [gru, transformer] = recurrent();
+        for (mut network, sequence) in [(network([3, 2, 2], 1), 1), (gru, 10), (transformer, 10)] {
+            let samples = Samples::new(&network, sequence);
+            let batch = samples.batch(sequence);
+            let settings = StepSettings { value_clip: Some(0.2), entropy_weight: 0.1, ..SETTINGS };
+            let gradient = gradient(&mut network, &batch, &settings);
+            let parameters = network.parameters().to_vec();
+            let mut worst: f64 = 0.0;
+            for i in 0..parameters.len() {
+                let mut at = |delta: f32| {
+                    let mut moved = parameters.clone();
+                    moved[i] += delta;
+                    network.set_parameters(&moved);
+                    loss(&network, &batch, &settings)
+                };
+                let numeric = (at(STEP) - at(-STEP)) / f64::from(2.0 * STEP);
+                worst = worst.max((numeric - gradient[i]).abs());
+            }
+            let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            assert!(worst < 2e-3 * largest, "{worst} against {largest}, {:?}", network.actor.encoder());
+        }
+    }
+
+    #[test]
+    fn episodes_of_one_step_have_the_gradient_of_rows_on_their_own() {
+        for mut network in recurrent() {
+            let [alone, in_sequences] = [1, 10].map(|sequence| {
+                let mut samples = Samples::new(&network, sequence);
+                samples.begins.fill(true);
+                gradient(&mut network, &samples.batch(sequence), &SETTINGS)
+            });
+            let largest = alone.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            let worst = alone.iter().zip(&in_sequences).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-5 * largest, "{worst} against {largest}");
+        }
     }
 }

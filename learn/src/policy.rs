@@ -1,7 +1,9 @@
 //! A trained policy without its exploration: what is evaluated and exported.
 
 use serde::{Deserialize, Serialize};
-use tendon_nn::{Activation, Mlp, Weights, Workspace};
+use tendon_nn::{
+    Activation, Conv2d, Encoder, Gru, Mlp, Network, NetworkWeights, NetworkWorkspace, Transformer,
+};
 
 use crate::checkpoint::Checkpoint;
 use crate::normaliser::FrozenNormaliser;
@@ -18,7 +20,7 @@ pub struct Policy {
     /// How the network's result becomes an action.
     pub head: Head,
     /// The network.
-    pub mlp: Mlp,
+    pub network: Network,
     /// Its packed weights.
     pub parameters: Vec<f32>,
 }
@@ -63,17 +65,22 @@ pub enum Hidden {
     Swish,
 }
 
+impl From<Hidden> for Activation {
+    fn from(hidden: Hidden) -> Self {
+        match hidden {
+            Hidden::Tanh => Self::Tanh,
+            Hidden::Relu => Self::Relu,
+            Hidden::Elu => Self::Elu,
+            Hidden::Swish => Self::Swish,
+        }
+    }
+}
+
 /// A dense network with a linear last layer.
 pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize, activation: Hidden) -> Mlp {
-    let activation = match activation {
-        Hidden::Tanh => Activation::Tanh,
-        Hidden::Relu => Activation::Relu,
-        Hidden::Elu => Activation::Elu,
-        Hidden::Swish => Activation::Swish,
-    };
     let sizes: Vec<usize> =
         std::iter::once(inputs).chain(hidden.iter().copied()).chain(std::iter::once(outputs)).collect();
-    Mlp::new(&sizes, activation, Activation::None)
+    Mlp::new(&sizes, activation.into(), Activation::None)
 }
 
 /// A [`Policy`] ready to act: its weights laid out for the kernels, and memory.
@@ -81,8 +88,10 @@ pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize, activation: Hidden) 
 pub struct Actor {
     normaliser: FrozenNormaliser,
     head: Head,
-    weights: Weights,
-    workspace: Workspace,
+    weights: NetworkWeights,
+    workspace: NetworkWorkspace,
+    /// Of every row, zero at first.
+    memory: Vec<f32>,
     normalised: Vec<f32>,
     input: Vec<f32>,
     velocity: Vec<f32>,
@@ -96,7 +105,7 @@ impl Policy {
 
     /// Width of an action.
     pub fn action_len(&self) -> usize {
-        self.mlp.outputs()
+        self.network.outputs()
     }
 
     /// The policy of the newest checkpoint of a run, whichever learner wrote it; `None` before the first one.
@@ -105,47 +114,47 @@ impl Policy {
     /// A damaged checkpoint.
     pub fn of_run(run: &RunFolder) -> Result<Option<Self>, FileError> {
         let Some(checkpoint) = Checkpoint::load_last(&run.checkpoints())? else { return Ok(None) };
-        let sizes: Vec<usize> =
-            checkpoint.any_array("policy.sizes")?.iter().map(|&size| size as usize).collect();
-        let parameters = checkpoint.any_array("policy.parameters")?.iter().map(|&v| v as f32).collect();
+        let list = |name: &str| -> Result<Vec<usize>, FileError> {
+            Ok(checkpoint.any_array(name)?.iter().map(|&size| size as usize).collect())
+        };
+        let sizes = list("policy.sizes")?;
         let activation = |name: &str| -> Result<Activation, FileError> {
             let code = checkpoint.counter(name)? as usize;
             let known = ACTIVATIONS.get(code).copied();
             known.ok_or_else(|| checkpoint.error(name, format!("{code}: no such activation")))
         };
-        let count = sizes.windows(2).map(|pair| pair[0].saturating_add(1).saturating_mul(pair[1]));
-        if sizes.len() < 2 || sizes.contains(&0) || sizes.iter().any(|&size| size > MAX_WIDTH) {
+        if sizes.len() < 2 || sizes.iter().any(|size| !(1..=MAX_WIDTH).contains(size)) {
             return Err(checkpoint.error("policy.sizes", format!("{sizes:?}: no network")));
         }
-        let parameters: Vec<f32> = parameters;
-        if count.sum::<usize>() != parameters.len() {
-            let problem = format!("{} values do not fit {sizes:?}", parameters.len());
-            return Err(checkpoint.error("policy.parameters", problem));
-        }
+        let dense = Mlp::new(&sizes, activation("policy.hidden")?, activation("policy.last")?);
         let offset: Vec<f32> = checkpoint.any_array("policy.offset")?.iter().map(|&v| v as f32).collect();
         let scale = checkpoint.array_f32("policy.scale", offset.len())?;
         let steps = checkpoint.counter("policy.flow_steps")? as usize;
         let head = if steps == 0 { Head::Direct } else { Head::Flow { steps } };
-        let seen = offset.len() + if steps == 0 { 0 } else { sizes[sizes.len() - 1] + 1 };
-        if seen != sizes[0] {
-            return Err(checkpoint.error("policy.offset", format!("{seen} inputs do not fit {sizes:?}")));
-        }
-        let mlp = Mlp::new(&sizes, activation("policy.hidden")?, activation("policy.last")?);
-        Ok(Some(Self { normaliser: FrozenNormaliser { offset, scale }, head, mlp, parameters }))
+        let inputs = offset.len() + if steps == 0 { 0 } else { dense.outputs() + 1 };
+        let codes = list("policy.encoder")?;
+        let encoder = encoder_of(&codes)
+            .filter(|encoder| encoder.features(inputs) == Some(dense.inputs()))
+            .ok_or_else(|| {
+            let problem = format!("{codes:?} does not lead from {inputs} inputs to {sizes:?}");
+            checkpoint.error("policy.encoder", problem)
+        })?;
+        let network = Network::new(inputs, encoder, dense);
+        let parameters = checkpoint.array_f32("policy.parameters", network.parameter_count())?;
+        Ok(Some(Self { normaliser: FrozenNormaliser { offset, scale }, head, network, parameters }))
     }
 
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
-        let layers = self.mlp.layers();
+        let layers = self.network.head().layers();
         let sizes: Vec<f64> = std::iter::once(layers[0].inputs)
             .chain(layers.iter().map(|layer| layer.outputs))
             .map(|size| size as f64)
             .collect();
-        let code = |activation: Activation| {
-            ACTIVATIONS.iter().position(|known| *known == activation).unwrap_or(0) as u64
-        };
+        let codes: Vec<f64> = codes_of(self.network.encoder()).into_iter().map(|code| code as f64).collect();
+        checkpoint.put("policy.encoder", &codes);
         checkpoint.put("policy.sizes", &sizes);
-        checkpoint.put_counter("policy.hidden", code(layers[0].activation));
-        checkpoint.put_counter("policy.last", code(layers[layers.len() - 1].activation));
+        checkpoint.put_counter("policy.hidden", code(layers[0].activation) as u64);
+        checkpoint.put_counter("policy.last", code(layers[layers.len() - 1].activation) as u64);
         let steps = if let Head::Flow { steps } = self.head { steps as u64 } else { 0 };
         checkpoint.put_counter("policy.flow_steps", steps);
         checkpoint.put("policy.parameters", &self.parameters);
@@ -158,8 +167,9 @@ impl Policy {
         Actor {
             normaliser: self.normaliser.clone(),
             head: self.head,
-            weights: self.mlp.weights(&self.parameters),
-            workspace: self.mlp.workspace(),
+            weights: self.network.weights(&self.parameters),
+            workspace: self.network.workspace(),
+            memory: Vec::new(),
             normalised: Vec::new(),
             input: Vec::new(),
             velocity: Vec::new(),
@@ -168,16 +178,18 @@ impl Policy {
 }
 
 impl Actor {
-    /// Actions, `[rows, n_act]`, for observations as the environment gives them, `[rows, n_obs]`.
+    /// Actions, `[rows, n_act]`, for observations as the environment gives them, `[rows, n_obs]`. Where the network remembers, each row
+    /// is the next step of an episode of its own, which began with this actor.
     pub fn act(&mut self, observations: &[f32], actions: &mut Vec<f32>) {
-        let Self { normaliser, head, weights, workspace, normalised, input, velocity } = self;
-        let (n_obs, n_act) = (normaliser.offset.len(), weights.mlp().outputs());
+        let Self { normaliser, head, weights, workspace, memory, normalised, input, velocity } = self;
+        let (n_obs, n_act) = (normaliser.offset.len(), weights.network().outputs());
+        memory.resize(observations.len() / n_obs * weights.network().memory_len(), 0.0);
         normalised.resize(observations.len(), 0.0);
         normaliser.apply(observations, normalised);
         actions.clear();
         actions.resize(observations.len() / n_obs * n_act, 0.0);
         match *head {
-            Head::Direct => weights.infer(normalised, actions, workspace),
+            Head::Direct => weights.step(normalised, memory, actions, workspace),
             Head::Flow { steps } => {
                 velocity.resize(actions.len(), 0.0);
                 let length = 1.0 / steps as f32;
@@ -188,13 +200,61 @@ impl Actor {
                         input.extend_from_slice(x);
                         input.push(step as f32 * length);
                     }
-                    weights.infer(input, velocity, workspace);
+                    weights.step(input, memory, velocity, workspace);
                     actions.iter_mut().zip(velocity.iter()).for_each(|(x, v)| *x += length * v);
                 }
             }
         }
         actions.iter_mut().for_each(|a| *a = a.clamp(-ACTION_LIMIT, ACTION_LIMIT));
     }
+}
+
+fn code(activation: Activation) -> usize {
+    ACTIVATIONS.iter().position(|known| *known == activation).unwrap_or(0)
+}
+
+/// An encoder as the numbers of a checkpoint: its kind, then its sizes.
+fn codes_of(encoder: &Encoder) -> Vec<usize> {
+    match encoder {
+        Encoder::None => vec![0],
+        Encoder::Gru(gru) => vec![1, gru.inputs(), gru.hidden()],
+        Encoder::Conv(layers) => std::iter::once(2)
+            .chain(layers.iter().flat_map(|l| {
+                [l.height, l.width, l.channels, l.outputs, l.kernel, l.stride, code(l.activation)]
+            }))
+            .collect(),
+        Encoder::Transformer(t) => vec![3, t.inputs(), t.window(), t.width(), t.heads(), t.blocks()],
+    }
+}
+
+/// The encoder of [`codes_of`]; `None` where the numbers are of no encoder.
+fn encoder_of(codes: &[usize]) -> Option<Encoder> {
+    let (kind, sizes) = codes.split_first()?;
+    // An activation may be 0, the last of a convolution's seven.
+    let small = |(i, size): (usize, &usize)| (*kind == 2 && i % 7 == 6) || (1..=MAX_WIDTH).contains(size);
+    if !sizes.iter().enumerate().all(small) {
+        return None;
+    }
+    Some(match (kind, sizes) {
+        (0, []) => Encoder::None,
+        (1, &[inputs, hidden]) => Encoder::Gru(Gru::new(inputs, hidden)),
+        (2, sizes) if !sizes.is_empty() => {
+            let (layers, rest) = sizes.as_chunks::<7>();
+            let layers: Option<Vec<Conv2d>> = layers
+                .iter()
+                .map(|&[height, width, channels, outputs, kernel, stride, activation]| {
+                    let activation = *ACTIVATIONS.get(activation)?;
+                    let layer = Conv2d { height, width, channels, outputs, kernel, stride, activation };
+                    (kernel <= height.min(width)).then_some(layer)
+                })
+                .collect();
+            Encoder::Conv(layers.filter(|_| rest.is_empty())?)
+        }
+        (3, &[inputs, window, width, heads, blocks]) if width.is_multiple_of(heads) => {
+            Encoder::Transformer(Transformer::new(inputs, window, width, heads, blocks))
+        }
+        _ => return None,
+    })
 }
 
 /// One finished episode.
@@ -288,6 +348,35 @@ pub fn bootstrap(values: &[f64], seed: u64) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_encoder_comes_back_from_its_numbers_and_wrong_numbers_are_none() {
+        let conv = Conv2d {
+            height: 9,
+            width: 8,
+            channels: 2,
+            outputs: 4,
+            kernel: 3,
+            stride: 2,
+            activation: Activation::None,
+        };
+        let encoders = [
+            Encoder::None,
+            Encoder::Gru(Gru::new(3, 8)),
+            Encoder::Conv(vec![conv, Conv2d { height: 4, width: 3, channels: 4, ..conv }]),
+            Encoder::Transformer(Transformer::new(3, 4, 8, 2, 1)),
+        ];
+        for encoder in encoders {
+            let codes = codes_of(&encoder);
+            assert_eq!(encoder_of(&codes), Some(encoder));
+            assert_eq!(encoder_of(&codes[1..]).filter(|other| codes_of(other) == codes), None);
+        }
+        for wrong in
+            [&[][..], &[0, 1], &[1, 3, 0], &[2], &[3, 3, 4, 8, 3, 1], &[9], &[2, 2, 2, 1, 1, 3, 1, 0]]
+        {
+            assert_eq!(encoder_of(wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn the_bootstrap_interval_of_normal_draws_is_about_two_standard_errors() {

@@ -111,18 +111,22 @@ pub(crate) struct Ppo {
 impl Ppo {
     pub(crate) fn new(config: &PpoConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
         config.check()?;
-        let slots: Vec<Slot> = (0..config.environments)
-            .map(|index| {
-                Slot::start(make, seed, index, (index + 1) * config.stagger_steps / config.environments)
-            })
-            .collect();
         let probe = make();
         let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
         let n_privileged = if config.privileged_critic { probe.privileged_len() } else { 0 };
+        let build =
+            |inputs, outputs| config.network.build(inputs, &config.hidden, outputs, config.activation);
+        let (actor, critic) = (build(n_obs, n_act)?, build(n_obs + n_privileged, 1)?);
+        let memory = [actor.memory_len(), critic.memory_len()];
+        let slots: Vec<Slot> = (0..config.environments)
+            .map(|index| {
+                let first_cut = (index + 1) * config.stagger_steps / config.environments;
+                Slot::start(make, seed, index, first_cut, memory)
+            })
+            .collect();
         let network = ActorCritic::new(
-            [n_obs, n_privileged, n_act],
-            &config.hidden,
-            config.activation,
+            actor,
+            critic,
             config.initial_std,
             config.max_gradient_norm,
             config.threads,
@@ -151,7 +155,7 @@ impl Ppo {
             &mut self.slots,
             &self.network,
             &normalisers,
-            self.config.rollout_steps,
+            (self.config.rollout_steps, self.config.network.sequence()),
             place,
             self.config.threads,
             self.cost_metric,
@@ -192,7 +196,11 @@ impl Ppo {
         returns: &[f32],
     ) -> Result<Losses, LearnError> {
         let config = self.config.clone();
+        let sequence = config.network.sequence();
         let batch = Batch {
+            sequence,
+            memories: rollout.memories.each_ref().map(Vec::as_slice),
+            begins: &rollout.begins,
             states: &rollout.states,
             actions: &rollout.actions,
             log_probs: &rollout.log_probs,
@@ -207,12 +215,12 @@ impl Ppo {
         let warmth = (self.iteration + 1) as f32 / (config.warmup_iterations + 1) as f32;
         let critic_alone = self.iteration < config.critic_warmup_iterations;
         let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.iteration]);
-        let mut rows: Vec<usize> = (0..advantages.len()).collect();
+        let mut units: Vec<usize> = (0..advantages.len() / sequence).collect();
         let mut losses = Losses::default();
         for _ in 0..config.epochs {
             losses = Losses::default();
-            rng.shuffle(&mut rows);
-            for minibatch in rows.chunks(rows.len().div_ceil(config.minibatches)) {
+            rng.shuffle(&mut units);
+            for minibatch in units.chunks(units.len().div_ceil(config.minibatches)) {
                 let settings = StepSettings {
                     clip: config.clip,
                     value_clip: config.clip_values.then_some(config.clip),
@@ -222,7 +230,7 @@ impl Ppo {
                     learning_rate: self.learning_rate * warmth.min(1.0),
                 };
                 let part = self.network.step(&batch, minibatch, &settings);
-                losses.add(minibatch.len() as f64 / advantages.len() as f64, &part);
+                losses.add(minibatch.len() as f64 / units.len() as f64, &part);
             }
             if config.schedule == Schedule::AdaptiveKl && !critic_alone {
                 self.adapt(losses.kl);
@@ -241,13 +249,17 @@ impl Ppo {
 
     /// Starts from a policy that was trained before, which is also the reference of `reference_kl`.
     pub(crate) fn start_from(&mut self, policy: &Policy) -> Result<(), LearnError> {
-        let (mlp, _) = self.network.actor();
-        if policy.head != Head::Direct || policy.mlp != *mlp {
+        let (network, _) = self.network.actor();
+        if policy.head != Head::Direct || policy.network != *network {
             return Err(LearnError::Config {
                 field: "hidden",
-                problem:
-                    "the policy to start from has another network; give it the same hidden and activation"
-                        .into(),
+                problem: "the policy to start from has another network; give it the same hidden, activation and [network]".into(),
+            });
+        }
+        if self.config.reference_kl > 0.0 && network.memory_len() > 0 {
+            return Err(LearnError::Config {
+                field: "reference_kl",
+                problem: "the reference would have to remember; it needs network.kind mlp or conv".into(),
             });
         }
         let mut parameters = self.network.parameters().to_vec();
@@ -265,8 +277,8 @@ impl Ppo {
 
     /// Widths of observation and action.
     pub(crate) fn widths(&self) -> (usize, usize) {
-        let (mlp, _) = self.network.actor();
-        (mlp.inputs(), mlp.outputs())
+        let (network, _) = self.network.actor();
+        (network.inputs(), network.outputs())
     }
 
     /// The curve's row for the iteration that has just ended.
@@ -399,11 +411,11 @@ impl Learner for Ppo {
     }
 
     fn policy(&self) -> Policy {
-        let (mlp, parameters) = self.network.actor();
+        let (network, parameters) = self.network.actor();
         Policy {
             normaliser: self.normalisers[0].freeze(),
             head: Head::Direct,
-            mlp: mlp.clone(),
+            network: network.clone(),
             parameters: parameters.to_vec(),
         }
     }
@@ -459,7 +471,8 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::pendulum::pendulum;
+    use crate::architecture::{NetworkConfig, NetworkKind};
+    use crate::pendulum::{SIDE, pendulum, pictures, without_speed};
     use crate::policy::evaluate;
     use crate::progress::Progress;
     use crate::run_folder::tests::scratch;
@@ -499,15 +512,62 @@ mod tests {
         assert!(mean > -250.0, "{mean}");
     }
 
+    fn mean_return(config: &PpoConfig, make: MakeEnvironment, seed: u64) -> f64 {
+        let trained = train(config, make, seed, None, &mut keep_on).unwrap();
+        let episodes = evaluate(Some(&trained.policy), make, 50, 7, 2);
+        episodes.iter().map(|e| e.episode_return).sum::<f64>() / 50.0
+    }
+
+    #[test]
+    fn a_network_that_remembers_swings_up_a_pendulum_whose_speed_is_not_measured_and_dense_layers_do_not() {
+        let base = PpoConfig { privileged_critic: false, ..pendulum_config() };
+        let of = |kind, hidden: &[usize]| {
+            let network = NetworkConfig { units: 32, window: 4, ..NetworkConfig::of(kind) };
+            PpoConfig { network, hidden: hidden.to_vec(), ..base.clone() }
+        };
+        for seed in 1..=3 {
+            let dense = mean_return(&of(NetworkKind::Mlp, &[64, 64]), &without_speed, seed);
+            let gru = mean_return(&of(NetworkKind::Gru, &[32]), &without_speed, seed);
+            println!("seed {seed}: dense {dense:.0}, gru {gru:.0}");
+            assert!(gru > dense + 300.0, "seed {seed}: {gru} against {dense}");
+        }
+    }
+
     #[test]
     fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
-        let train_on = |threads, seed| {
-            train(&PpoConfig { threads, ..short() }, &pendulum, seed, None, &mut keep_on).unwrap()
-        };
-        let one = train_on(1, 3);
-        assert_eq!(one.policy, train_on(2, 3).policy);
-        assert_eq!(one.policy, train_on(5, 3).policy);
-        assert_ne!(one.policy, train_on(1, 4).policy);
+        let kinds: [(NetworkKind, MakeEnvironment); 4] = [
+            (NetworkKind::Mlp, &pendulum),
+            (NetworkKind::Gru, &pendulum),
+            (NetworkKind::Transformer, &pendulum),
+            (NetworkKind::Conv, &pictures),
+        ];
+        for (kind, make) in kinds {
+            let train_on = |threads, seed| {
+                let network = NetworkConfig { image: [SIDE, SIDE, 2], ..NetworkConfig::of(kind) };
+                let config = PpoConfig { threads, network, total_steps: 4 * 1024, ..short() };
+                train(&config, make, seed, None, &mut keep_on).unwrap()
+            };
+            let one = train_on(1, 3);
+            assert_eq!(one.policy, train_on(2, 3).policy);
+            assert_eq!(one.policy, train_on(5, 3).policy);
+            assert_ne!(one.policy, train_on(1, 4).policy);
+        }
+    }
+
+    #[test]
+    fn a_killed_run_of_a_network_that_remembers_resumes_with_the_same_bits() {
+        for kind in [NetworkKind::Gru, NetworkKind::Transformer] {
+            let config = PpoConfig { network: NetworkConfig::of(kind), ..short() };
+            let whole = train(&config, &pendulum, 3, None, &mut keep_on).unwrap();
+            let run = RunFolder::create(scratch(&format!("resume-{kind:?}"))).unwrap();
+            let mut until = |progress: &Progress| {
+                if progress.done < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            train(&config, &pendulum, 3, Some(&run), &mut until).unwrap();
+            let resumed = train(&config, &pendulum, 3, Some(&run), &mut keep_on).unwrap();
+            assert_eq!(resumed.policy, whole.policy);
+            assert_eq!(Policy::of_run(&run).unwrap().unwrap(), whole.policy);
+        }
     }
 
     #[test]

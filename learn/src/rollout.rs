@@ -35,6 +35,10 @@ pub(crate) mod stream {
 pub struct Rollout {
     /// Steps per environment.
     pub steps: usize,
+    /// What actor and critic remembered before every `sequence`-th step of each environment, `[rows / sequence, memory_len]` each.
+    pub memories: [Vec<f32>; 2],
+    /// An episode begins with the row, `[rows]`.
+    pub begins: Vec<bool>,
     /// Observations before each step, as the environment gave them, `[rows, n_obs]`.
     pub observations: Vec<f32>,
     /// What only the critic sees, as the environment gave it, `[rows, n_privileged]`.
@@ -98,11 +102,20 @@ pub(crate) struct Slot {
     level: f32,
     /// Length at which the very first episode is cut; 0 is never.
     first_cut: usize,
+    /// What actor and critic remember of the running episode.
+    memory: [Vec<f32>; 2],
 }
 
 impl Slot {
-    /// Starts the first episode of environment `index`, which is cut after `first_cut` steps (0: never).
-    pub(crate) fn start(make: MakeEnvironment, seed: u64, index: usize, first_cut: usize) -> Self {
+    /// Starts the first episode of environment `index`, which is cut after `first_cut` steps (0: never). `memory`: how many numbers
+    /// actor and critic remember.
+    pub(crate) fn start(
+        make: MakeEnvironment,
+        seed: u64,
+        index: usize,
+        first_cut: usize,
+        memory: [usize; 2],
+    ) -> Self {
         let mut environment = make();
         environment.start_curriculum();
         let observation = vec![0.0; environment.observation_len()];
@@ -115,6 +128,7 @@ impl Slot {
             history: Vec::new(),
             level: 1.0,
             first_cut,
+            memory: memory.map(|len| vec![0.0; len]),
         };
         slot.next_episode(seed, index);
         slot
@@ -125,6 +139,7 @@ impl Slot {
         self.episodes += 1;
         self.episode_return = 0.0;
         self.history.clear();
+        self.memory.iter_mut().for_each(|memory| memory.fill(0.0));
         self.level = self.environment.level();
         self.environment.reset(self.seed, &mut self.observation);
     }
@@ -135,6 +150,9 @@ impl Slot {
         checkpoint.put(&format!("environment.{index}.level"), &[self.level]);
         checkpoint.put(&format!("environment.{index}.history"), &self.history);
         checkpoint.put(&format!("environment.{index}.observation"), &self.observation);
+        for (name, memory) in MEMORIES.iter().zip(&self.memory).filter(|(_, memory)| !memory.is_empty()) {
+            checkpoint.put(&format!("environment.{index}.{name}"), memory);
+        }
     }
 
     /// Replays the running episode of a checkpoint.
@@ -166,17 +184,23 @@ impl Slot {
             return Err(checkpoint
                 .error(&field, "replaying the episode led elsewhere: the simulation has changed since"));
         }
+        for (name, memory) in MEMORIES.iter().zip(&mut self.memory).filter(|(_, memory)| !memory.is_empty()) {
+            *memory = checkpoint.array_f32(&format!("environment.{index}.{name}"), memory.len())?;
+        }
         Ok(())
     }
 }
 
-/// Runs every slot for `steps` steps on up to `threads` threads. No bit of the result depends on `threads`: each environment draws
+/// Names of what actor and critic remember, in checkpoints.
+const MEMORIES: [&str; 2] = ["actor_memory", "critic_memory"];
+
+/// Runs every slot for `steps` steps, cut into sequences, on up to `threads` threads. No bit of the result depends on `threads`: each environment draws
 /// from its own stream and each row of the networks is computed alone.
 pub(crate) fn collect(
     slots: &mut [Slot],
     network: &ActorCritic,
     normalisers: &[FrozenNormaliser; 2],
-    steps: usize,
+    (steps, sequence): (usize, usize),
     place: (u64, u64),
     threads: usize,
     cost_metric: Option<usize>,
@@ -188,7 +212,15 @@ pub(crate) fn collect(
             .enumerate()
             .map(|(c, chunk)| {
                 scope.spawn(move || {
-                    collect_chunk(chunk, c * share, network, normalisers, steps, place, cost_metric)
+                    collect_chunk(
+                        chunk,
+                        c * share,
+                        network,
+                        normalisers,
+                        (steps, sequence),
+                        place,
+                        cost_metric,
+                    )
                 })
             })
             .collect();
@@ -201,6 +233,10 @@ pub(crate) fn collect(
     let count = parts.len() as f64;
     for part in parts {
         whole.simulation_s += part.simulation_s / count;
+        for (whole, part) in whole.memories.iter_mut().zip(part.memories) {
+            whole.extend(part);
+        }
+        whole.begins.extend(part.begins);
         whole.observations.extend(part.observations);
         whole.privileged.extend(part.privileged);
         whole.states.extend(part.states);
@@ -257,7 +293,7 @@ fn collect_chunk(
     first_index: usize,
     network: &ActorCritic,
     [of_observation, of_privileged]: &[FrozenNormaliser; 2],
-    steps: usize,
+    (steps, sequence): (usize, usize),
     (seed, iteration): (u64, u64),
     cost_metric: Option<usize>,
 ) -> Rollout {
@@ -265,8 +301,11 @@ fn collect_chunk(
     let n_privileged = of_privileged.offset.len();
     let width = n_obs + n_privileged;
     let rows = slots.len() * steps;
+    let remembered = [network.actor().0.memory_len(), network.critic().0.memory_len()];
     let mut out = Rollout {
         steps,
+        memories: remembered.map(|len| vec![0.0; rows / sequence * len]),
+        begins: vec![false; rows],
         observations: vec![0.0; rows * n_obs],
         privileged: vec![0.0; rows * n_privileged],
         states: vec![0.0; rows * width],
@@ -300,6 +339,7 @@ fn collect_chunk(
     let mut observations = vec![0.0; slots.len() * n_obs];
     let mut privileged = vec![0.0; slots.len() * n_privileged];
     let (mut means, mut values) = (vec![0.0; slots.len() * n_act], vec![0.0; slots.len()]);
+    let mut memories = remembered.map(|len| vec![0.0; slots.len() * len]);
     let (mut last_privileged, mut last_state, mut last_value) =
         (vec![0.0; n_privileged], vec![0.0; width], [0.0]);
     for t in 0..steps {
@@ -307,11 +347,24 @@ fn collect_chunk(
             let state = &mut states[e * width..(e + 1) * width];
             state_of(slot, &mut privileged[e * n_privileged..(e + 1) * n_privileged], state);
             observations[e * n_obs..(e + 1) * n_obs].copy_from_slice(&state[..n_obs]);
+            for ((all, own), len) in memories.iter_mut().zip(&slot.memory).zip(remembered) {
+                all[e * len..(e + 1) * len].copy_from_slice(own);
+            }
+            out.begins[e * steps + t] = slot.history.is_empty();
+            if t.is_multiple_of(sequence) {
+                let unit = (e * steps + t) / sequence;
+                for ((kept, own), len) in out.memories.iter_mut().zip(&slot.memory).zip(remembered) {
+                    kept[unit * len..(unit + 1) * len].copy_from_slice(own);
+                }
+            }
         }
-        inference.means(&observations, &mut means);
-        inference.values(&states, &mut values);
+        inference.means(&observations, &mut memories[0], &mut means);
+        inference.values(&states, &mut memories[1], &mut values);
         for (e, slot) in slots.iter_mut().enumerate() {
             let row = e * steps + t;
+            for ((own, all), len) in slot.memory.iter_mut().zip(&memories).zip(remembered) {
+                own.copy_from_slice(&all[e * len..(e + 1) * len]);
+            }
             let mean = &means[e * n_act..(e + 1) * n_act];
             out.observations[row * n_obs..(row + 1) * n_obs].copy_from_slice(&slot.observation);
             out.privileged[row * n_privileged..(row + 1) * n_privileged]
@@ -347,7 +400,7 @@ fn collect_chunk(
             out.truncated[row] = step.truncated && !step.terminated;
             if t + 1 == steps || out.truncated[row] {
                 state_of(slot, &mut last_privileged, &mut last_state);
-                inference.values(&last_state, &mut last_value);
+                inference.values(&last_state, &mut slot.memory[1].clone(), &mut last_value);
                 out.next_values[row] = last_value[0];
                 if cost_metric.is_some() {
                     out.last_states.push((row, last_state.clone()));

@@ -1,7 +1,7 @@
 //! Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905) in the form of CleanRL's `sac_continuous_action.py`.
 
 use serde::{Deserialize, Serialize};
-use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Sharded, Weights, Workspace};
+use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Network, Sharded, Weights, Workspace};
 use tendon_sim::Environment;
 
 use crate::checkpoint::Checkpoint;
@@ -194,8 +194,9 @@ impl Sac {
         let actor_parameters = actor.initialise_uniform(&mut || rng.uniform());
         let shape = mlp(n_obs + n_act, &config.hidden, 1, config.activation);
         let critics = [(); 2].map(|()| Regression::uniform(shape.clone(), config.threads, &mut rng));
-        let targets = [0, 1]
-            .map(|i: usize| (critics[i].parameters.clone(), critics[i].mlp.weights(&critics[i].parameters)));
+        let targets = [0, 1].map(|i: usize| {
+            (critics[i].parameters.clone(), critics[i].network.head().weights(&critics[i].parameters))
+        });
         let mut observation = vec![0.0; n_obs];
         environment.reset(derive_seed(seed, &[stream::EPISODE, 0]), &mut observation);
         let adam = |n| Adam::new(n, AdamSettings::default());
@@ -315,7 +316,7 @@ impl Sac {
         let noise = noise();
         let Self { actor_sharded, actor_weights, critics, .. } = self;
         actor_sharded.states().for_each(|state| state.2 = [0.0; 2]);
-        let critic_weights = [critics[0].weights(), critics[1].weights()];
+        let critic_weights = [critics[0].weights().head(), critics[1].weights().head()];
         let scratch_len = critics[0].parameters.len();
         let gradient = actor_sharded.gradient(batch, |range, (of_actor, of_critics, sums), gradient| {
             let n = range.len();
@@ -530,12 +531,6 @@ impl Learner for Sac {
     /// `tanh(mean)`: the columns of the deviation are cut off the last layer.
     fn policy(&self) -> Policy {
         let (n_obs, n_act) = (self.actor.inputs(), self.n_act());
-        let hidden = match self.config.activation {
-            Hidden::Tanh => Activation::Tanh,
-            Hidden::Relu => Activation::Relu,
-            Hidden::Elu => Activation::Elu,
-            Hidden::Swish => Activation::Swish,
-        };
         let sizes = [&[n_obs], self.config.hidden.as_slice(), &[n_act]].concat();
         let last = self.actor.layers()[self.config.hidden.len()];
         let mut parameters = self.actor_parameters[..last.weight].to_vec();
@@ -546,7 +541,7 @@ impl Learner for Sac {
         Policy {
             normaliser: FrozenNormaliser { offset: vec![0.0; n_obs], scale: vec![1.0; n_obs] },
             head: Head::Direct,
-            mlp: Mlp::new(&sizes, hidden, Activation::Tanh),
+            network: Network::dense(Mlp::new(&sizes, self.config.activation.into(), Activation::Tanh)),
             parameters,
         }
     }

@@ -131,6 +131,13 @@ pub struct ConvWorkspace {
     d: Aligned,
 }
 
+impl ConvWorkspace {
+    /// The first `len` numbers that the last [`ConvWeights::forward`] left.
+    pub(crate) fn results(&self, len: usize) -> &[f32] {
+        &self.values[..len]
+    }
+}
+
 impl ConvWeights {
     /// Takes `parameters`.
     ///

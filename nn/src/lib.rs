@@ -43,13 +43,17 @@ mod conv;
 mod gru;
 mod layer_norm;
 mod mlp;
+mod network;
 mod raw;
 mod sharded;
+mod transformer;
 
 pub use adam::{Adam, AdamSettings};
 pub use conv::{Conv2d, ConvWeights, ConvWorkspace};
 pub use gru::{Gru, GruWeights, GruWorkspace, Sequences};
 pub use layer_norm::LayerNorm;
 pub use mlp::{Activation, Layer, Mlp, Weights, Workspace};
+pub use network::{Encoder, Network, NetworkWeights, NetworkWorkspace};
 pub use raw::Pool;
 pub use sharded::{BLOCK, Sharded};
+pub use transformer::{Transformer, TransformerBlock, TransformerWeights, TransformerWorkspace};

@@ -25,10 +25,14 @@ held! {
     recorder_is_held "recorder"
     envelope_is_held "envelope"
     faults_are_held "faults"
+    abstention_is_held "abstention"
     power_is_held "power"
     admission_is_held "admission"
     images_are_held "images"
     kill_is_held "kill"
+    overrun_is_held "overrun"
+    hang_is_held "hang"
+    garbage_is_held "garbage"
 }
 
 #[test]

@@ -84,15 +84,13 @@ fn mutants() -> Result<(), String> {
 }
 
 fn mutant() -> Result<PathBuf, String> {
-    program(&["--features", "mutate"], "campaign-mutant")
+    program(&["--features", "tendon-tests/mutate"], "campaign-mutant")
 }
 
 /// Builds the program of the campaigns and keeps it under this name: both forms have the same one in cargo's eyes.
 fn program(arguments: &[&str], name: &str) -> Result<PathBuf, String> {
     let mut command = cargo();
-    command
-        .args(["build", "--release", "--locked", "-p", "tendon-tests", "--bin", "campaign"])
-        .args(arguments);
+    command.args(["build", "--release", "--workspace", "--locked", "--bin", "campaign"]).args(arguments);
     if !arguments.is_empty() {
         command.env("TENDON_CAMPAIGN", "1");
     }

@@ -252,12 +252,12 @@ fn bench_sim(name: &str, rest: &[&str]) -> Result<(), String> {
     }
     let python = conformance::environment("mujoco", &MUJOCO.map(String::from))?;
     let mut command = cargo();
-    command.args(["run", "--release", "--locked", "-p", "tendon-sim", "--example", "bench", "--", name]);
+    command.args(["run", "--release", "--locked", "--workspace", "--example", "bench", "--", name]);
     run(command.args(rest).env("TENDON_MUJOCO", python))
 }
 
 /// Releases that `bench sim`, `fidelity` and `render` measure against.
-const MUJOCO: [&str; 4] = ["mujoco==4.0.0", "gymnasium==1.4.0", "imageio", "numpy"];
+const MUJOCO: [&str; 5] = ["mujoco==4.0.0", "gymnasium==1.4.0", "imageio", "numpy", "packaging"];
 
 /// Without PyTorch where it cannot be installed; the table says so.
 fn bench_train(rest: &[&str]) -> Result<(), String> {

@@ -26,7 +26,7 @@ pub use pico2::{Pico2 as Selected, device};
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 mod mps2;
 #[cfg(feature = "mutate")]
-pub use mps2::removed_check;
+pub use mps2::{feed_though_nothing_completed, removed_check};
 #[cfg(any(feature = "qemu-an386", feature = "qemu-an500", feature = "qemu-an505"))]
 pub use mps2::{Mps2 as Selected, device};
 

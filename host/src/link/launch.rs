@@ -17,9 +17,8 @@ const STAND_IN: &str = "tendon controller";
 pub enum ControllerKind {
     /// The firmware on an emulated Cortex-M4F.
     Qemu,
-    /// The same, with instructions counted (`-icount shift=0`): slower, repeatable.
-    QemuCounting,
-    /// As `QemuCounting`, with a firmware that makes ticks late or hang on demand (feature `inject`): for tests.
+    /// The firmware for tests (feature `inject`) on the emulated Cortex-M4F, on a clock that counts its instructions:
+    /// [`Line`](super::Line) starts it, it has no serial port.
     QemuInject,
     /// The firmware on an emulated Cortex-M7.
     QemuAn500,
@@ -40,7 +39,6 @@ impl ControllerKind {
     fn qemu(self) -> Option<(&'static str, &'static str, &'static [&'static str])> {
         match self {
             Self::Qemu => Some(("qemu-an386", "mps2-an386", &[])),
-            Self::QemuCounting => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuInject => Some(("qemu-an386", "mps2-an386", &["-icount", "shift=0"])),
             Self::QemuAn500 => Some(("qemu-an500", "mps2-an500", &[])),
             Self::QemuAn505 => Some(("qemu-an505", "mps2-an505", &[])),
@@ -63,7 +61,7 @@ impl ControllerKind {
     pub fn describe(self) -> &'static str {
         match self {
             Self::QemuInject => "QEMU mps2-an386 (Cortex-M4F firmware with feature inject)",
-            Self::Qemu | Self::QemuCounting => "QEMU mps2-an386 (Cortex-M4F firmware)",
+            Self::Qemu => "QEMU mps2-an386 (Cortex-M4F firmware)",
             Self::QemuAn500 => "QEMU mps2-an500 (Cortex-M7 firmware)",
             Self::QemuAn505 => "QEMU mps2-an505 (Cortex-M33 firmware)",
             Self::StandIn => "stand-in process (same runtime and bytes, this CPU)",
@@ -147,7 +145,7 @@ pub struct Launched {
     child: Child,
     port: String,
     /// Flash that is forgotten with it.
-    temporary: Option<PathBuf>,
+    temporary: Option<Temporary>,
 }
 
 impl Launched {
@@ -175,9 +173,6 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         self.kill();
-        if let Some(path) = &self.temporary {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
@@ -202,6 +197,48 @@ pub fn launch_from(kind: ControllerKind, flash: Option<&Path>) -> Result<Launche
             .map_err(|error| LinkError::Launch { program: STAND_IN.into(), problem: error.to_string() })?;
         return launch_stand_in(&program, flash);
     };
+    let (mut command, temporary) = emulated(kind, board, machine, extra, flash)?;
+    command.args(["-serial", "pty"]);
+    let port_of = |line: &str| {
+        let path = line.split("redirected to ").nth(1)?;
+        Some(path.split_whitespace().next()?.to_owned())
+    };
+    let mut launched = start(command, QEMU, "install it with `cargo xtask setup`", port_of)?;
+    launched.temporary = temporary;
+    Ok(launched)
+}
+
+/// A flash file that is forgotten when this is dropped.
+#[derive(Debug)]
+pub(super) struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The firmware for tests, its line on standard input and output ([`Line`](super::Line)).
+pub(super) fn launch_line(flash: Option<&Path>) -> Result<(Child, Option<Temporary>), LinkError> {
+    let kind = ControllerKind::QemuInject;
+    let fail = |problem: String| LinkError::Launch { program: QEMU.into(), problem };
+    let (board, machine, extra) = kind.qemu().ok_or_else(|| fail("it does not emulate this".into()))?;
+    let (mut command, temporary) = emulated(kind, board, machine, extra, flash)?;
+    command.args(["-serial", "none", "-semihosting-config", "enable=on,target=native"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child =
+        command.spawn().map_err(|error| fail(format!("{error}; install it with `cargo xtask setup`")))?;
+    Ok((child, temporary))
+}
+
+/// QEMU with a board's boot stage and flash, without a line.
+fn emulated(
+    kind: ControllerKind,
+    board: &str,
+    machine: &str,
+    extra: &[&str],
+    flash: Option<&Path>,
+) -> Result<(Command, Option<Temporary>), LinkError> {
     let fail = |problem: String| LinkError::Launch { program: QEMU.into(), problem };
     let not_built =
         || fail(format!("the firmware is not built; run `cargo xtask firmware build --board {board}`"));
@@ -210,7 +247,7 @@ pub fn launch_from(kind: ControllerKind, flash: Option<&Path>) -> Result<Launche
         Some(path) => (path.to_owned(), None),
         None => {
             let path = temporary_file();
-            (path.clone(), Some(path))
+            (path.clone(), Some(Temporary(path)))
         }
     };
     if !flash.is_file() {
@@ -221,30 +258,14 @@ pub fn launch_from(kind: ControllerKind, flash: Option<&Path>) -> Result<Launche
     command.args(["-M", &format!("{machine},memory-backend=flash"), "-display", "none", "-monitor", "none"]);
     let path = flash.display().to_string().replace(',', ",,");
     command.args(["-object", &format!("memory-backend-file,id=flash,size=16M,mem-path={path},share=on")]);
-    command.args(["-serial", "pty"]).args(extra).arg("-kernel").arg(&boot);
+    command.args(extra).arg("-kernel").arg(&boot);
     // A firmware for campaigns looks there for the check that is taken away.
     #[cfg(feature = "mutate")]
     command.args([
         "-device",
         &format!("loader,addr=0x3ffff0,data={},data-len=4", tendon_wire::mutation::number()),
     ]);
-    let port_of = |line: &str| {
-        let path = line.split("redirected to ").nth(1)?;
-        Some(path.split_whitespace().next()?.to_owned())
-    };
-    let launched = start(command, QEMU, "install it with `cargo xtask setup`", port_of);
-    match launched {
-        Ok(mut launched) => {
-            launched.temporary = temporary;
-            Ok(launched)
-        }
-        Err(error) => {
-            if let Some(path) = temporary {
-                let _ = std::fs::remove_file(path);
-            }
-            Err(error)
-        }
-    }
+    Ok((command, temporary))
 }
 
 /// A name that no other controller of this machine has.

@@ -7,6 +7,7 @@ mod firmware;
 mod flash;
 mod in_process;
 mod launch;
+mod line;
 mod serial;
 mod session;
 pub mod stand_in;
@@ -21,5 +22,6 @@ pub use launch::{
     Address, ControllerKind, Launched, boot_stage_path, firmware_path, launch, launch_from, launch_program,
     launch_stand_in, qemu_is_there,
 };
+pub use line::Line;
 pub use serial::Serial;
 pub use session::{Session, Transport, commands_of, joint_commands};

@@ -26,6 +26,10 @@ pub trait Transport {
     /// # Errors
     /// When the port breaks.
     fn receive(&mut self, timeout: Duration) -> Result<Option<(u16, Message)>, LinkError>;
+    /// The clock of its timeouts.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 impl<T: Transport + ?Sized> Transport for &mut T {
@@ -35,6 +39,10 @@ impl<T: Transport + ?Sized> Transport for &mut T {
 
     fn receive(&mut self, timeout: Duration) -> Result<Option<(u16, Message)>, LinkError> {
         (**self).receive(timeout)
+    }
+
+    fn now(&self) -> Instant {
+        (**self).now()
     }
 }
 
@@ -79,14 +87,14 @@ impl<T: Transport> Session<T> {
 
     /// Says hello until the controller has booted.
     pub(super) fn first_hello(&mut self) -> Result<Identity, LinkError> {
-        let deadline = Instant::now() + ANSWER;
+        let deadline = self.transport.now() + ANSWER;
         loop {
             match self.request(&Hello {}.into(), HELLO) {
                 Ok(Message::Identity(identity)) => {
                     self.nonce = identity.session;
                     return Ok(identity);
                 }
-                Err(LinkError::Timeout { .. }) if Instant::now() < deadline => {}
+                Err(LinkError::Timeout { .. }) if self.transport.now() < deadline => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Err(unexpected("Hello")),
             }
@@ -272,9 +280,9 @@ impl<T: Transport> Session<T> {
         let waiting_for = kind_name(message.kind());
         self.sequence = self.sequence.wrapping_add(1);
         self.transport.send(self.sequence, message)?;
-        let deadline = Instant::now() + timeout;
+        let deadline = self.transport.now() + timeout;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(self.transport.now());
             match self.transport.receive(left)? {
                 Some((sequence, answer)) if sequence == self.sequence && is_answer(message, &answer) => {
                     return match answer {

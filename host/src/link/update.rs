@@ -3,7 +3,7 @@
 
 use super::session::{ANSWER, unexpected};
 use super::{LinkError, Session, Transport};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tendon_runtime::Refusal;
 use tendon_runtime::store::Part;
 use tendon_wire::CRC32C;
@@ -150,9 +150,11 @@ impl<T: Transport> Session<T> {
     /// The refusal, or no answer.
     pub fn restart(&mut self) -> Result<Identity, LinkError> {
         self.command(&Restart {}.into(), ANSWER)?;
-        let until = Instant::now() + RESTART;
+        let until = self.transport().now() + RESTART;
         // An answer to a hello sent too early would be the old program's.
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            until.checked_duration_since(self.transport().now()).filter(|left| !left.is_zero())
+        {
             self.transport().receive(left)?;
         }
         self.first_hello()

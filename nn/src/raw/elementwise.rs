@@ -2,7 +2,8 @@
 //! no product is fused with a sum, so the bits are those of any other processor.
 
 use crate::Activation;
-use tendon_runtime::math::{elu, relu, sigmoid, swish, tanh};
+use crate::transformer::HeadScratch;
+use tendon_runtime::math::{elu, exp, relu, sigmoid, swish, tanh};
 
 /// Defines a function that runs its lines in the widest vectors of this processor.
 macro_rules! vectorised {
@@ -126,6 +127,79 @@ vectorised! {
         }
     }
 
+    /// Attention of one window, head by head: `qkv`, `[window, 3 width]`, to the softmax `attention`, `[heads, window, window]`, and
+    /// `gathered`, `[window, width]`.
+    fn attend(heads: usize, scratch: &mut HeadScratch, qkv: &[f32], attention: &mut [f32], gathered: &mut [f32]) {
+        let window = scratch.row.len();
+        let width = gathered.len() / window;
+        let part = width / heads;
+        let scale = 1.0 / (part as f32).sqrt();
+        for (head, attention) in attention.chunks_exact_mut(window * window).enumerate() {
+            let (q, k, v) = (head * part, width + head * part, 2 * width + head * part);
+            turn(qkv, 3 * width, k, part, &mut scratch.turned);
+            for i in 0..window {
+                let row = &mut attention[i * window..(i + 1) * window];
+                row.fill(0.0);
+                let queries = &qkv[i * 3 * width + q..][..part];
+                for (query, keys) in queries.iter().zip(scratch.turned.chunks_exact(window)) {
+                    row.iter_mut().zip(keys).for_each(|(sum, key)| *sum += query * key);
+                }
+                let highest = row.iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
+                row.iter_mut().for_each(|s| *s = exp(scale * (*s - highest)));
+                let whole = 1.0 / row.iter().sum::<f32>();
+                row.iter_mut().for_each(|s| *s *= whole);
+                let to = &mut gathered[i * width + q..][..part];
+                to.fill(0.0);
+                for (j, share) in row.iter().enumerate() {
+                    let values = &qkv[j * 3 * width + v..][..part];
+                    to.iter_mut().zip(values).for_each(|(to, value)| *to += share * value);
+                }
+            }
+        }
+    }
+
+    /// Backward step of [`attend`]: writes `d_qkv`.
+    fn attend_derive(
+        heads: usize,
+        scratch: &mut HeadScratch,
+        qkv: &[f32],
+        attention: &[f32],
+        d_gathered: &[f32],
+        d_qkv: &mut [f32],
+    ) {
+        let window = scratch.row.len();
+        let width = d_gathered.len() / window;
+        let part = width / heads;
+        let scale = 1.0 / (part as f32).sqrt();
+        d_qkv.fill(0.0);
+        for (head, attention) in attention.chunks_exact(window * window).enumerate() {
+            let (q, k, v) = (head * part, width + head * part, 2 * width + head * part);
+            turn(qkv, 3 * width, v, part, &mut scratch.turned);
+            for (i, shares) in attention.chunks_exact(window).enumerate() {
+                let d_to = &d_gathered[i * width + q..][..part];
+                let d_row = &mut scratch.row;
+                d_row.fill(0.0);
+                for (d, values) in d_to.iter().zip(scratch.turned.chunks_exact(window)) {
+                    d_row.iter_mut().zip(values).for_each(|(sum, value)| *sum += d * value);
+                }
+                let along = d_row.iter().zip(shares).map(|(d, share)| d * share).sum::<f32>();
+                for j in 0..window {
+                    let share = shares[j];
+                    let slope = scale * share * (d_row[j] - along);
+                    for c in 0..part {
+                        d_qkv[j * 3 * width + v + c] += share * d_to[c];
+                    }
+                    for c in 0..part {
+                        d_qkv[j * 3 * width + k + c] += slope * qkv[i * 3 * width + q + c];
+                    }
+                    for c in 0..part {
+                        d_qkv[i * 3 * width + q + c] += slope * qkv[j * 3 * width + k + c];
+                    }
+                }
+            }
+        }
+    }
+
     /// One step of Adam on a piece of the parameters; `gradient` is multiplied by `scale` first.
     fn adam(step: &AdamStep, gradient: &[f32], parameters: &mut [f32], first: &mut [f32], second: &mut [f32]) {
         let AdamStep { scale, beta_1, beta_2, rate, root_correction, epsilon, keep } = *step;
@@ -152,4 +226,15 @@ pub(crate) struct AdamStep {
     pub(crate) epsilon: f32,
     /// What decoupled weight decay leaves of a parameter.
     pub(crate) keep: f32,
+}
+
+/// `columns` columns of `rows`, which are `width` long, from `first` on, as rows.
+#[inline(always)]
+fn turn(rows: &[f32], width: usize, first: usize, columns: usize, turned: &mut [f32]) {
+    let count = rows.len() / width;
+    for (j, row) in rows.chunks_exact(width).enumerate() {
+        for (c, value) in row[first..first + columns].iter().enumerate() {
+            turned[c * count + j] = *value;
+        }
+    }
 }

@@ -6,3 +6,5 @@ mod determinism;
 mod gru;
 mod layer_norm;
 mod mlp;
+mod network;
+mod transformer;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let record = words.contains(&"--record");
     words.retain(|word| *word != "--record");
     let (what, json) = match words.as_slice() {
+        ["steps", case] => return finish("steps", speed::steps(case)),
         [what] => (*what, None),
         [what, "--json", file] => (*what, Some(PathBuf::from(file))),
         _ => ("", None),
@@ -30,9 +31,15 @@ fn main() -> ExitCode {
         "fidelity" => fidelity::run(),
         "scale" => scale::run(),
         "render" => pictures::run(),
-        _ => Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record]".into()),
+        _ => {
+            Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record], or bench steps CASE".into())
+        }
     };
-    match result.and_then(|rows| table::finish(what, &rows, json.as_deref(), record)) {
+    finish(what, result.and_then(|rows| table::finish(what, &rows, json.as_deref(), record)))
+}
+
+fn finish(what: &str, result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench {what}: {error}");

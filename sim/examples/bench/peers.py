@@ -90,6 +90,7 @@ def traces(request):
     out = {}
     for case in request["cases"]:
         model = mujoco.MjModel.from_xml_path(case["file"])
+        model.opt.iterations, model.opt.ls_iterations = 100, 50
         data = mujoco.MjData(model)
         if model.nkey and case.get("keyframe"):
             mujoco.mj_resetDataKeyframe(model, data, 0)

@@ -36,6 +36,16 @@ pub(crate) fn steps_per_s(
     Ok(steps as f64 / start.elapsed().as_secs_f64())
 }
 
+/// One case on one thread without peers: what a profiler is pointed at.
+pub(crate) fn steps(name: &str) -> Result<()> {
+    let cases = cases()?;
+    let case = cases.iter().find(|case| case.name == name).ok_or("no such case")?;
+    let robot = load(&case.file, Engine::Reduced)?;
+    let speed = steps_per_s(&robot, case.substeps, ENVIRONMENTS, 1, TIME)?;
+    println!("{name}: {:.1} us per control step of {} steps, one thread", 1e6 / speed, case.substeps);
+    Ok(())
+}
+
 pub(crate) fn run() -> Result<Vec<Row>> {
     let cases = cases()?;
     let request: Vec<_> =

@@ -1,54 +1,16 @@
-//! Contact, joint limits and dry friction as soft constraints on acceleration, solved by projected Gauss-Seidel.
+//! Contact, joint limits and dry friction as soft constraints on acceleration.
 //!
-//! The model is MuJoCo's (Todorov 2014; "Computation" in its documentation): a row `J` wants the acceleration
-//! `a* = -b J v - k d r` and yields by `R f`, with `R = (1 - d)/d J M^-1 J^T` and an impedance `d(r)` of overlap `r`.
-//! Rows are kept as `w = D^-1/2 L^-T J^T`, which is not zero only on the row's chain: then `J M^-1 J^T = w.w`, and the
-//! solver never touches the mass matrix.
+//! The model is MuJoCo's: a row `J` wants the acceleration `a* = -b J v + k d r` at overlap `r` and gives the force
+//! `(a* - J a) / R` as far as its bound allows, with `R = (1 - d)/d A` and `A` the inverse mass that the row meets in the
+//! file's rest pose. The accelerations of all degrees of freedom minimise `1/2 (a - a0)' M (a - a0)` plus the costs of
+//! the rows: `newton` finds them.
 
 use rapier3d::parry::glamx::DVec3;
 
-use super::contact::Contact;
+use super::contact::{Contact, Surface};
 use super::inertia::{Motion, Spatial};
+use super::softness::{Cone, Law, Softness};
 use super::tree::Tree;
-
-/// Time constant and damping ratio of a constraint: MuJoCo's default `solref`.
-const TIME_CONSTANT_S: f64 = 0.02;
-const DAMPING_RATIO: f64 = 1.0;
-/// Impedance at no overlap, at `WIDTH_M` and beyond: MuJoCo's default `solimp`.
-const IMPEDANCE: [f64; 2] = [0.9, 0.95];
-const WIDTH_M: f64 = 0.001;
-/// Impedance of dry friction. MuJoCo's is that of an overlap of zero, which lets a joint creep: 5e-3 rad/s at 0.9 of
-/// its bound in tests/closed_form.rs.
-const DRY_IMPEDANCE: f64 = 0.999;
-/// Sweeps at most.
-const MAX_SWEEPS: usize = 30;
-/// A sweep that changes no constraint's acceleration by more than this, relative to gravity, is the last.
-const TOLERANCE: f64 = 1e-3 * 9.81;
-
-#[derive(Clone, Copy, Debug)]
-enum Bound {
-    /// Pushes only: limits and normals.
-    Push,
-    /// At most so much either way: dry friction of a joint.
-    Within(f64),
-    /// The two rows after a normal: together at most the coefficient times its force.
-    Cone(f64),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    /// Where its entries lie in `index` and `w`.
-    start: usize,
-    end: usize,
-    /// `w.w`.
-    response: f64,
-    /// `R`.
-    softness: f64,
-    target: f64,
-    force: f64,
-    bound: Bound,
-    key: u32,
-}
 
 /// A limit on a joint coordinate or a bound of its dry friction.
 #[derive(Clone, Copy, Debug)]
@@ -56,248 +18,209 @@ pub(super) struct JointRow {
     pub(super) dof: usize,
     pub(super) range: Option<[f64; 2]>,
     pub(super) friction_loss: f64,
+    pub(super) limit: Softness,
+    pub(super) dry: Softness,
 }
 
-/// Rows of the current step, and the forces of the one before to start from.
-#[derive(Clone, Default)]
-pub(super) struct Constraints {
-    rows: Vec<Row>,
-    index: Vec<u16>,
-    w: Vec<f64>,
-    scratch: Vec<f64>,
-    previous: Vec<(u32, f64)>,
+/// A row with one entry: limit or dry friction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Single {
+    pub(super) dof: usize,
+    pub(super) sign: f64,
+    pub(super) target: f64,
+    pub(super) hardness: f64,
+    /// Largest force of dry friction; `None`: pushes only.
+    pub(super) within: Option<f64>,
+    pub(super) x: f64,
 }
 
-/// Keys of joints lie above those of contacts.
-const JOINT_KEYS: u32 = 1 << 31;
-
-impl Constraints {
-    /// Forgets the forces of the step before.
-    pub(super) fn forget(&mut self) {
-        self.rows.clear();
+impl Single {
+    /// Force at a residual, and how it falls with it.
+    pub(super) fn answer(&self, x: f64) -> [f64; 2] {
+        let force = -self.hardness * x;
+        match self.within {
+            None if force > 0.0 => [force, self.hardness],
+            None => [0.0; 2],
+            Some(most) if force.abs() <= most => [force, self.hardness],
+            Some(most) => [most.copysign(force), 0.0],
+        }
     }
+}
 
+/// The three rows of a contact: normal and two tangents.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    /// Where its degrees of freedom lie in `support`, and three times as many entries in `jacobian`.
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) target: [f64; 3],
+    pub(super) law: Law,
+    pub(super) x: [f64; 3],
+    pub(super) force: [f64; 3],
+}
+
+/// Rows of the current step.
+#[derive(Clone, Default)]
+pub(super) struct Rows {
+    pub(super) singles: Vec<Single>,
+    /// In the order of the contacts.
+    pub(super) points: Vec<Point>,
+    pub(super) support: Vec<u16>,
+    /// Per contact the row of the normal, then those of the tangents.
+    pub(super) jacobian: Vec<f64>,
+    /// A contact holds two branches together: the sparse factors do not fit.
+    pub(super) is_coupled: bool,
+}
+
+/// What the rows meet at rest: MuJoCo's `dof_invweight0` and `body_invweight0`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Weights {
+    pub(super) dofs: Vec<f64>,
+    /// Of translation at the centre of mass.
+    pub(super) links: Vec<f64>,
+}
+
+/// Smallest `R`, as MuJoCo's `mjMINVAL`.
+const SMALLEST: f64 = 1e-15;
+
+impl Rows {
     /// Sets up the rows of this instant. `dt` bounds how stiff they can be.
     pub(super) fn assemble(
         &mut self,
         tree: &Tree,
         motion: &Motion,
-        contacts: &[Contact],
+        weights: &Weights,
+        (contacts, surfaces): (&[Contact], &[Surface]),
         joints: &[JointRow],
         dt: f64,
     ) {
-        self.previous.clear();
-        self.previous.extend(self.rows.iter().map(|row| (row.key, row.force)));
-        self.rows.clear();
-        self.index.clear();
-        self.w.clear();
-        self.scratch.resize(tree.n, 0.0);
-        // As MuJoCo's `refsafe`: a constraint faster than two steps would not be stable.
-        let time_constant = TIME_CONSTANT_S.max(2.0 * dt);
-        let damping = 2.0 / (IMPEDANCE[1] * time_constant);
-        let stiffness = 1.0 / (IMPEDANCE[1] * time_constant * DAMPING_RATIO).powi(2);
-
-        for (place, joint) in joints.iter().enumerate() {
-            let (q, dq) = (motion.q[joint.dof], motion.dq[joint.dof]);
-            let key = JOINT_KEYS + 2 * place as u32;
+        self.singles.clear();
+        self.points.clear();
+        self.support.clear();
+        self.jacobian.clear();
+        self.is_coupled = false;
+        for joint in joints {
+            let JointRow { dof, .. } = *joint;
+            let (q, dq) = (motion.q[dof], motion.dq[dof]);
+            let hardness =
+                |softness: &Softness, overlap| hardness(softness.impedance(overlap), weights.dofs[dof]);
             if joint.friction_loss > 0.0 {
-                let row = self.joint_row(tree, motion, joint.dof, 1.0);
-                let softness = (1.0 - DRY_IMPEDANCE) / DRY_IMPEDANCE * row.response;
-                let (target, bound) = (-damping * dq, Bound::Within(joint.friction_loss));
-                self.push(Row { softness, target, bound, key, ..row });
+                let [damping, _] = joint.dry.gains(dt);
+                self.singles.push(Single {
+                    dof,
+                    sign: 1.0,
+                    target: -damping * dq,
+                    hardness: hardness(&joint.dry, 0.0),
+                    within: Some(joint.friction_loss),
+                    x: 0.0,
+                });
             }
             let Some([low, high]) = joint.range else { continue };
             for (sign, overlap) in [(1.0, low - q), (-1.0, q - high)] {
                 if overlap > 0.0 {
-                    let row = self.joint_row(tree, motion, joint.dof, sign);
-                    let d = impedance(overlap);
-                    let target = -damping * sign * dq + stiffness * d * overlap;
-                    let softness = (1.0 - d) / d * row.response;
-                    self.push(Row { softness, target, bound: Bound::Push, key: key + 1, ..row });
+                    let [damping, stiffness] = joint.limit.gains(dt);
+                    let pull = stiffness * joint.limit.impedance(overlap) * overlap;
+                    self.singles.push(Single {
+                        dof,
+                        sign,
+                        target: pull - damping * sign * dq,
+                        hardness: hardness(&joint.limit, overlap),
+                        within: None,
+                        x: 0.0,
+                    });
                 }
             }
         }
         for contact in contacts {
-            let offset = contact.point - motion.reference;
-            let start = self.index.len();
-            merge(tree, contact, &mut self.index);
-            let end = self.index.len();
-            let d = impedance(contact.depth);
-            let mut relative = motion.velocities[contact.link].at(offset);
-            if let Some(other) = contact.other {
-                relative -= motion.velocities[other].at(offset);
-            }
-            let (first, second) = tangents(contact.normal);
-            let mut softness = 0.0;
-            for (axis, direction) in [contact.normal, first, second].into_iter().enumerate() {
-                if axis > 0 && contact.friction <= 0.0 {
-                    break;
-                }
-                let row = self.contact_row(tree, motion, contact, offset, direction, (start, end));
-                let (bound, position) = match axis {
-                    0 => (Bound::Push, stiffness * d * contact.depth),
-                    _ => (Bound::Cone(contact.friction), 0.0),
-                };
-                // Friction yields as the normal does.
-                if axis == 0 {
-                    softness = (1.0 - d) / d * row.response;
-                }
-                let target = -damping * relative.dot(direction) + position;
-                let key = contact.key * 3 + axis as u32;
-                self.push(Row { softness, target, bound, key, ..row });
-            }
+            self.push(tree, motion, weights, contact, &surfaces[contact.pair as usize]);
         }
     }
 
-    fn push(&mut self, mut row: Row) {
-        let before = self.previous.iter().find(|(key, _)| *key == row.key);
-        row.force = before.map_or(0.0, |(_, force)| *force);
-        self.rows.push(row);
-    }
-
-    fn joint_row(&mut self, tree: &Tree, motion: &Motion, dof: usize, sign: f64) -> Row {
-        let start = self.index.len();
-        self.index.extend_from_slice(tree.chain(dof));
-        self.scratch[dof] = sign;
-        self.finish_row(tree, motion, (start, self.index.len()))
-    }
-
-    fn contact_row(
+    fn push(
         &mut self,
         tree: &Tree,
         motion: &Motion,
+        weights: &Weights,
         contact: &Contact,
-        offset: DVec3,
-        direction: DVec3,
-        range: (usize, usize),
-    ) -> Row {
-        let pull = Spatial { angular: offset.cross(direction), linear: direction };
-        if let Some(tip) = tree.links[contact.link].tip {
-            for &k in tree.chain(tip) {
-                self.scratch[usize::from(k)] += motion.axes[usize::from(k)].dot(pull);
-            }
-        }
-        if let Some(tip) = contact.other.and_then(|other| tree.links[other].tip) {
-            for &k in tree.chain(tip) {
-                self.scratch[usize::from(k)] -= motion.axes[usize::from(k)].dot(pull);
-            }
-        }
-        self.finish_row(tree, motion, range)
-    }
+        surface: &Surface,
+    ) {
+        let offset = contact.point - motion.reference;
+        let start = self.support.len();
+        let (chain, others) =
+            (tree.moving(contact.link), contact.other.map_or(&[][..], |link| tree.moving(link)));
+        merge(chain, others, &mut self.support);
+        let end = self.support.len();
+        // A chain is its first degree of freedom's: anything longer holds branches together.
+        self.is_coupled |=
+            self.support.get(start).is_some_and(|&tip| tree.chain(usize::from(tip)).len() != end - start);
 
-    /// Turns the row of `J` in the scratch memory into `w`, and clears the scratch memory.
-    fn finish_row(&mut self, tree: &Tree, motion: &Motion, (start, end): (usize, usize)) -> Row {
-        let support = self.index[start..end].iter().map(|&k| usize::from(k));
-        motion.half_solve(tree, support.clone(), &mut self.scratch);
-        let at = self.w.len();
-        let mut response = 0.0;
-        for k in support {
-            let value = std::mem::take(&mut self.scratch[k]);
-            response += value * value;
-            self.w.push(value);
-        }
-        // Rows of one contact share their indices but not their values.
-        if at != start {
-            self.index.extend_from_within(start..end);
-        }
-        let (start, end) = (at, self.w.len());
-        Row { start, end, response, softness: 0.0, target: 0.0, force: 0.0, bound: Bound::Push, key: 0 }
-    }
-
-    /// Adds the constraints' part to `u = D^1/2 L a`, the acceleration without them on entry.
-    pub(super) fn solve(&mut self, u: &mut [f64]) {
-        let Self { rows, index, w, .. } = self;
-        for row in rows.iter().filter(|row| row.force != 0.0) {
-            add(&index[row.start..row.end], &w[row.start..row.end], row.force, u);
-        }
-        for _ in 0..MAX_SWEEPS {
-            let mut change = 0.0f64;
-            let mut normal = 0.0;
-            let mut k = 0;
-            while k < rows.len() {
-                let row = rows[k];
-                let free = |row: &Row, u: &[f64]| {
-                    let a = dot(&index[row.start..row.end], &w[row.start..row.end], u);
-                    row.force - (a + row.softness * row.force - row.target) / (row.response + row.softness)
-                };
-                let mut set = |row: &mut Row, force: f64, u: &mut [f64]| {
-                    let step = force - row.force;
-                    if step != 0.0 {
-                        add(&index[row.start..row.end], &w[row.start..row.end], step, u);
-                        change = change.max((step * row.response).abs());
-                    }
-                    row.force = force;
-                };
-                match row.bound {
-                    Bound::Push => {
-                        normal = free(&row, u).max(0.0);
-                        set(&mut rows[k], normal, u);
-                        k += 1;
-                    }
-                    Bound::Within(most) => {
-                        let force = free(&row, u).clamp(-most, most);
-                        set(&mut rows[k], force, u);
-                        k += 1;
-                    }
-                    Bound::Cone(friction) => {
-                        // The second direction sees the first as if nothing bounded them; then both are bounded together.
-                        let other = rows[k + 1];
-                        let first = free(&row, u);
-                        let entries = (&index[row.start..row.end], &w[row.start..row.end]);
-                        add(entries.0, entries.1, first - row.force, u);
-                        let second = free(&other, u);
-                        add(entries.0, entries.1, row.force - first, u);
-                        let (most, length) = (friction * normal, first.hypot(second));
-                        let factor = if length > most { most / length } else { 1.0 };
-                        set(&mut rows[k], first * factor, u);
-                        set(&mut rows[k + 1], second * factor, u);
-                        k += 2;
-                    }
+        let (first, second) = tangents(contact.normal);
+        let axes = [contact.normal, first, second];
+        let at = self.jacobian.len();
+        self.jacobian.resize(at + 3 * (end - start), 0.0);
+        let (normals, rest) = self.jacobian[at..].split_at_mut(end - start);
+        let (firsts, seconds) = rest.split_at_mut(end - start);
+        let mut place = [0, 0];
+        for (column, &k) in self.support[start..end].iter().enumerate() {
+            // Velocity of the point on the one body less that of the point on the other, at unit speed of `k`.
+            let mut sign = 0.0;
+            for ((chain, place), part) in [chain, others].into_iter().zip(&mut place).zip([1.0, -1.0]) {
+                if chain.get(*place) == Some(&k) {
+                    *place += 1;
+                    sign += part;
                 }
             }
-            if change < TOLERANCE {
-                break;
+            if sign != 0.0 {
+                let speed = motion.axes[usize::from(k)].at(offset) * sign;
+                normals[column] = axes[0].dot(speed);
+                firsts[column] = axes[1].dot(speed);
+                seconds[column] = axes[2].dot(speed);
             }
         }
-    }
 
-    /// Magnitude of the force at a contact, N.
-    pub(super) fn contact_force(&self, key: u32) -> f64 {
-        let of = |axis| self.rows.iter().find(|row| row.key == key * 3 + axis).map_or(0.0, |row| row.force);
-        of(0).hypot(of(1)).hypot(of(2))
+        let impedance = surface.softness.impedance(contact.depth);
+        let weight = weights.links[contact.link] + contact.other.map_or(0.0, |link| weights.links[link]);
+        let mu = surface.friction;
+        let (normal, tangential) = match surface.cone {
+            Cone::Elliptic => {
+                let hardness = hardness(impedance, weight);
+                (hardness, hardness * surface.impratio)
+            }
+            // MuJoCo gives every edge the same softness, that of an elliptic contact of the same friction.
+            Cone::Pyramidal if mu > 0.0 => {
+                let edge = hardness(impedance, weight * (1.0 + mu * mu));
+                (edge * surface.impratio / (2.0 * mu * mu), 0.0)
+            }
+            Cone::Pyramidal => (hardness(impedance, weight), 0.0),
+        };
+        let relative = |link: usize| -> Spatial { motion.velocities[link] };
+        let velocity = relative(contact.link).at(offset)
+            - contact.other.map_or(DVec3::ZERO, |link| relative(link).at(offset));
+        let [damping, stiffness] = surface.gains;
+        let mut target = axes.map(|axis| -damping * axis.dot(velocity));
+        target[0] += stiffness * impedance * contact.depth;
+        let law = Law { cone: surface.cone, friction: mu, hardness: normal, tangential };
+        self.points.push(Point { start, end, target, law, x: [0.0; 3], force: [0.0; 3] });
     }
 }
 
-fn dot(index: &[u16], w: &[f64], u: &[f64]) -> f64 {
-    index.iter().zip(w).map(|(&k, w)| w * u[usize::from(k)]).sum()
+/// `1 / R`.
+fn hardness(impedance: f64, weight: f64) -> f64 {
+    1.0 / ((1.0 - impedance) / impedance * weight).max(SMALLEST)
 }
 
-fn add(index: &[u16], w: &[f64], factor: f64, u: &mut [f64]) {
-    for (&k, w) in index.iter().zip(w) {
-        u[usize::from(k)] += w * factor;
-    }
-}
-
-/// Degrees of freedom that move either side, tips first.
-fn merge(tree: &Tree, contact: &Contact, index: &mut Vec<u16>) {
-    let chain = |link: usize| tree.links[link].tip.map_or(&[][..], |tip| tree.chain(tip));
-    let (mut a, mut b) = (chain(contact.link), contact.other.map_or(&[][..], chain));
+/// Both chains in one, tips first.
+fn merge(mut a: &[u16], mut b: &[u16], support: &mut Vec<u16>) {
     while let Some(&next) = a.first().max(b.first()) {
-        index.push(next);
+        support.push(next);
         a = if a.first() == Some(&next) { &a[1..] } else { a };
         b = if b.first() == Some(&next) { &b[1..] } else { b };
     }
 }
 
+/// As MuJoCo's frames: the first tangent is y as far as it can be, else z.
 fn tangents(normal: DVec3) -> (DVec3, DVec3) {
-    let side = if normal.x.abs() < 0.9 { DVec3::X } else { DVec3::Y };
+    let side = if normal.y.abs() < 0.5 { DVec3::Y } else { DVec3::Z };
     let first = (side - normal * side.dot(normal)).normalize();
     (first, normal.cross(first))
-}
-
-/// MuJoCo's impedance at an overlap, with midpoint 0.5 and power 2.
-fn impedance(overlap: f64) -> f64 {
-    let x = (overlap / WIDTH_M).min(1.0);
-    let y = if x <= 0.5 { 2.0 * x * x } else { 1.0 - 2.0 * (1.0 - x) * (1.0 - x) };
-    IMPEDANCE[0] + y * (IMPEDANCE[1] - IMPEDANCE[0])
 }

@@ -7,9 +7,11 @@ use rapier3d::math::Pose;
 use rapier3d::parry::glamx::{DPose3, DVec3};
 use rapier3d::parry::query::{DefaultQueryDispatcher, PersistentQueryDispatcher};
 
+use super::details::{Details, GeomDetails};
 use super::heights;
 use super::inertia::Motion;
 use super::narrow;
+use super::softness::{Cone, Softness};
 use super::tree::{Tree, wide};
 use crate::state::PhysicsState;
 
@@ -26,9 +28,19 @@ pub(super) struct Contact {
     pub(super) normal: DVec3,
     /// Overlap, m, above zero.
     pub(super) depth: f64,
+    /// Of shapes: finds the [`Surface`].
+    pub(super) pair: u32,
+}
+
+/// How a pair of shapes touches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surface {
     pub(super) friction: f64,
-    /// Pair of shapes and place within it: finds the force of the step before.
-    pub(super) key: u32,
+    pub(super) cone: Cone,
+    pub(super) impratio: f64,
+    pub(super) softness: Softness,
+    /// [`Softness::gains`] at the world's time step.
+    pub(super) gains: [f64; 2],
 }
 
 #[derive(Clone)]
@@ -42,6 +54,7 @@ struct Geom {
     rule: CoefficientCombineRule,
     /// Radius of a ball about its origin that holds it; infinite for half-spaces.
     bound: f64,
+    details: Option<GeomDetails>,
 }
 
 /// Shapes that may touch, and those that do.
@@ -49,17 +62,17 @@ struct Geom {
 pub(super) struct Contacts {
     geoms: Vec<Geom>,
     pairs: Vec<(u32, u32)>,
+    pub(super) surfaces: Vec<Surface>,
+    cone: Cone,
+    impratio: f64,
     poses: Vec<DPose3>,
     manifolds: Vec<ContactManifold>,
     pub(super) found: Vec<Contact>,
 }
 
-/// Most points of contact per pair of shapes: a box on a height field has 26 places with three each.
-const MAX_POINTS: u32 = 96;
-
 impl Contacts {
-    pub(super) fn read(state: &PhysicsState, tree: &Tree) -> Self {
-        let mut this = Self::default();
+    pub(super) fn read(state: &PhysicsState, tree: &Tree, details: &Details) -> Self {
+        let mut this = Self { cone: details.cone, impratio: details.impratio, ..Self::default() };
         let mut groups = Vec::new();
         for (handle, collider) in state.colliders.iter() {
             if collider.is_sensor() || !collider.is_enabled() {
@@ -77,6 +90,7 @@ impl Contacts {
                 friction: 0.0,
                 rule: collider.friction_combine_rule(),
                 bound: f64::from(bound(collider)),
+                details: details.geoms.get(&handle).copied(),
             });
         }
         let root = |g: &Geom| g.link.map(|l| tree.links[l].root);
@@ -84,7 +98,11 @@ impl Contacts {
             for (b, second) in this.geoms.iter().enumerate() {
                 // The moving one first; of two moving ones each pair once.
                 let is_ordered = first.link.is_some() && (second.link.is_none() || a < b);
-                if is_ordered && root(first) != root(second) && groups[a].test(groups[b]) {
+                let may_touch = match (&first.details, &second.details) {
+                    (Some(one), Some(other)) => one.may_touch(other, details),
+                    _ => root(first) != root(second) && groups[a].test(groups[b]),
+                };
+                if is_ordered && may_touch {
                     this.pairs.push((a as u32, b as u32));
                 }
             }
@@ -107,6 +125,28 @@ impl Contacts {
             };
         }
         self.poses = self.geoms.iter().map(|g| g.local).collect();
+        let dt = f64::from(state.parameters.dt);
+        let surface = |&(a, b): &(u32, u32)| {
+            let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
+            let (friction, softness) = match (&first.details, &second.details) {
+                (Some(one), Some(other)) => {
+                    one.mixed(f64::from(first.friction), other, f64::from(second.friction))
+                }
+                // Ground that a task puts under a robot, or a format without softness.
+                (one, other) => {
+                    let least = CoefficientCombineRule::combine(
+                        first.friction,
+                        second.friction,
+                        first.rule,
+                        second.rule,
+                    );
+                    (f64::from(least), one.or(*other).map_or(Softness::default(), |geom| geom.softness))
+                }
+            };
+            let Self { cone, impratio, .. } = *self;
+            Surface { friction, cone, impratio, softness, gains: softness.gains(dt) }
+        };
+        self.surfaces = self.pairs.iter().map(surface).collect();
     }
 
     /// Fills `found`.
@@ -121,18 +161,7 @@ impl Contacts {
             let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
             let (pose, other) = (&self.poses[a as usize], &self.poses[b as usize]);
             let Some(link) = first.link else { continue };
-            let mut pair = Pair {
-                link,
-                other: second.link,
-                friction: f64::from(CoefficientCombineRule::combine(
-                    first.friction,
-                    second.friction,
-                    first.rule,
-                    second.rule,
-                )),
-                key: index as u32 * MAX_POINTS,
-                found: &mut self.found,
-            };
+            let mut pair = Pair { link, other: second.link, pair: index as u32, found: &mut self.found };
             if let TypedShape::HalfSpace(floor) = second.shape.as_typed_shape() {
                 let normal = other.rotation * floor.normal.as_dvec3();
                 let height = (pose.translation - other.translation).dot(normal);
@@ -157,38 +186,36 @@ impl Contacts {
 struct Pair<'a> {
     link: usize,
     other: Option<usize>,
-    friction: f64,
-    key: u32,
+    pair: u32,
     found: &'a mut Vec<Contact>,
 }
 
 impl Pair<'_> {
-    fn add(&mut self, place: usize, point: DVec3, normal: DVec3, depth: f64) {
+    fn add(&mut self, point: DVec3, normal: DVec3, depth: f64) {
         if depth > 0.0 && depth.is_finite() {
-            let key = self.key + (place as u32).min(MAX_POINTS - 1);
-            let Self { link, other, friction, .. } = *self;
-            self.found.push(Contact { link, other, point, normal, depth, friction, key });
+            let Self { link, other, pair, .. } = *self;
+            self.found.push(Contact { link, other, point, normal, depth, pair });
         }
     }
 
     /// Closed forms on a half-space through `origin`; `false` where there is none.
     fn on_floor(&mut self, geom: &Geom, pose: &DPose3, normal: DVec3, origin: DVec3) -> bool {
-        let mut ball = |place, center: DVec3, radius: f64| {
+        let mut ball = |center: DVec3, radius: f64| {
             let height = (center - origin).dot(normal);
-            self.add(place, center - normal * (0.5 * (height + radius)), normal, radius - height);
+            self.add(center - normal * (0.5 * (height + radius)), normal, radius - height);
         };
         match geom.shape.as_typed_shape() {
-            TypedShape::Ball(shape) => ball(0, pose.translation, f64::from(shape.radius)),
+            TypedShape::Ball(shape) => ball(pose.translation, f64::from(shape.radius)),
             TypedShape::Capsule(shape) => {
-                for (place, end) in [shape.segment.a, shape.segment.b].into_iter().enumerate() {
-                    ball(place, pose.transform_point(end.as_dvec3()), f64::from(shape.radius));
+                for end in [shape.segment.a, shape.segment.b] {
+                    ball(pose.transform_point(end.as_dvec3()), f64::from(shape.radius));
                 }
             }
             TypedShape::Cuboid(shape) => {
                 for place in 0..8 {
                     let sign = |bit: usize| if place >> bit & 1 == 0 { -1.0 } else { 1.0 };
                     let corner = shape.half_extents.as_dvec3() * DVec3::new(sign(0), sign(1), sign(2));
-                    ball(place, pose.transform_point(corner), 0.0);
+                    ball(pose.transform_point(corner), 0.0);
                 }
             }
             _ => return false,
@@ -198,12 +225,11 @@ impl Pair<'_> {
 
     /// Balls and points of the shape against the triangles near them; `false` where there are none for it.
     fn on_heights(&mut self, geom: &Geom, pose: &DPose3, field: &HeightField, other: &DPose3) -> bool {
-        heights::samples(&geom.shape.as_typed_shape(), |sample, center, radius| {
+        heights::samples(&geom.shape.as_typed_shape(), |center, radius| {
             let center = other.inverse_transform_point(pose.transform_point(center));
-            for (rank, touch) in heights::touches(field, center, radius).into_iter().enumerate() {
-                let Some(touch) = touch else { continue };
+            for touch in heights::touches(field, center, radius).into_iter().flatten() {
                 let (point, normal) = (other.transform_point(touch.point), other.rotation * touch.normal);
-                self.add(sample * heights::PER_BALL + rank, point, normal, touch.depth);
+                self.add(point, normal, touch.depth);
             }
         })
     }
@@ -224,7 +250,6 @@ impl Pair<'_> {
         if is_known.is_err() {
             return;
         }
-        let mut place = 0;
         for manifold in manifolds.iter() {
             let inner = manifold.subshape_poses.as_deref().and_then(|p| p.pos1);
             let place_in_shape = inner.unwrap_or(Pose::IDENTITY);
@@ -232,8 +257,7 @@ impl Pair<'_> {
             for contact in &manifold.points {
                 let depth = -f64::from(contact.dist);
                 let on_first = pose.transform_point((place_in_shape * contact.local_p1).as_dvec3());
-                self.add(place, on_first + normal * (0.5 * depth), normal, depth);
-                place += 1;
+                self.add(on_first + normal * (0.5 * depth), normal, depth);
             }
         }
     }

@@ -21,18 +21,18 @@ pub(super) struct Touch {
     pub(super) depth: f64,
 }
 
-/// Calls `ball` with place, centre and radius of the balls and points (radius 0) that stand for a shape, in its frame;
+/// Calls `ball` with centre and radius of the balls and points (radius 0) that stand for a shape, in its frame;
 /// `false` where there are none for it.
-pub(super) fn samples(shape: &TypedShape<'_>, mut ball: impl FnMut(usize, DVec3, f64)) -> bool {
+pub(super) fn samples(shape: &TypedShape<'_>, mut ball: impl FnMut(DVec3, f64)) -> bool {
     match shape {
-        TypedShape::Ball(shape) => ball(0, DVec3::ZERO, f64::from(shape.radius)),
+        TypedShape::Ball(shape) => ball(DVec3::ZERO, f64::from(shape.radius)),
         TypedShape::Capsule(shape) => {
             let (a, b) = (shape.segment.a.as_dvec3(), shape.segment.b.as_dvec3());
             let radius = f64::from(shape.radius);
             // Two radii apart an edge between two balls sinks in by an eighth of the radius.
             let parts = ((b - a).length() / (2.0 * radius)).ceil().clamp(1.0, 16.0);
             for place in 0..=parts as usize {
-                ball(place, a.lerp(b, place as f64 / parts), radius);
+                ball(a.lerp(b, place as f64 / parts), radius);
             }
         }
         TypedShape::Cuboid(shape) => {
@@ -40,8 +40,8 @@ pub(super) fn samples(shape: &TypedShape<'_>, mut ball: impl FnMut(usize, DVec3,
             let half = shape.half_extents.as_dvec3();
             let steps = || [-1.0, 0.0, 1.0].into_iter();
             let all = steps().flat_map(|x| steps().flat_map(move |y| steps().map(move |z| [x, y, z])));
-            for (place, at) in all.filter(|at| *at != [0.0; 3]).enumerate() {
-                ball(place, half * DVec3::from(at), 0.0);
+            for at in all.filter(|at| *at != [0.0; 3]) {
+                ball(half * DVec3::from(at), 0.0);
             }
         }
         _ => return false,

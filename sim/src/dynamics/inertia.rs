@@ -1,5 +1,5 @@
-//! Kinematics, bias forces (recursive Newton-Euler), mass matrix (composite rigid bodies) and its sparse
-//! factorisation `L^T D L`: Featherstone, Rigid Body Dynamics Algorithms (2008), tables 5.1, 6.2 and 6.3.
+//! Kinematics, bias forces (recursive Newton-Euler) and mass matrix (composite rigid bodies): Featherstone, Rigid Body
+//! Dynamics Algorithms (2008), tables 5.1 and 6.2.
 //!
 //! All spatial quantities are along the world's axes about one point, the origin of the first moving link, so that
 //! inertias of a subtree add up without transforms.
@@ -71,10 +71,8 @@ pub(super) struct Motion {
     /// Of the links, as of the last [`Motion::assemble`].
     pub(super) velocities: Vec<Spatial>,
     forces: Vec<Spatial>,
-    /// Mass matrix, then its factors: row `k` holds `L` left of the diagonal and `D` on it.
+    /// Mass matrix, sparse as in `factor`.
     pub(super) matrix: Vec<f64>,
-    /// `1 / sqrt(D)`.
-    pub(super) scale: Vec<f64>,
 }
 
 impl Motion {
@@ -89,8 +87,7 @@ impl Motion {
             inertias: vec![Inertia::default(); links],
             velocities: vec![Spatial::default(); links],
             forces: vec![Spatial::default(); links],
-            matrix: vec![0.0; n * n],
-            scale: vec![0.0; n],
+            matrix: vec![0.0; tree.entries()],
         }
     }
 
@@ -145,7 +142,6 @@ impl Motion {
     /// Subtracts gyroscopic, centrifugal and gravity forces from `force`, and fills the mass matrix with `added` on
     /// its diagonal.
     pub(super) fn assemble(&mut self, tree: &Tree, gravity: DVec3, added: &[f64], force: &mut [f64]) {
-        let n = tree.n;
         for (index, link) in tree.links.iter().enumerate() {
             let rotation = DMat3::from_quat(self.poses[index].rotation);
             let center = self.poses[index] * link.com - self.reference;
@@ -199,61 +195,16 @@ impl Motion {
             for k in link.dof..link.dof + link.kind.dofs() {
                 force[k] -= self.axes[k].dot(carried);
                 let momentum = inertia.times(self.axes[k]);
-                for &j in tree.chain(k) {
-                    self.matrix[k * n + usize::from(j)] = self.axes[usize::from(j)].dot(momentum);
+                let row = &mut self.matrix[tree.row(k)];
+                for (entry, &j) in row.iter_mut().zip(tree.chain(k)) {
+                    *entry = self.axes[usize::from(j)].dot(momentum);
                 }
-                self.matrix[k * n + k] += added[k];
+                row[0] += added[k];
             }
             if let Some(parent) = link.parent {
                 self.forces[parent].add_scaled(carried, 1.0);
                 self.inertias[parent].add(&inertia);
             }
-        }
-    }
-
-    /// Factorises the mass matrix in place; only entries between a degree of freedom and those it hangs on exist.
-    pub(super) fn factorise(&mut self, tree: &Tree) {
-        let n = tree.n;
-        for k in (0..n).rev() {
-            let above = &tree.chain(k)[1..];
-            let (upper, row) = self.matrix.split_at_mut(k * n);
-            let diagonal = row[k];
-            self.scale[k] = 1.0 / diagonal.sqrt();
-            for (place, &i) in above.iter().enumerate() {
-                let i = usize::from(i);
-                let factor = row[i] / diagonal;
-                for &j in &above[place..] {
-                    let j = usize::from(j);
-                    upper[i * n + j] -= factor * row[j];
-                }
-                row[i] = factor;
-            }
-        }
-    }
-
-    /// `x <- D^-1/2 L^-T x`, on the degrees of freedom in `support`, from tips to roots.
-    pub(super) fn half_solve(&self, tree: &Tree, support: impl Iterator<Item = usize>, x: &mut [f64]) {
-        let n = tree.n;
-        for k in support {
-            let value = x[k];
-            x[k] = value * self.scale[k];
-            if value != 0.0 {
-                for &i in &tree.chain(k)[1..] {
-                    x[usize::from(i)] -= self.matrix[k * n + usize::from(i)] * value;
-                }
-            }
-        }
-    }
-
-    /// `x <- L^-1 D^-1/2 x`: the other half of a solution.
-    pub(super) fn finish_solve(&self, tree: &Tree, x: &mut [f64]) {
-        let n = tree.n;
-        for k in 0..n {
-            let mut value = x[k] * self.scale[k];
-            for &i in &tree.chain(k)[1..] {
-                value -= self.matrix[k * n + usize::from(i)] * x[usize::from(i)];
-            }
-            x[k] = value;
         }
     }
 

@@ -5,8 +5,12 @@
 
 mod constraint;
 mod contact;
+mod details;
+mod factor;
 mod heights;
 mod inertia;
+mod newton;
+mod softness;
 mod tree;
 
 use rapier3d::dynamics::RigidBodyHandle;
@@ -15,10 +19,14 @@ use rapier3d::parry::glamx::{DPose3, DVec3};
 
 use crate::robot::{Joint, JointSlot, Site};
 use crate::state::PhysicsState;
-use constraint::{Constraints, JointRow};
+use constraint::{JointRow, Rows, Weights};
 use contact::Contacts;
 use inertia::{Motion, Spatial};
+use newton::Newton;
 use tree::{Kind, Tree, wide};
+
+pub(crate) use details::{Details, GeomDetails};
+pub(crate) use softness::{Cone, Softness};
 
 /// A robot's state in joint coordinates.
 #[derive(Clone)]
@@ -26,46 +34,52 @@ pub(crate) struct Dynamics {
     tree: Tree,
     motion: Motion,
     contacts: Contacts,
-    constraints: Constraints,
+    rows: Rows,
+    weights: Weights,
+    newton: Newton,
     /// Degree of freedom of each joint of the robot.
     dofs: Vec<usize>,
     reference: Vec<f64>,
     joints: Vec<JointRow>,
     damping: Vec<f64>,
+    /// What damping adds to the inertia at the end of a step.
+    implicit: Vec<f64>,
     armature: Vec<f64>,
     /// Stiffness and rest position of the file's springs.
     spring: Vec<(f64, f64)>,
     gravity: DVec3,
     dt: f64,
     force: Vec<f64>,
-    added: Vec<f64>,
     /// Masses, friction or poses of fixed shapes may have changed.
     stale: bool,
 }
 
 impl Dynamics {
     /// `None`: the world holds what only rapier's own solver moves.
-    pub(crate) fn read(state: &PhysicsState, joints: &[Joint]) -> Option<Self> {
+    pub(crate) fn read(state: &PhysicsState, joints: &[Joint], details: &Details) -> Option<Self> {
         let tree = Tree::read(state)?;
         let motion = Motion::new(&tree);
         let mut this = Self {
-            contacts: Contacts::read(state, &tree),
-            constraints: Constraints::default(),
+            contacts: Contacts::read(state, &tree, details),
+            rows: Rows::default(),
+            weights: Weights::default(),
+            newton: Newton::new(&tree),
             dofs: Vec::new(),
             reference: Vec::new(),
             joints: Vec::new(),
             damping: vec![0.0; tree.n],
+            implicit: vec![0.0; tree.n],
             armature: vec![0.0; tree.n],
             spring: vec![(0.0, 0.0); tree.n],
             gravity: state.gravity.as_dvec3(),
             dt: f64::from(state.parameters.dt),
             force: vec![0.0; tree.n],
-            added: vec![0.0; tree.n],
             stale: true,
             motion,
             tree,
         };
-        for joint in joints {
+        for (index, joint) in joints.iter().enumerate() {
+            let [limit, dry] = details.joints.get(index).copied().unwrap_or_default();
             let link = this.link(joint.slot.child)?;
             let Link1 { dof, kind } = this.single(link)?;
             let reference = f64::from(joint.slot.reference);
@@ -75,9 +89,14 @@ impl Dynamics {
                 dof,
                 range: joint.range.map(|range| range.map(|q| f64::from(q) - reference)),
                 friction_loss: f64::from(joint.friction_loss),
+                limit,
+                dry,
             });
             this.damping[dof] = f64::from(joint.damping);
             this.armature[dof] = f64::from(joint.armature);
+            if !details.explicit_damping {
+                this.implicit[dof] = this.dt * this.damping[dof];
+            }
             let (stiffness, rest) = spring(state, &joint.slot, kind);
             this.spring[dof] = (f64::from(stiffness), f64::from(rest));
         }
@@ -87,7 +106,40 @@ impl Dynamics {
             }
         }
         this.motion.place(&this.tree);
+        this.weigh();
         Some(this)
+    }
+
+    /// What constraints meet in this pose.
+    fn weigh(&mut self) {
+        let Self { tree, motion, weights, armature, force, .. } = self;
+        motion.assemble(tree, DVec3::ZERO, armature, force);
+        let mut inverse = vec![0.0; tree.n];
+        factor::factorise(tree, &mut motion.matrix, &mut inverse);
+        // `J M^-1 J'` of one row.
+        let meets = |row: &mut [f64]| -> f64 {
+            factor::half_solve(tree, &motion.matrix, row);
+            row.iter().zip(&inverse).map(|(x, inverse)| x * x * inverse).sum()
+        };
+        let mut row = vec![0.0; tree.n];
+        weights.dofs = vec![0.0; tree.n];
+        for dof in 0..tree.n {
+            row.fill(0.0);
+            row[dof] = 1.0;
+            weights.dofs[dof] = meets(&mut row);
+        }
+        weights.links = vec![0.0; tree.links.len()];
+        for (index, link) in tree.links.iter().enumerate() {
+            let center = motion.poses[index] * link.com - motion.reference;
+            for axis in [DVec3::X, DVec3::Y, DVec3::Z] {
+                row.fill(0.0);
+                for &k in tree.moving(index) {
+                    row[usize::from(k)] = motion.axes[usize::from(k)].at(center).dot(axis);
+                }
+                weights.links[index] += meets(&mut row) / 3.0;
+            }
+        }
+        force.fill(0.0);
     }
 
     /// Number of robots and loose objects that move.
@@ -128,7 +180,7 @@ impl Dynamics {
             self.motion.q[dof] = f64::from(q) - self.reference[joint];
             self.motion.dq[dof] = f64::from(dq);
         }
-        self.constraints.forget();
+        self.newton.forget();
     }
 
     /// Moves a free root; call [`Dynamics::place`] afterwards.
@@ -136,7 +188,7 @@ impl Dynamics {
         if let Some(link) = self.link(body).filter(|&link| self.tree.links[link].parent.is_none()) {
             self.motion.poses[link] = wide(pose);
         }
-        self.constraints.forget();
+        self.newton.forget();
     }
 
     /// Sets the linear velocity of a free root's origin, in the world.
@@ -166,8 +218,9 @@ impl Dynamics {
     /// Sum of the magnitudes of the contact forces on a body in the last step, N.
     pub(crate) fn contact_force(&self, body: RigidBodyHandle) -> f32 {
         let Some(link) = self.link(body) else { return 0.0 };
-        let on = self.contacts.found.iter().filter(|c| c.link == link || c.other == Some(link));
-        on.map(|c| self.constraints.contact_force(c.key)).sum::<f64>() as f32
+        let points = self.contacts.found.iter().zip(&self.rows.points);
+        let on = points.filter(|(c, _)| c.link == link || c.other == Some(link));
+        on.map(|(_, point)| DVec3::from_array(point.force).length()).sum::<f64>() as f32
     }
 
     /// Clears joint forces and takes over what changed; then [`Dynamics::push`] and [`Dynamics::step`].
@@ -201,24 +254,22 @@ impl Dynamics {
         }
     }
 
-    /// One step of semi-implicit Euler, with the joints' damping and springs implicit in velocity.
+    /// One step of semi-implicit Euler, with the joints' damping implicit in velocity, after the constraints, as
+    /// MuJoCo's.
     pub(crate) fn step(&mut self) {
-        let Self { tree, motion, contacts, constraints, force, added, .. } = self;
+        let Self { tree, motion, contacts, rows, weights, newton, force, .. } = self;
         let dt = self.dt;
         for k in 0..tree.n {
             let (stiffness, rest) = self.spring[k];
-            let dq = motion.dq[k];
-            force[k] -= self.damping[k] * dq + stiffness * (motion.q[k] + dt * dq - rest);
-            added[k] = self.armature[k] + dt * (self.damping[k] + dt * stiffness);
+            force[k] -= self.damping[k] * motion.dq[k] + stiffness * (motion.q[k] - rest);
         }
-        motion.assemble(tree, self.gravity, added, force);
-        motion.factorise(tree);
+        motion.assemble(tree, self.gravity, &self.armature, force);
         contacts.find(motion);
-        constraints.assemble(tree, motion, &contacts.found, &self.joints, dt);
-        motion.half_solve(tree, (0..tree.n).rev(), force);
-        constraints.solve(force);
-        motion.finish_solve(tree, force);
-        for (dq, acceleration) in motion.dq.iter_mut().zip(force.iter()) {
+        rows.assemble(tree, motion, weights, (&contacts.found, &contacts.surfaces), &self.joints, dt);
+        newton.solve(tree, &motion.matrix, force, rows);
+        for (dq, acceleration) in
+            motion.dq.iter_mut().zip(newton.damped(tree, &mut motion.matrix, &self.implicit))
+        {
             *dq += dt * acceleration;
         }
         motion.integrate(tree, dt);

@@ -1,5 +1,7 @@
 //! The kinematic forest of a loaded robot, read once from rapier's sets.
 
+use std::ops::Range;
+
 use rapier3d::dynamics::{MassProperties, MultibodyLink, RigidBody, RigidBodyHandle};
 use rapier3d::math::Pose;
 use rapier3d::parry::glamx::{DMat3, DPose3, DQuat, DVec3};
@@ -97,15 +99,7 @@ impl Tree {
                 tree.push(handle, body, None, Kind::Free, None, &mut parents)?;
             }
         }
-        for dof in 0..tree.n {
-            tree.starts.push(tree.chains.len() as u32);
-            let mut next = Some(dof);
-            while let Some(k) = next {
-                tree.chains.push(k as u16);
-                next = parents[k];
-            }
-        }
-        tree.starts.push(tree.chains.len() as u32);
+        tree.close(&parents);
         (tree.n > 0).then_some(tree)
     }
 
@@ -149,7 +143,42 @@ impl Tree {
 
     /// The degree of freedom and those it hangs on, from the tip to the root.
     pub(super) fn chain(&self, dof: usize) -> &[u16] {
-        &self.chains[self.starts[dof] as usize..self.starts[dof + 1] as usize]
+        &self.chains[self.row(dof)]
+    }
+
+    /// Where the entries of a degree of freedom lie in a sparse matrix.
+    pub(super) fn row(&self, dof: usize) -> Range<usize> {
+        self.starts[dof] as usize..self.starts[dof + 1] as usize
+    }
+
+    /// Number of entries of a sparse matrix.
+    pub(super) fn entries(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// Degrees of freedom that move a link, tips first.
+    pub(super) fn moving(&self, link: usize) -> &[u16] {
+        self.links[link].tip.map_or(&[], |tip| self.chain(tip))
+    }
+
+    fn close(&mut self, parents: &[Option<usize>]) {
+        for dof in 0..self.n {
+            self.starts.push(self.chains.len() as u32);
+            let mut next = Some(dof);
+            while let Some(k) = next {
+                self.chains.push(k as u16);
+                next = parents[k];
+            }
+        }
+        self.starts.push(self.chains.len() as u32);
+    }
+
+    /// Degrees of freedom in a row, without links.
+    #[cfg(test)]
+    pub(super) fn line(n: usize) -> Self {
+        let mut tree = Self { n, ..Self::default() };
+        tree.close(&(0..n).map(|k| k.checked_sub(1)).collect::<Vec<_>>());
+        tree
     }
 }
 

@@ -3,6 +3,7 @@
 //! The loaders recurse over elements and read every file an `<include>` names. Depth, size, number of files, their
 //! place and the finiteness of numbers are therefore settled here, on the text.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use roxmltree::{Document, Node};
@@ -57,6 +58,8 @@ const TEXT_ATTRIBUTES: &[&str] = &[
 /// One robot's text as checked: the main file's content and what the loader cannot represent in any of its files.
 pub(super) struct Checked {
     pub(super) text: String,
+    /// Text of the files it includes, by absolute path.
+    pub(super) included: HashMap<PathBuf, String>,
     pub(super) unsupported: Vec<Unsupported>,
 }
 
@@ -66,29 +69,30 @@ pub(super) fn check_file(path: &Path, root_tag: &str) -> Result<Checked, LoadErr
     let folder = folder
         .canonicalize()
         .map_err(|e| LoadError::new(path, "folder", folder.display(), e.to_string(), "check the path"))?;
-    let mut walk =
-        Walk { folder: Some(folder), stack: Vec::new(), bytes: 0, files: 0, unsupported: Vec::new() };
+    let mut walk = Walk { folder: Some(folder), ..Walk::default() };
     let text = walk.read(path)?;
     walk.stack.extend(path.canonicalize().ok());
     walk.document(path, &text, root_tag)?;
-    Ok(Checked { text, unsupported: walk.unsupported })
+    Ok(Checked { text, included: walk.included, unsupported: walk.unsupported })
 }
 
 /// Checks a robot given as text, called `name` in errors. It may not include files.
 pub(super) fn check_text(name: &str, text: &str, root_tag: &str) -> Result<Checked, LoadError> {
     let path = Path::new(name);
-    let mut walk = Walk { folder: None, stack: Vec::new(), bytes: 0, files: 0, unsupported: Vec::new() };
+    let mut walk = Walk::default();
     walk.count(path, text.len() as u64)?;
     walk.document(path, text, root_tag)?;
-    Ok(Checked { text: text.to_owned(), unsupported: walk.unsupported })
+    Ok(Checked { text: text.to_owned(), included: walk.included, unsupported: walk.unsupported })
 }
 
+#[derive(Default)]
 struct Walk {
     /// Includes must lie inside; none are allowed for text without a folder.
     folder: Option<PathBuf>,
     stack: Vec<PathBuf>,
     bytes: u64,
     files: usize,
+    included: HashMap<PathBuf, String>,
     unsupported: Vec<Unsupported>,
 }
 
@@ -187,6 +191,7 @@ impl Walk {
         self.stack.push(target.clone());
         self.document(&target, &text, root_tag)?;
         self.stack.pop();
+        self.included.insert(target, text);
         Ok(())
     }
 }
@@ -277,11 +282,16 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
             Some("mesh") => Some("meshes are not loaded: neither collision nor picture"),
             Some("sdf") => Some("signed distance fields are skipped"),
             Some("ellipsoid") => Some("approximated by a convex hull of 12 points"),
-            _ if has("solref") || has("solimp") || has("priority") => {
-                Some("contact softness and priority are not read: one softness, friction rule Min")
+            _ if matches!(node.attribute("condim"), Some("4" | "6")) => {
+                Some("no torsional or rolling friction: contacts have at most three dimensions")
             }
+            _ if has("margin") || has("gap") => Some("contacts begin at distance zero"),
             _ => None,
         },
+        ("mujoco", "option") if !matches!(node.attribute("integrator"), None | Some("Euler")) => {
+            Some("semi-implicit Euler at the file's time step")
+        }
+        ("mujoco", "pair") if parent == "contact" => Some("geoms touch by their own attributes"),
         ("mujoco", "joint") if node.attribute("type") == Some("ball") => {
             Some("moves freely, without damping, and has no place among the robot's joints")
         }

@@ -10,7 +10,7 @@ use rapier3d::math::{Pose, Vector};
 use rapier3d::parry::utils::Array2;
 
 use super::error::{LoadError, Unsupported};
-use crate::dynamics::Dynamics;
+use crate::dynamics::{Details, Dynamics};
 use crate::robot::{
     Actuator, Body, Engine, Joint, JointKind, JointSlot, Keyframe, Robot, RobotOptions, Site,
 };
@@ -46,6 +46,7 @@ pub(super) struct Parts {
     pub(super) unsupported: Vec<Unsupported>,
     pub(super) base: Option<RigidBodyHandle>,
     pub(super) visuals: Vec<Visual>,
+    pub(super) details: Details,
     pub(super) state: PhysicsState,
 }
 
@@ -199,8 +200,10 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
     }
     let dynamics = match options.engine {
         Engine::Rapier => None,
-        Engine::Auto => Dynamics::read(&parts.state, &joints).filter(|dynamics| dynamics.trees() == 1),
-        Engine::Reduced => Some(Dynamics::read(&parts.state, &joints).ok_or_else(|| {
+        Engine::Auto => {
+            Dynamics::read(&parts.state, &joints, &parts.details).filter(|dynamics| dynamics.trees() == 1)
+        }
+        Engine::Reduced => Some(Dynamics::read(&parts.state, &joints, &parts.details).ok_or_else(|| {
             LoadError::new(
                 path,
                 "model",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rapier3d::dynamics::{CoefficientCombineRule, RigidBodyBuilder};
-use rapier3d::geometry::ColliderBuilder;
+use rapier3d::geometry::{ColliderBuilder, ColliderHandle};
 use rapier3d::math::{Pose, Vector};
 use rapier3d_mjcf::mjcf_rs::body::{Geom, GeomType, Joint as MjcfJointDef, JointType};
 use rapier3d_mjcf::mjcf_rs::extras::{Actuator as MjcfActuator, ActuatorKind};
@@ -13,6 +13,8 @@ use rapier3d_mjcf::{MjcfDofKind, MjcfLoaderOptions, MjcfMultibodyOptions, MjcfRo
 use super::check::Checked;
 use super::error::LoadError;
 use super::finish::{self, JointSpec, Parts};
+use super::softness::Attributes;
+use crate::dynamics::{Details, GeomDetails, Softness};
 use crate::robot::{Actuator, Body, JointKind, Keyframe, Robot, RobotOptions, Site};
 use crate::scene::{self, Visual};
 use crate::state::PhysicsState;
@@ -51,13 +53,24 @@ pub(super) fn load(
         &mut state.impulse_joints,
         MjcfMultibodyOptions::DISABLE_SELF_CONTACTS,
     );
-    for collider in surroundings {
-        state.colliders.insert(collider);
-    }
+    let surroundings: Vec<_> =
+        surroundings.into_iter().map(|collider| state.colliders.insert(collider)).collect();
+    let attributes = Attributes::read(path, &checked);
+    let mut details = details(&model, &attributes);
     let handle_of = |mjcf_id: usize| {
         let index = robot.bodies.iter().position(|b| b.mjcf_body_id == mjcf_id && !b.is_intermediate)?;
         handles.bodies.get(index)?.as_ref().map(|h| h.body)
     };
+
+    for (index, body) in robot.bodies.iter().enumerate().filter(|(_, body)| !body.is_intermediate) {
+        let colliders = match body.mjcf_body_id {
+            0 => surroundings.clone(),
+            _ => handles.bodies[index]
+                .as_ref()
+                .map_or(Vec::new(), |h| h.colliders.iter().map(|c| c.handle).collect()),
+        };
+        put_geoms(&model, &attributes, body.mjcf_body_id, &colliders, &mut details);
+    }
 
     let mut joints = Vec::new();
     for dof in &robot.qpos_dofs {
@@ -73,6 +86,7 @@ pub(super) fn load(
         };
         let name = robot.joints[index].name.clone();
         let definition = joint_definition(&model, index, &robot);
+        details.joints.push(joint_softness(&attributes, index, &robot));
         joints.push(JointSpec {
             actuator: name.as_deref().and_then(|n| actuator(&model, n)),
             name,
@@ -125,9 +139,75 @@ pub(super) fn load(
             unsupported: checked.unsupported,
             base,
             visuals: visuals(&model, handle_of),
+            details,
             state,
         },
     )
+}
+
+/// Settings of the model and pairs of bodies that never touch.
+fn details(model: &Model, attributes: &Attributes) -> Details {
+    let excluded = model.contact.excludes.iter().filter_map(|pair| {
+        let (a, b) = (model.body_id_by_name(&pair.body1)?, model.body_id_by_name(&pair.body2)?);
+        Some((a.min(b), a.max(b)))
+    });
+    Details {
+        cone: attributes.cone,
+        impratio: attributes.impratio,
+        explicit_damping: attributes.explicit_damping,
+        excluded: excluded.collect(),
+        ..Details::default()
+    }
+}
+
+/// Contact attributes of a body's colliders; rapier makes one of every geom that collides and has a shape for it.
+fn put_geoms(
+    model: &Model,
+    attributes: &Attributes,
+    id: usize,
+    colliders: &[ColliderHandle],
+    details: &mut Details,
+) {
+    let body = &model.bodies[id].body;
+    let soft = attributes.bodies.get(id).filter(|a| a.geoms.len() == body.geoms.len() && a.name == body.name);
+    let has_collider = |geom: &Geom| {
+        (geom.contype != 0 || geom.conaffinity != 0) && !matches!(geom.type_, GeomType::Mesh | GeomType::Sdf)
+    };
+    let solid: Vec<usize> = (0..body.geoms.len()).filter(|&g| has_collider(&body.geoms[g])).collect();
+    if solid.len() != colliders.len() {
+        return;
+    }
+    // A body without joints moves with the one it hangs on.
+    let weld = |mut id: usize| {
+        while id != 0 && model.bodies[id].body.joints.is_empty() {
+            id = model.bodies[id].parent.unwrap_or(0);
+        }
+        id
+    };
+    let mine = weld(id);
+    let above = weld(model.bodies[mine].parent.unwrap_or(0));
+    for (&geom, &collider) in solid.iter().zip(colliders) {
+        let (softness, mix) = soft.map_or((Softness::default(), 1.0), |a| a.geoms[geom]);
+        let Geom { contype, conaffinity, condim, priority, .. } = body.geoms[geom];
+        let geom = GeomDetails {
+            body: id,
+            weld: mine,
+            above,
+            contype,
+            conaffinity,
+            condim,
+            priority,
+            mix,
+            softness,
+        };
+        details.geoms.insert(collider, geom);
+    }
+}
+
+fn joint_softness(attributes: &Attributes, index: usize, robot: &MjcfRobot) -> [Softness; 2] {
+    let (id, before) = place_of_joint(index, robot);
+    let found = attributes.bodies.get(id).and_then(|body| body.joints.get(before));
+    found.copied().unwrap_or_default()
 }
 
 /// Refuses what parses but has no physical meaning, before rapier divides by it.
@@ -222,11 +302,14 @@ fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Res
 
 /// The definition behind the rapier joint `index`: names may be missing, so it is found by counting.
 fn joint_definition<'a>(model: &'a Model, index: usize, robot: &MjcfRobot) -> Option<&'a MjcfJointDef> {
-    let joint = &robot.joints[index];
-    let mjcf_id = robot.bodies[joint.link2].mjcf_body_id;
-    let before =
-        robot.joints[..index].iter().filter(|j| robot.bodies[j.link2].mjcf_body_id == mjcf_id).count();
+    let (mjcf_id, before) = place_of_joint(index, robot);
     model.bodies[mjcf_id].body.joints.iter().filter(|j| j.type_ != JointType::Free).nth(before)
+}
+
+/// The body of the rapier joint `index`, and how many joints of that body come before it.
+fn place_of_joint(index: usize, robot: &MjcfRobot) -> (usize, usize) {
+    let body = |joint: usize| robot.bodies[robot.joints[joint].link2].mjcf_body_id;
+    (body(index), (0..index).filter(|&other| body(other) == body(index)).count())
 }
 
 fn limits(joint: &MjcfJointDef, autolimits: bool) -> Option<[f32; 2]> {

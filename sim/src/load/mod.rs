@@ -4,6 +4,7 @@ mod check;
 mod error;
 mod finish;
 mod mjcf;
+mod softness;
 mod urdf;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

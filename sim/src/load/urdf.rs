@@ -11,6 +11,7 @@ use rapier3d_urdf::{UrdfLoaderOptions, UrdfMultibodyOptions, UrdfRobot};
 use super::check::Checked;
 use super::error::LoadError;
 use super::finish::{self, JointSpec, Parts};
+use crate::dynamics::Details;
 use crate::robot::{Actuator, Body, JointKind, Robot, RobotOptions};
 use crate::scene::{Shape, Visual};
 use crate::state::PhysicsState;
@@ -112,6 +113,7 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
             unsupported: checked.unsupported,
             base,
             visuals,
+            details: Details::default(),
             state,
         },
     )

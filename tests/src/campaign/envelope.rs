@@ -20,8 +20,12 @@ mod cases;
 pub(super) const ENVELOPE: Campaign =
     Campaign { name: "envelope", gates: &[4], guards: &[Check::Envelope], run: envelope };
 
-pub(super) const FAULTS: Campaign =
-    Campaign { name: "faults", gates: &[20], guards: &[Check::Envelope, Check::SensorMonitor], run: faults };
+pub(super) const FAULTS: Campaign = Campaign {
+    name: "faults",
+    gates: &[20],
+    guards: &[Check::Envelope, Check::SensorMonitor, Check::ResponseMonitor],
+    run: faults,
+};
 
 fn envelope(run: &mut Run) -> Result<(), String> {
     // A contract is walked for 300 ticks with three joints.
@@ -120,11 +124,10 @@ fn on_go1() -> Result<Option<Loop>, String> {
 /// Every fault on every channel: the limits hold; what the monitors notice is reported.
 fn faults(run: &mut Run) -> Result<(), String> {
     let mut loops = vec![on_cart_pole()?];
-    if !run.is_short() {
-        loops.extend(on_go1()?);
-    }
+    loops.extend(on_go1()?);
     for closed in &loops {
         let name = closed.name;
+        let walks = name == "Go1";
         let healthy = closed.run(None)?;
         run.exactly(format!("{name}: alarms without a fault"), "ticks", healthy.false_alarms, 0);
         let all = Fault::every(&closed.contract, FROM, run.seed);
@@ -151,7 +154,14 @@ fn faults(run: &mut Run) -> Result<(), String> {
             [monitor::AGE, monitor::OFF, monitor::STUCK, monitor::JUMP].map(|bit| 1 << bit).iter().sum();
         let by = |bits: u16| outcomes.iter().filter(|(_, outcome)| outcome.alarms & bits != 0).count() as f64;
         run.at_least(format!("{name}: noticed by a sensor monitor"), "faults", by(sensors), 3.0);
-        run.count(format!("{name}: noticed by the response monitor"), "faults", by(1 << monitor::RESPONSE));
+        // On a cart no motor fault leaves a joint standing or running away within the time.
+        let (metric, found) =
+            (format!("{name}: noticed by the response monitor"), by(1 << monitor::RESPONSE));
+        if walks {
+            run.at_least(metric, "faults", found, 1.0);
+        } else {
+            run.count(metric, "faults", found);
+        }
     }
     Ok(())
 }

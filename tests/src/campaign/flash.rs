@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tendon_boot::Boot;
 use tendon_boot::sign::{hand_over, sign};
-use tendon_boot::sim::Tear;
+use tendon_boot::sim::{Tear, turn_record_bit};
 use tendon_runtime::store::{Part, Store};
 use tendon_wire::flash::KeySet;
 use tendon_wire::mutation::Check;
@@ -22,7 +22,7 @@ pub(super) const POWER: Campaign =
 pub(super) const ADMISSION: Campaign = Campaign {
     name: "admission",
     gates: &[17, 18],
-    guards: &[Check::Signature, Check::RobotId, Check::Rollback, Check::BootVerify],
+    guards: &[Check::Signature, Check::RobotId, Check::Rollback, Check::BootVerify, Check::RecordCrc],
     run: admission,
 };
 
@@ -306,6 +306,32 @@ fn admission(run: &mut Run) -> Result<(), String> {
     }
     run.count("rot in the confirmed policy, one bit of each byte", "flashes", f64::from(tried));
     run.none("of them booted", "flashes", booted_rotten, Some("a rotten policy boots".into()));
+
+    // A commit record that was damaged before the log took it: in the other slot lies a policy that was given up.
+    let mut boot = booted(provisioned());
+    update(&mut boot, Part::Policy, signed(1)).map_err(|refused| format!("{refused:?}"))?;
+    boot.revert(Part::Policy).map_err(|refused| format!("{refused:?}"))?;
+    let given_up = boot.into_flash();
+    let (mut damaged, mut believed) = (0, Vec::new());
+    for bit in 0.. {
+        let mut flash = given_up.clone();
+        if !turn_record_bit(&mut flash, &LAYOUT, bit) {
+            break;
+        }
+        damaged += 1;
+        let mut boot = booted(flash);
+        let runs = boot.running(Part::Policy).is_some();
+        if runs && running_image(&mut boot, Part::Policy) != signed(0) {
+            believed.push(bit);
+        }
+    }
+    run.count("commit records with one bit turned", "records", f64::from(damaged));
+    run.none(
+        "of them booted a policy that was given up",
+        "records",
+        believed.len() as u64,
+        believed.first().map(|bit| format!("bit {bit}")),
+    );
     run.progress(4, 4);
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! `--mutate` the safety check that the promise rests on is taken away ([`tendon_wire::mutation`]), and the campaign
 //! must find the hole that this leaves. The gates are those of the acceptance list that `docs/campaigns.md` repeats.
 
+mod abstention;
 mod controller;
 mod envelope;
 mod flash;
@@ -15,6 +16,7 @@ mod record;
 mod recorder;
 mod replay;
 mod silence;
+mod timer;
 mod world;
 
 use names::NAMES;
@@ -52,10 +54,14 @@ pub const CAMPAIGNS: &[Campaign] = &[
     recorder::RECORDER,
     envelope::ENVELOPE,
     envelope::FAULTS,
+    abstention::ABSTENTION,
     flash::POWER,
     flash::ADMISSION,
     images::IMAGES,
     controller::KILL,
+    timer::OVERRUN,
+    timer::HANG,
+    timer::GARBAGE,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.

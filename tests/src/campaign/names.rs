@@ -14,6 +14,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
         "faults",
         "with any sensor or motor broken, in closed loop, every limit holds; what is noticed, and when",
     ),
+    ("abstention", "the controller abstains from observations unlike those it was calibrated on"),
     (
         "power",
         "after a power cut at any operation of the flash, torn at any byte, the old or the new image boots",
@@ -21,4 +22,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("admission", "no changed, truncated, older, foreign or unsigned image is taken, and rot does not boot"),
     ("images", "no mutant of an image makes the runtime panic, and an admitted one keeps every promise"),
     ("kill", "QEMU killed at any instant of flashing boots what was confirmed"),
+    ("overrun", "a late tick is replaced by the fallback in the same tick, and counted"),
+    ("hang", "a tick that hangs ends in a reset by the watchdog, without torque"),
+    ("garbage", "garbage at full rate makes no tick late and does not act"),
 ];

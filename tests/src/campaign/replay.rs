@@ -8,8 +8,12 @@ use tendon_sim::Environment;
 use tendon_wire::message::{Arm, Hello, Message, Observe, Pace, RawState, Run as RunCommand, Stop};
 use tendon_wire::mutation::Check;
 
-pub(super) const REPLAY: Campaign =
-    Campaign { name: "replay", gates: &[19], guards: &[Check::FrameSequence, Check::Session], run: replay };
+pub(super) const REPLAY: Campaign = Campaign {
+    name: "replay",
+    gates: &[19],
+    guards: &[Check::FrameSequence, Check::Session, Check::StateSequence],
+    run: replay,
+};
 
 /// Ticks of a staged start after which something is wrong.
 const START_TICKS: u32 = 400;
@@ -49,7 +53,19 @@ impl Line<'_, '_> {
                 self.replay(at);
             }
         }
+        if self.state.sequence > 0 && self.rng.u8(..8) == 0 {
+            self.overtaken();
+        }
         answer
+    }
+
+    /// A raw state of this session in a new frame, as a proxy sends that was overtaken or tries again.
+    fn overtaken(&mut self) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.rng.u32(1..=self.state.sequence);
+        let message = Message::from(RawState { sequence, ..self.state.clone() });
+        self.sent.push(super::world::framed(&message, self.sequence));
+        self.replay(self.sent.len() - 1);
     }
 
     /// A frame of this session again: nothing may happen.

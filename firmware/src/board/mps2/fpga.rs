@@ -1,6 +1,7 @@
 //! What differs between the FPGA images: places, interrupt numbers, clock.
 
 /// An FPGA image as QEMU has it.
+#[cfg_attr(feature = "inject", allow(dead_code, reason = "line.rs takes the UART's place"))]
 pub(super) struct Fpga {
     /// Name of the board.
     pub(super) name: &'static str,

@@ -1,43 +1,35 @@
 //! Arm MPS2 FPGA boards as QEMU has them: AN386 (Cortex-M4F), AN500 (Cortex-M7) and AN505 (Cortex-M33).
 //!
 //! CMSDK UART0 and timers (Arm DDI 0479). The image slots lie in PSRAM, which QEMU can back with a
-//! file. What differs between them is in `fpga.rs`.
+//! file. What differs between them is in `fpga.rs`. A firmware for tests has another line: `line.rs`.
 #![allow(unsafe_code, reason = "registers and the memory of the slots lie at fixed addresses")]
 
 use super::interrupts::{device, vectors};
 use super::wraps::Wraps;
 use super::{Acknowledge, Board, ControlTimer, Parts, Watchdog};
-use core::convert::Infallible;
 use core::ptr::{read_volatile, write_volatile};
-use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use tendon_boot::Layout;
 use tendon_runtime::node::{BoardInfo, Clock};
 use tendon_runtime::response::BoardTiming;
 use tendon_runtime::store::Part;
 
 mod fpga;
+#[cfg(feature = "inject")]
+mod line;
+#[cfg(not(feature = "inject"))]
+mod uart;
 
 use fpga::FPGA;
 
-const UART0: usize = FPGA.uart0;
 const TIMER0: usize = FPGA.timer0;
 const TIMER1: usize = FPGA.timer1;
 const WATCHDOG: usize = FPGA.watchdog;
 const TICKS_PER_US: u32 = FPGA.ticks_per_us;
 
-/// Registers of a CMSDK UART, from its base.
-mod uart {
-    pub(super) const DATA: usize = 0x0;
-    pub(super) const STATE: usize = 0x4;
-    pub(super) const CTRL: usize = 0x8;
-    pub(super) const INT: usize = 0xc;
-    pub(super) const BAUDDIV: usize = 0x10;
-    pub(super) const STATE_TX_FULL: u32 = 1;
-    pub(super) const STATE_RX_FULL: u32 = 2;
-    pub(super) const CTRL_TX_RX_AND_INTERRUPTS: u32 = 0b1111;
-    pub(super) const INT_TX: u32 = 1;
-    pub(super) const INT_RX: u32 = 2;
-}
+#[cfg(feature = "inject")]
+use line as link;
+#[cfg(not(feature = "inject"))]
+use uart as link;
 
 /// Registers of a CMSDK timer, from its base.
 mod timer {
@@ -69,7 +61,7 @@ fn write(address: usize, value: u32) {
 }
 
 device! {
-    LINK_RX = FPGA.uart0_rx_irq,
+    LINK_RX = link::RX_IRQ,
     LINK_TX = FPGA.uart0_tx_irq,
     CONTROL_TIMER = FPGA.timer0_irq,
     CLOCK_WRAP = FPGA.timer1_irq;
@@ -79,12 +71,6 @@ vectors!(FPGA.irqs);
 
 /// The board.
 pub struct Mps2;
-
-/// Receiving half of UART0.
-pub struct Rx(());
-
-/// Sending half of UART0.
-pub struct Tx(());
 
 /// Timer 0.
 pub struct Timer(());
@@ -100,18 +86,25 @@ impl Board for Mps2 {
     const TIMING: BoardTiming = BoardTiming::QEMU;
     const SYSTICK_HZ: u32 = TICKS_PER_US * 1_000_000;
     const BOOT_STAGE: usize = FPGA.boot;
-    type Rx = Rx;
-    type Tx = Tx;
+    type Rx = link::Rx;
+    type Tx = link::Tx;
     type Timer = Timer;
     type Clock = BoardClock;
     type Watchdog = BoardWatchdog;
 
+    /// Asleep, QEMU's clock would follow the host's, or jump beyond a timer: awake it counts instructions alone. Many
+    /// at once, which QEMU translates once.
+    #[cfg(feature = "inject")]
+    fn sleep() {
+        // SAFETY: does nothing.
+        unsafe { core::arch::asm!(".rept 250", "nop", ".endr", options(nomem, nostack, preserves_flags)) };
+    }
+
     fn take() -> Parts<Self> {
-        write(UART0 + uart::BAUDDIV, 25);
-        write(UART0 + uart::CTRL, uart::CTRL_TX_RX_AND_INTERRUPTS);
         write(TIMER1 + timer::RELOAD, u32::MAX);
         write(TIMER1 + timer::VALUE, u32::MAX);
         write(TIMER1 + timer::CTRL, timer::CTRL_ENABLE_AND_INTERRUPT);
+        let (rx, tx) = link::take(BoardClock(()));
         let slot = |index: u8| {
             let slot = Layout::QEMU.slot(Part::Policy, index);
             let start = (FPGA.psram + slot.start as usize) as *mut u8;
@@ -121,70 +114,13 @@ impl Board for Mps2 {
             unsafe { core::slice::from_raw_parts_mut(start, slot.len as usize) }
         };
         Parts {
-            rx: Rx(()),
-            tx: Tx(()),
+            rx,
+            tx,
             timer: Timer(()),
             clock: BoardClock(()),
             watchdog: BoardWatchdog(()),
             slots: [slot(0), slot(1)],
         }
-    }
-}
-
-impl ErrorType for Rx {
-    type Error = Infallible;
-}
-
-impl ReadReady for Rx {
-    fn read_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(read(UART0 + uart::STATE) & uart::STATE_RX_FULL != 0)
-    }
-}
-
-impl Read for Rx {
-    /// Waits for one byte. Clears the interrupt.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let Some(place) = buffer.first_mut() else { return Ok(0) };
-        while !self.read_ready()? {}
-        write(UART0 + uart::INT, uart::INT_RX);
-        *place = read(UART0 + uart::DATA) as u8;
-        Ok(1)
-    }
-}
-
-impl Acknowledge for Rx {
-    /// Reading does.
-    fn acknowledge(&mut self) {}
-}
-
-impl ErrorType for Tx {
-    type Error = Infallible;
-}
-
-impl WriteReady for Tx {
-    fn write_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(read(UART0 + uart::STATE) & uart::STATE_TX_FULL == 0)
-    }
-}
-
-impl Write for Tx {
-    /// Waits until one byte is taken.
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        let Some(byte) = buffer.first() else { return Ok(0) };
-        while !self.write_ready()? {}
-        write(UART0 + uart::DATA, (*byte).into());
-        Ok(1)
-    }
-
-    fn flush(&mut self) -> Result<(), Infallible> {
-        while !self.write_ready()? {}
-        Ok(())
-    }
-}
-
-impl Acknowledge for Tx {
-    fn acknowledge(&mut self) {
-        write(UART0 + uart::INT, uart::INT_TX);
     }
 }
 
@@ -197,7 +133,10 @@ impl ControlTimer for Timer {
     }
 
     fn elapsed_ns(&self) -> u32 {
-        let ticks = read(TIMER0 + timer::RELOAD).wrapping_sub(read(TIMER0 + timer::VALUE));
+        // It fires when it reaches 0, and counts from the reload value one count later: QEMU's processor gets here in
+        // fewer instructions than that takes.
+        let value = read(TIMER0 + timer::VALUE);
+        let ticks = if value == 0 { 0 } else { read(TIMER0 + timer::RELOAD).wrapping_sub(value) };
         ticks.saturating_mul(1000 / TICKS_PER_US)
     }
 }
@@ -259,4 +198,13 @@ impl Clock for BoardClock {
 #[cfg(feature = "mutate")]
 pub fn removed_check() -> u8 {
     read(0x003f_fff0) as u8
+}
+
+/// What must never be: a timer that feeds the watchdog, whether ticks complete or not. For the campaign that finds it.
+#[cfg(feature = "mutate")]
+pub fn feed_though_nothing_completed() {
+    use tendon_wire::mutation::{Check, removed};
+    if removed(Check::WatchdogFeed) {
+        BoardWatchdog(()).feed();
+    }
 }
