@@ -11,11 +11,13 @@ mod flash;
 mod frames;
 mod images;
 mod names;
+mod parsers;
 mod process;
 mod record;
 mod recorder;
 mod replay;
 mod silence;
+mod skip;
 mod timer;
 mod trainer;
 mod world;
@@ -59,11 +61,13 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::POWER,
     flash::ADMISSION,
     images::IMAGES,
+    parsers::PARSERS,
     controller::KILL,
     trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
+    skip::SKIP,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.
