@@ -19,6 +19,7 @@ mod replay;
 mod silence;
 mod skip;
 mod timer;
+mod trainer;
 mod world;
 
 use names::NAMES;
@@ -62,6 +63,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     images::IMAGES,
     parsers::PARSERS,
     controller::KILL,
+    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
@@ -73,6 +75,7 @@ const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
     ("controller", |_| tendon::link::stand_in::serve(None).map_err(|error| error.to_string())),
     (silence::HOST, silence::host),
     (recorder::CHILD, recorder::record),
+    (trainer::CHILD, trainer::train_in),
 ];
 
 /// How much is tried, and what came of it.
