@@ -70,6 +70,11 @@ impl<F: NorFlash> Boot<F> {
             for part in PARTS {
                 boot.select(part);
             }
+            for part in PARTS {
+                if !boot.is_vouched_for(part) {
+                    boot.running[part as usize] = NO_SLOT;
+                }
+            }
         }
         boot
     }
@@ -112,22 +117,49 @@ impl<F: NorFlash> Boot<F> {
         if keys != records {
             log::mend(&mut self.flash, keys.clone())?;
         }
-        let is_believed = |holds: bool| holds || removed(Check::RecordCrc);
-        let commit = log::read(&mut self.flash, records, Kind::Commit)?;
-        let commit = commit.map(|bytes| bytemuck::pod_read_unaligned::<CommitRecord>(&bytes as &[u8; 48]));
-        self.record = commit.filter(|record| is_believed(record.holds())).unwrap_or(fresh());
-        let keys = log::read(&mut self.flash, keys, Kind::Keys)?;
-        let keys = keys.map(|bytes| bytemuck::pod_read_unaligned::<KeyRecord>(&bytes as &[u8; 112]));
-        self.keys = match keys.filter(|record| is_believed(record.holds())) {
-            Some(record) => Keys::Set(record.keys),
-            // A cut while they were provisioned leaves neither a record of them nor this mark.
-            None if self.record.provisioned == 0 => Keys::None,
-            None => Keys::Damaged,
-        };
+        (self.record, self.keys) = self.stored()?;
         if matches!(self.keys, Keys::Set(_)) && self.record.provisioned == 0 {
+            // What is written now hides what there was: only if it is not there at a second look either.
+            if self.stored()? != (self.record, self.keys) {
+                return Err(log::Failed);
+            }
             self.append(CommitRecord { provisioned: 1, ..self.record }).map_err(|_| log::Failed)?;
         }
         Ok(())
+    }
+
+    /// What the newest records say.
+    fn stored(&mut self) -> Result<(CommitRecord, Keys), log::Failed> {
+        let (records, keys) = (self.log(), self.key_pages());
+        let is_believed = |holds: bool| holds || removed(Check::RecordCrc);
+        let commit = log::read(&mut self.flash, records, Kind::Commit)?;
+        let commit = commit.map(|bytes| bytemuck::pod_read_unaligned::<CommitRecord>(&bytes as &[u8; 48]));
+        let commit = match commit {
+            Some(record) if is_believed(record.holds()) => record,
+            // Taken for none, it would be replaced by one without its rollback floors.
+            Some(_) => return Err(log::Failed),
+            None => fresh(),
+        };
+        let keys = log::read(&mut self.flash, keys, Kind::Keys)?;
+        let keys = keys.map(|bytes| bytemuck::pod_read_unaligned::<KeyRecord>(&bytes as &[u8; 112]));
+        let keys = match keys.filter(|record| is_believed(record.holds())) {
+            Some(record) => Keys::Set(record.keys),
+            // A cut while they were provisioned leaves neither a record of them nor this mark.
+            None if commit.provisioned == 0 => Keys::None,
+            None => Keys::Damaged,
+        };
+        Ok((commit, keys))
+    }
+
+    /// Decides a second time whether what was selected may run, from what flash says now: a glitch that made the
+    /// processor leave out an instruction of the first decision leaves this one whole.
+    fn is_vouched_for(&mut self, part: Part) -> bool {
+        let slot = self.running[part as usize];
+        if slot == NO_SLOT {
+            return true;
+        }
+        let same = self.stored().is_ok_and(|(record, keys)| record == self.record && keys == self.keys);
+        same && self.boots(part, slot)
     }
 
     fn append(&mut self, record: CommitRecord) -> Result<(), Refused> {
@@ -343,6 +375,8 @@ impl<F: NorFlash> Store for Boot<F> {
         if header.total_len > total_len {
             return Err((Refusal::Image, 0));
         }
+        self.check(part, target)?;
+        // Twice, as at a boot: see `is_vouched_for`.
         let checked = self.check(part, target)?;
         self.verified = Some((part, target, checked));
         Ok(())

@@ -124,8 +124,8 @@ pub(crate) fn mend<F: NorFlash>(flash: &mut F, range: Range<u32>) -> Result<(), 
     let unit = F::ERASE_SIZE as u32;
     let count = range.end.saturating_sub(range.start) / unit;
     let start = |index: u32| range.start.saturating_add(index.saturating_mul(unit));
-    for index in 0..count {
-        let is_torn = match page(flash, start(index))? {
+    let is_torn = |flash: &mut F, index: u32| -> Result<bool, Failed> {
+        Ok(match page(flash, start(index))? {
             Page::Torn => true,
             Page::Open => !is_blank(flash, start(index), unit)?,
             Page::Partial => {
@@ -133,8 +133,11 @@ pub(crate) fn mend<F: NorFlash>(flash: &mut F, range: Range<u32>) -> Result<(), 
                 page(flash, before)? == Page::Partial
             }
             Page::Closed => false,
-        };
-        if is_torn {
+        })
+    };
+    for index in 0..count {
+        // Asked twice: a glitch in one answer must not erase what is whole.
+        if is_torn(flash, index)? && is_torn(flash, index)? {
             flash.erase(start(index), start(index).saturating_add(unit)).map_err(|_| Failed)?;
         }
     }

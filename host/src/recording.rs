@@ -82,9 +82,15 @@ impl Recording {
     pub fn read(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
         File::open(path)?.read_to_end(&mut bytes)?;
+        Ok(Self::parse(&bytes))
+    }
+
+    /// What the bytes of a recording hold, past damaged frames.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
         let mut recording = Self::default();
         let mut decoder = Decoder::new();
-        for byte in bytes {
+        for &byte in bytes {
             let Some(frame) = decoder.push(byte) else { continue };
             let message = frame.ok().and_then(|frame| Message::decode(frame.kind, frame.payload).ok());
             match message {
@@ -92,7 +98,7 @@ impl Recording {
                 None => recording.damaged += 1,
             }
         }
-        Ok(recording)
+        recording
     }
 }
 
@@ -122,7 +128,9 @@ impl Recording {
                     }
                     let mut row = vec![0.0; contract.header.n_observation as usize];
                     let built = builder.build(contract, state, &last_action, &mut history, &mut row);
-                    if check_state(contract, state).is_ok() && built.is_ok() {
+                    // No network proposes NaN; a file may.
+                    let is_finite = row.iter().all(|value| value.is_finite());
+                    if check_state(contract, state).is_ok() && built.is_ok() && is_finite {
                         rows.push(row);
                     }
                     last_action.clear();

@@ -43,6 +43,8 @@ pub struct World {
     steps: u64,
     /// What the robot stands on, where the floor is none.
     terrain: Option<Terrain>,
+    /// Forces of others on sites, in the world.
+    pulls: Vec<(Site, Vector)>,
 }
 
 impl World {
@@ -51,7 +53,16 @@ impl World {
     pub fn new(robot: Arc<Robot>) -> Self {
         let (state, dynamics) = (robot.template.clone(), robot.dynamics.clone());
         let torque = vec![0.0; robot.joints.len()];
-        Self { robot, state, dynamics, workspace: Workspace::default(), torque, steps: 0, terrain: None }
+        Self {
+            robot,
+            state,
+            dynamics,
+            workspace: Workspace::default(),
+            torque,
+            steps: 0,
+            terrain: None,
+            pulls: Vec::new(),
+        }
     }
 
     /// The robot being simulated.
@@ -68,6 +79,7 @@ impl World {
         self.torque.fill(0.0);
         self.steps = 0;
         self.terrain = None;
+        self.pulls.clear();
     }
 
     /// Puts the robot into a state of its file. Call after [`World::reset`].
@@ -127,6 +139,9 @@ impl World {
         let Some(dynamics) = &mut self.dynamics else { return };
         for _ in 0..steps {
             dynamics.begin(&self.state);
+            for (site, force) in &self.pulls {
+                dynamics.push_site(site, *force);
+            }
             for (joint, (command, torque)) in commands.iter().zip(&mut self.torque).enumerate() {
                 let (position, velocity) = (dynamics.joint_position(joint), dynamics.joint_velocity(joint));
                 *torque = servo_torque(command, position as f32, velocity as f32);
@@ -259,12 +274,24 @@ impl World {
 
     /// Turns commands into forces on the two bodies of each joint for the next physics step.
     fn apply(&mut self, commands: &[JointCommand]) {
+        for (site, _) in &self.pulls {
+            if let Some(body) = self.state.bodies.get_mut(site.body) {
+                body.reset_forces(false);
+                body.reset_torques(false);
+            }
+        }
         for joint in &self.robot.joints {
             for handle in [joint.slot.parent, joint.slot.child] {
                 if let Some(body) = self.state.bodies.get_mut(handle) {
                     body.reset_forces(false);
                     body.reset_torques(false);
                 }
+            }
+        }
+        for (site, force) in &self.pulls {
+            if let Some(body) = self.state.bodies.get_mut(site.body) {
+                let point = (*body.position() * site.body_from_site).translation;
+                body.add_force_at_point(*force, point, true);
             }
         }
         for (index, (joint, command)) in self.robot.joints.iter().zip(commands).enumerate() {

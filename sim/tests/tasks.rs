@@ -21,7 +21,11 @@ const GOLDEN: &[(&str, u64)] = &[
     ("arm-reach", 0xe2bc14430cee44d9),
     ("arm-push", 0x33aac97980410f3a),
     ("arm-drawer", 0x14edacb6ad49dd8e),
+    ("planar-sweep", 0x3bfcc2442173ac23),
+    ("planar-group", 0xa9a0e99201e5619a),
+    ("planar-avoid", 0xa05f36969ea0d686),
     ("social-navigation", 0x76989de9f6018caf),
+    ("carry-together", 0x7c783cea83a4a7fd),
 ];
 
 fn environments(task: &TaskInfo, n: usize) -> Vec<TaskEnvironment> {

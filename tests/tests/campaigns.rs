@@ -29,10 +29,13 @@ held! {
     power_is_held "power"
     admission_is_held "admission"
     images_are_held "images"
+    parsers_are_held "parsers"
     kill_is_held "kill"
     overrun_is_held "overrun"
     hang_is_held "hang"
     garbage_is_held "garbage"
+    trainer_is_held "trainer"
+    skip_is_held "skip"
 }
 
 #[test]

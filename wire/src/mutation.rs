@@ -71,6 +71,8 @@ checks! {
     Abstention "abstention",
     /// A recorder hands every tick to the system before it says that it is written.
     RecorderFlush "recorder-flush",
+    /// A checkpoint is complete before `last` points at it.
+    CheckpointWhole "checkpoint-whole",
 }
 
 /// Whether `check` was taken away.

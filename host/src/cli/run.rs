@@ -7,7 +7,7 @@ use crate::faults::{Plant, TaskPlant, WalkPlant};
 use crate::hil::{TickStats, run_task};
 use crate::link::{Address, Serial, Session, launch, with_in_process};
 use crate::recording::Recorder;
-use crate::report::frames_png;
+use crate::report::{frames_gif, frames_png};
 #[cfg(feature = "viewer")]
 use crate::viewer::Viewer;
 use crate::walk::walk;
@@ -52,9 +52,9 @@ pub(super) struct Sim {
     /// Simulated time, s
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Animated PNG of the run
-    #[arg(long)]
-    png: Option<PathBuf>,
+    /// Animation of the run, a .gif or .png
+    #[arg(long, alias = "png")]
+    video: Option<PathBuf>,
 }
 
 /// Frames per second of animations.
@@ -76,12 +76,14 @@ impl Sim {
     }
 
     fn run_task(&self, task: &TaskDefinition) -> Result<()> {
+        // Before the run, not after it.
+        self.video.as_deref().map(video_kind).transpose()?;
         if self.agent == Agent::Policy {
             let path = self.image.as_ref().context("--image is missing")?;
             let image = read_image(path)?;
             return with_in_process(image.len(), |transport| {
                 let (mut session, _) = Session::open(transport)?;
-                let outputs = Outputs { png: self.png.as_ref(), ..Outputs::default() };
+                let outputs = Outputs { video: self.video.as_ref(), ..Outputs::default() };
                 hil_task(&mut session, &image, task, self.seed, self.seconds, outputs)
             });
         }
@@ -103,7 +105,7 @@ impl Sim {
             hash.update(&observation);
             total += f64::from(step.reward);
             steps = tick + 1;
-            if self.png.is_some() && tick % every == 0 {
+            if self.video.is_some() && tick % every == 0 {
                 frames.push(render(&environment.scene(), &environment.camera(FRAME_SIZE)));
             }
             if step.terminated || step.truncated {
@@ -126,7 +128,7 @@ impl Sim {
         for draw in environment.draws() {
             println!("  drawn: {} {}: {:.3}", draw.name, draw.index, draw.value);
         }
-        save_frames(self.png.as_ref(), &frames)
+        save_frames(self.video.as_ref(), &frames)
     }
 }
 
@@ -162,11 +164,30 @@ fn list(robot: &Robot) {
     }
 }
 
+/// Writes the frames as the file's ending says.
 fn save_frames(file: Option<&PathBuf>, frames: &[tendon_sim::Image]) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
-    write_file(file, &frames_png(frames, (1000.0 / FRAMES_PER_S) as u16)?)?;
+    let frame_ms = (1000.0 / FRAMES_PER_S) as u16;
+    let bytes = match video_kind(file)? {
+        Video::Gif => frames_gif(frames, frame_ms)?,
+        Video::Png => frames_png(frames, frame_ms)?,
+    };
+    write_file(file, &bytes)?;
     println!("{}: {} frames", file.display(), frames.len());
     Ok(())
+}
+
+enum Video {
+    Gif,
+    Png,
+}
+
+fn video_kind(file: &std::path::Path) -> Result<Video> {
+    match file.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+        Some("gif") => Ok(Video::Gif),
+        Some("png" | "apng") => Ok(Video::Png),
+        _ => bail!("--video {}: give a file that ends in .gif or .png", file.display()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -213,9 +234,9 @@ pub(super) struct Hil {
     /// Recording of every tick
     #[arg(long, conflicts_with = "faults")]
     record: Option<PathBuf>,
-    /// Animated PNG of the run
-    #[arg(long)]
-    png: Option<PathBuf>,
+    /// Animation of the run, a .gif or .png
+    #[arg(long, alias = "png")]
+    video: Option<PathBuf>,
     /// Rerun recording (.rrd) of the run of a task
     #[cfg(feature = "viewer")]
     #[arg(long, conflicts_with = "robot")]
@@ -224,6 +245,7 @@ pub(super) struct Hil {
 
 impl Hil {
     pub(super) fn run(self) -> Result<()> {
+        self.video.as_deref().map(video_kind).transpose()?;
         let image = read_image(&self.image)?;
         let (_launched, port) = match &self.port {
             Some(address) => started(address)?,
@@ -249,7 +271,7 @@ impl Hil {
                 let outputs = Outputs {
                     profile: self.profile.as_deref(),
                     recorder: recorder.as_mut(),
-                    png: self.png.as_ref(),
+                    video: self.video.as_ref(),
                     #[cfg(feature = "viewer")]
                     rrd: self.rrd.as_deref(),
                 };
@@ -371,7 +393,7 @@ fn choose_profile<T: crate::link::Transport>(
 struct Outputs<'a> {
     profile: Option<&'a str>,
     recorder: Option<&'a mut Recorder>,
-    png: Option<&'a PathBuf>,
+    video: Option<&'a PathBuf>,
     #[cfg(feature = "viewer")]
     rrd: Option<&'a std::path::Path>,
 }
@@ -402,7 +424,7 @@ fn hil_task<T: crate::link::Transport>(
         ticks,
         outputs.recorder,
         |tick, environment| {
-            if outputs.png.is_some() && tick % every == 0 {
+            if outputs.video.is_some() && tick % every == 0 {
                 frames.push(render(&environment.scene(), &environment.camera(FRAME_SIZE)));
             }
             #[cfg(feature = "viewer")]
@@ -426,7 +448,7 @@ fn hil_task<T: crate::link::Transport>(
         viewer.finish(&run)?;
         println!("{}", path.display());
     }
-    save_frames(outputs.png, &frames)
+    save_frames(outputs.video, &frames)
 }
 
 /// Percentile of a sample; 0 of an empty one.

@@ -101,6 +101,31 @@ pub fn frames_png(frames: &[Image], frame_ms: u16) -> Result<Vec<u8>, png::Encod
     Ok(bytes)
 }
 
+/// Frames of one size as an animated GIF that goes on and on, each shown for `frame_ms` (in steps of 10 ms).
+///
+/// # Errors
+/// When there is no frame, or one has another size than the first or more than 65,535 pixels a side.
+pub fn frames_gif(frames: &[Image], frame_ms: u16) -> Result<Vec<u8>, gif::EncodingError> {
+    let wrong = |what: &str| gif::EncodingError::from(std::io::Error::other(what.to_owned()));
+    let first = frames.first().ok_or_else(|| wrong("no frame: give the run at least one step"))?;
+    let side = |side: usize| u16::try_from(side).map_err(|_| wrong("more than 65,535 pixels a side"));
+    let (width, height) = (side(first.width)?, side(first.height)?);
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, width, height, &[])?;
+    encoder.set_repeat(gif::Repeat::Infinite)?;
+    for image in frames {
+        if (image.width, image.height) != (first.width, first.height) {
+            return Err(wrong("frames of different sizes"));
+        }
+        // 10 of 30: a tenth of the time of the best, and no difference that is seen.
+        let mut frame = gif::Frame::from_rgb_speed(width, height, &image.rgb, 10);
+        frame.delay = frame_ms / 10;
+        encoder.write_frame(&frame)?;
+    }
+    drop(encoder);
+    Ok(bytes)
+}
+
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -6,6 +6,6 @@ mod plot;
 mod raster;
 
 pub use curves::{curves_page, curves_png};
-pub use html::{Page, frames_png};
+pub use html::{Page, frames_gif, frames_png};
 pub use plot::{Line, line_plot};
 pub use raster::{Panel, panels_png};

@@ -17,7 +17,7 @@ use rapier3d::dynamics::RigidBodyHandle;
 use rapier3d::math::{Pose, Vector};
 use rapier3d::parry::glamx::{DPose3, DVec3};
 
-use crate::robot::{Joint, JointSlot};
+use crate::robot::{Joint, JointSlot, Site};
 use crate::state::PhysicsState;
 use constraint::{JointRow, Rows, Weights};
 use contact::Contacts;
@@ -240,6 +240,18 @@ impl Dynamics {
     /// Adds to the force of a joint's motor.
     pub(crate) fn push(&mut self, joint: usize, force: f64) {
         self.force[self.dofs[joint]] += force;
+    }
+
+    /// Adds a force on a site, in the world; between [`Dynamics::begin`] and [`Dynamics::step`].
+    pub(crate) fn push_site(&mut self, site: &Site, force: Vector) {
+        let Some(link) = self.link(site.body) else { return };
+        let Some(tip) = self.tree.links[link].tip else { return };
+        let point = self.motion.poses[link] * wide(&site.body_from_site).translation;
+        let linear = force.as_dvec3();
+        let pull = Spatial { angular: (point - self.motion.reference).cross(linear), linear };
+        for &k in self.tree.chain(tip) {
+            self.force[usize::from(k)] += self.motion.axes[usize::from(k)].dot(pull);
+        }
     }
 
     /// One step of semi-implicit Euler, with the joints' damping implicit in velocity, after the constraints, as

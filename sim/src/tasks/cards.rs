@@ -29,6 +29,9 @@ pub fn cards() -> Result<String, TaskError> {
             Needs::BodyAndPoint => "one of `bodies`, two or three commands",
             Needs::SiteAndBody => "`site`, one of `bodies`",
             Needs::OneJoint => "one of `joints`",
+            Needs::SiteAndBodies => "`site`, `bodies`",
+            Needs::Partner => "`partner`",
+            Needs::Camera => "`camera`",
             Needs::Points => "`measured_points_x`, `measured_points_y`",
         };
         let doc = quantity.doc.replace('|', "\\|");
@@ -106,6 +109,11 @@ fn card(text: &mut String, info: &TaskInfo, definition: &TaskDefinition) {
                 terrain.horizontal_scale
             ),
         );
+    }
+    if let Some(camera) = &spec.camera {
+        let [width, height] = camera.size;
+        let channel = format!("{:?}", camera.channel).to_lowercase();
+        put(text, format_args!("- Camera: {width} x {height} pixels, {channel}.\n"));
     }
     if let Some(curriculum) = &spec.curriculum {
         let names = |terms: &[Term], none: &'static str| match terms {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::camera::Eye;
+use super::partner::Partner;
 use super::people::People;
 use super::plan::{Figure, Memory, Plan};
 use super::quantity::Seen;
@@ -35,6 +37,8 @@ pub struct TaskEnvironment {
     track: Track,
     randomiser: Randomiser,
     people: Option<People>,
+    partner: Option<Partner>,
+    eye: Option<Eye>,
     rng: Rng,
     steps: u32,
     command: Vec<f32>,
@@ -104,6 +108,12 @@ impl TaskEnvironment {
             track: Track::new(plan),
             randomiser: Randomiser::new(&task.randomisation, robot, plan),
             people: task.people.map(People::new),
+            partner: task
+                .partner
+                .clone()
+                .zip(plan.partner_sites.clone())
+                .map(|(p, sites)| Partner::new(p, sites)),
+            eye: task.camera.map(Eye::new),
             rng: Rng::new(0, RESET_STREAM),
             keyframe: keyframe.clone(),
             steps: 0,
@@ -232,6 +242,7 @@ impl TaskEnvironment {
             });
         }
         scene.shapes.extend(self.people.iter().flat_map(People::shapes));
+        scene.shapes.extend(self.partner.iter().flat_map(Partner::shapes));
         scene
     }
 
@@ -252,8 +263,15 @@ impl TaskEnvironment {
         commands: &[tendon_runtime::JointCommand],
         observation: &mut [f32],
     ) -> Step {
+        self.partner_acts();
         self.randomiser.drive(&mut self.world, commands);
         self.finish_step(action, observation)
+    }
+
+    fn partner_acts(&mut self) {
+        if let Some(partner) = &mut self.partner {
+            partner.act(&mut self.world, &self.command, self.plan.period_s);
+        }
     }
 
     fn seen(&self) -> Seen<'_> {
@@ -265,6 +283,8 @@ impl TaskEnvironment {
             older_action: &self.older_action,
             command: &self.command,
             people: self.people.as_ref().map_or(&[], |people| &people.nearest),
+            partner_force: self.partner.as_ref().map_or([0.0; 3], |partner| partner.force),
+            pixels: self.eye.as_ref().map_or(&[], |eye| &eye.pixels),
         }
     }
 
@@ -337,6 +357,10 @@ impl TaskEnvironment {
     }
 
     fn measure(&mut self) {
+        if let Some(mut eye) = self.eye.take() {
+            eye.look(&self.scene());
+            self.eye = Some(eye);
+        }
         let mut sensors = std::mem::take(&mut self.sensors);
         let seen = self.seen();
         for (value, sensor) in sensors.iter_mut().zip(&self.plan.sensors) {
@@ -567,6 +591,9 @@ impl Environment for TaskEnvironment {
         if let Some(people) = &mut self.people {
             people.start(&mut self.rng, [x, y]);
         }
+        if let Some(partner) = &mut self.partner {
+            partner.start(seed, &self.world, &mut self.randomiser.draws);
+        }
         self.measure();
         if self.interface.observe(observation).is_err() {
             observation.fill(0.0);
@@ -574,6 +601,7 @@ impl Environment for TaskEnvironment {
     }
 
     fn step(&mut self, action: &[f32], observation: &mut [f32]) -> Step {
+        self.partner_acts();
         let commands = self.interface.act(&self.world, action);
         self.randomiser.drive(&mut self.world, commands);
         self.finish_step(action, observation)

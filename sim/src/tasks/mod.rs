@@ -3,10 +3,12 @@
 //!
 //! A new built-in task is the two files and one line in [`TASKS`].
 
+mod camera;
 mod cards;
 mod definition;
 mod environment;
 mod nearest;
+mod partner;
 mod people;
 mod plan;
 mod quantity;
@@ -19,9 +21,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use camera::{CameraSpec, Channel};
 pub use cards::cards;
 pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
+pub use partner::PartnerSpec;
 pub use people::PeopleSpec;
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
@@ -62,7 +66,11 @@ pub const TASKS: &[TaskInfo] = &[
     task!("arm-reach", "arm_reach", "arm"),
     task!("arm-push", "arm_push", "arm_push"),
     task!("arm-drawer", "arm_drawer", "arm_drawer"),
+    task!("planar-sweep", "planar_sweep", "planar_table"),
+    task!("planar-group", "planar_group", "planar_table"),
+    task!("planar-avoid", "planar_avoid", "planar_table"),
     task!("social-navigation", "social_navigation", "mobile_base"),
+    task!("carry-together", "carry_together", "carrier"),
 ];
 
 /// One row of the table of built-in tasks: its two files, as they lie in the repository.

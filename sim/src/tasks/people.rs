@@ -138,22 +138,19 @@ impl People {
 
     /// A body and a head each.
     pub(crate) fn shapes(&self) -> impl Iterator<Item = Placed> {
-        let radius = self.spec.radius;
-        self.people.iter().flat_map(move |person| {
-            let [x, y] = person.position;
-            let placed = |shape, z, color| Placed {
-                shape,
-                position: [x, y, z],
-                rotation: [1.0, 0.0, 0.0, 0.0],
-                color,
-            };
-            let body = Shape::Capsule { radius, half_length: 0.5 * (HEIGHT_M - 0.3) - radius };
-            [
-                placed(body, 0.5 * (HEIGHT_M - 0.3), [0.55, 0.35, 0.55]),
-                placed(Shape::Sphere { radius: 0.12 }, HEIGHT_M - 0.12, [0.85, 0.68, 0.55]),
-            ]
-        })
+        self.people.iter().flat_map(|person| shapes(person.position, self.spec.radius, [0.55, 0.35, 0.55]))
     }
+}
+
+/// Body and head of someone who stands at `position`.
+pub(super) fn shapes([x, y]: [f32; 2], radius: f32, color: [f32; 3]) -> [Placed; 2] {
+    let placed =
+        |shape, z, color| Placed { shape, position: [x, y, z], rotation: [1.0, 0.0, 0.0, 0.0], color };
+    let body = Shape::Capsule { radius, half_length: 0.5 * (HEIGHT_M - 0.3) - radius };
+    [
+        placed(body, 0.5 * (HEIGHT_M - 0.3), color),
+        placed(Shape::Sphere { radius: 0.12 }, HEIGHT_M - 0.12, [0.85, 0.68, 0.55]),
+    ]
 }
 
 /// Equations 3 and 8 of the paper with circles for ellipses: pushes `person` away from `other`.

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) start_positions: Vec<(usize, [f32; 2])>,
     pub(crate) start_velocities: Vec<(usize, [f32; 2])>,
     pub(crate) start_bodies: Vec<(Body, [f32; 2], [f32; 2])>,
+    /// Where the partner holds the load, and its middle.
+    pub(crate) partner_sites: Option<[Site; 2]>,
 }
 
 /// A quantity in use.
@@ -164,6 +166,7 @@ impl Resolver<'_> {
             start_positions: Vec::new(),
             start_velocities: Vec::new(),
             start_bodies: Vec::new(),
+            partner_sites: None,
         };
         for (index, term) in spec.rewards.iter().enumerate() {
             let weight = term.weight.ok_or_else(|| {
@@ -228,6 +231,12 @@ impl Resolver<'_> {
                 )));
             }
         }
+        if let Some(partner) = &spec.partner {
+            plan.partner_sites = Some(super::partner::check(self, partner)?);
+        }
+        if let Some(camera) = &spec.camera {
+            super::camera::check(self, camera)?;
+        }
         if let Some(terrain) = &spec.terrain {
             super::terrain::check(self, terrain)?;
         }
@@ -271,10 +280,8 @@ impl Resolver<'_> {
         Ok(found)
     }
 
-    fn site(&self, name: Option<&str>) -> Result<Option<Site>, TaskError> {
-        let Some(name) = name else { return Ok(None) };
-        let site = self.robot.site(name).cloned();
-        site.map(Some).ok_or_else(|| {
+    pub(super) fn site(&self, name: &str) -> Result<Site, TaskError> {
+        self.robot.site(name).cloned().ok_or_else(|| {
             self.fault(unknown("site", name, self.robot.sites.iter().map(|s| s.name.as_str())))
         })
     }
@@ -316,19 +323,17 @@ impl Resolver<'_> {
         plan: &Plan,
     ) -> Result<Vec<Use>, TaskError> {
         let one = self.resolve(field, index, term, plan)?;
+        let named = |(i, args)| Use { name: format!("{}_{i}", one.name), args, ..one.clone() };
+        if one.quantity.needs == Needs::Camera {
+            let pixels = self.spec.camera.map_or(0, |camera| camera.size[0] * camera.size[1]);
+            return Ok((0..pixels).map(|nth| (nth, Args { nth, ..one.args.clone() })).map(named).collect());
+        }
         if one.quantity.needs != Needs::Points {
             return Ok(vec![one]);
         }
         let points =
             term.measured_points_x.iter().flat_map(|&x| term.measured_points_y.iter().map(move |&y| [x, y]));
-        Ok(points
-            .enumerate()
-            .map(|(i, point)| Use {
-                name: format!("{}_{i}", one.name),
-                args: Args { point, ..one.args.clone() },
-                ..one.clone()
-            })
-            .collect())
+        Ok(points.map(|point| Args { point, ..one.args.clone() }).enumerate().map(named).collect())
     }
 
     fn resolve(&self, field: &str, index: usize, term: &Term, plan: &Plan) -> Result<Use, TaskError> {
@@ -366,8 +371,8 @@ impl Resolver<'_> {
         };
         let bodies =
             term.bodies.iter().flatten().map(|name| self.body(name)).collect::<Result<Vec<_>, _>>()?;
-        let site = self.site(term.site.as_deref())?;
-        let to = self.site(term.to.as_deref())?;
+        let site = term.site.as_deref().map(|name| self.site(name)).transpose()?;
+        let to = term.to.as_deref().map(|name| self.site(name)).transpose()?;
         let commands = self.spec.commands.inputs.len();
         let missing = match quantity.needs {
             Needs::Feet if plan.feet.is_empty() => Some("`feet`"),
@@ -386,6 +391,12 @@ impl Resolver<'_> {
                 Some("one body in `bodies`")
             }
             Needs::Bodies if bodies.is_empty() => Some("`bodies`"),
+            Needs::Camera if self.spec.camera.is_none() => Some("a table [camera]"),
+            Needs::Camera if !matches!(field, "sensors" | "privileged") => {
+                Some("a place under `sensors` or `privileged`")
+            }
+            Needs::Partner if self.spec.partner.is_none() => Some("a table [partner]"),
+            Needs::SiteAndBodies if site.is_none() || bodies.is_empty() => Some("`site` and `bodies`"),
             Needs::Points if points == 0 => Some("`measured_points_x` and `measured_points_y`"),
             Needs::Points if !matches!(field, "sensors" | "privileged") => {
                 Some("a place under `sensors` or `privileged`")

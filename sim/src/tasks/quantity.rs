@@ -32,6 +32,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) command: &'a [f32],
     /// Nearest first.
     pub(crate) people: &'a [Person],
+    /// Of the partner's hand on the load, N.
+    pub(crate) partner_force: [f32; 3],
+    /// Of the task's camera, row by row.
+    pub(crate) pixels: &'a [f32],
 }
 
 /// What a task file says about one use of a quantity, names resolved.
@@ -69,6 +73,9 @@ pub(crate) enum Needs {
     SiteAndBody,
     OneJoint,
     Points,
+    SiteAndBodies,
+    Partner,
+    Camera,
 }
 
 /// One row of the table.
@@ -162,6 +169,14 @@ quantities! {
     "object_target_offset" ["m"] BodyAndPoint (0.0, 1.0) "target - body, along `axis`" = |s, a| s.target(a.axis) - s.body(a)[a.axis];
     "object_distance" ["m"] BodyAndPoint (0.0, 1.0) "|target - body|" = |s, a| s.from_target(s.body(a));
     "object_goal_tracking" [""] BodyAndPoint (0.0, 0.1) "1 - tanh(|target - body| / sigma)" = |s, a| 1.0 - math::tanh(s.from_target(s.body(a)) / a.sigma);
+    "nearest_body" ["m"] SiteAndBodies (0.0, 1.0) "horizontal distance from the site to the nearest of `bodies`" = |s, a| a.bodies.iter().map(|b| horizontal(s.world.body_pose(b).0, s.site(a))).fold(f32::INFINITY, f32::min);
+    "bodies_beyond" [""] Bodies (0.0, 1.0) "share of `bodies` whose position along `axis` is above target" = |s, a| a.bodies.iter().filter(|b| s.world.body_pose(b).0[a.axis] > a.target).count() as f32 / a.bodies.len() as f32;
+    "bodies_short" ["m"] Bodies (0.0, 1.0) "mean of what `bodies` lack to target along `axis`" = |s, a| a.bodies.iter().map(|b| (a.target - s.world.body_pose(b).0[a.axis]).max(0.0)).sum::<f32>() / a.bodies.len() as f32;
+    "bodies_spread" ["m"] Bodies (0.0, 1.0) "largest horizontal distance between two of `bodies`" = |s, a| s.spread(a);
+    "bodies_speed" ["m/s"] Bodies (0.0, 1.0) "sum of the horizontal speeds of `bodies`" = |s, a| a.bodies.iter().map(|b| { let m = s.world.body_motion(b); let [x, y, _] = rotate(m.quaternion, m.linear_velocity); (x * x + y * y).sqrt() }).sum();
+    "camera" [""] Camera (0.0, 1.0) "a pixel of the task's camera, 0 to 1 (depth: m); one value per pixel" = |s, a| s.pixels.get(a.nth).copied().unwrap_or(0.0);
+    "partner_pull" ["N"] Partner (0.0, 1.0) "force of the partner's hand on the load, along `axis`" = |s, a| s.partner_force[a.axis];
+    "partner_force" ["N"] Partner (0.0, 1.0) "magnitude of the force of the partner's hand on the load" = |s, _| distance(s.partner_force, [0.0; 3]);
     "contact_force" ["N"] Bodies (0.0, 1.0) "sum of the contact forces on `bodies`" = |s, a| a.bodies.iter().map(|b| s.world.contact_force(b)).sum();
 
     // People.
@@ -235,6 +250,13 @@ impl Seen<'_> {
         args.bodies.first().map_or([0.0; 3], |body| self.world.body_pose(body).0)
     }
 
+    fn spread(&self, args: &Args) -> f32 {
+        let at = |body| self.world.body_pose(body).0;
+        let pairs =
+            args.bodies.iter().enumerate().flat_map(|(i, a)| args.bodies[..i].iter().map(move |b| (a, b)));
+        pairs.map(|(a, b)| horizontal(at(a), at(b))).fold(0.0, f32::max)
+    }
+
     fn target(&self, axis: usize) -> f32 {
         self.command.get(axis).copied().unwrap_or(0.0)
     }
@@ -243,6 +265,10 @@ impl Seen<'_> {
     fn from_target(&self, point: [f32; 3]) -> f32 {
         self.command.iter().zip(point).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
     }
+}
+
+fn horizontal(a: [f32; 3], b: [f32; 3]) -> f32 {
+    distance([a[0], a[1], 0.0], [b[0], b[1], 0.0])
 }
 
 fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tendon_runtime::spec::{FallbackSpec, InputSpec, Mode, TermSpec};
 
+use super::camera::CameraSpec;
 use super::nearest::nearest;
+use super::partner::PartnerSpec;
 use super::people::PeopleSpec;
 use super::randomise::RandomisationSpec;
 use super::terrain::TerrainSpec;
@@ -68,6 +70,12 @@ pub struct TaskSpec {
     /// People around the robot.
     #[serde(default)]
     pub people: Option<PeopleSpec>,
+    /// Someone who holds the other end of a load.
+    #[serde(default)]
+    pub partner: Option<PartnerSpec>,
+    /// A camera whose pixels are sensors.
+    #[serde(default)]
+    pub camera: Option<CameraSpec>,
     /// Ground in place of the robot file's floor.
     #[serde(default)]
     pub terrain: Option<TerrainSpec>,

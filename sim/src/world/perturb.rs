@@ -4,7 +4,7 @@ use rapier3d::dynamics::MassProperties;
 use rapier3d::math::{Pose, Vector};
 
 use super::{World, rotation};
-use crate::robot::Body;
+use crate::robot::{Body, Site};
 use crate::terrain::Terrain;
 
 impl World {
@@ -105,6 +105,15 @@ impl World {
             .bodies
             .get(body.handle)
             .map_or([0.0; 3], |b| b.mass_properties().local_mprops.local_com.into())
+    }
+
+    /// Someone's force on a site in every physics step from now on, in the world, N; replaces the one before at this site.
+    pub fn set_site_force(&mut self, site: &Site, force: [f32; 3]) {
+        let force = Vector::from(force);
+        match self.pulls.iter_mut().find(|(held, _)| held.name == site.name) {
+            Some((_, pull)) => *pull = force,
+            None => self.pulls.push((site.clone(), force)),
+        }
     }
 
     /// Puts the ground under the robot, where it was loaded with [`RobotOptions::terrain_friction`]; else nothing. Call

@@ -2,14 +2,21 @@
 
 use rapier3d::math::{Pose, Vector};
 
-use super::{FrameMotion, World};
-use crate::robot::Body;
+use super::{FrameMotion, World, rotation};
+use crate::robot::{Body, Site};
 
 impl World {
     /// Motion of a body about its own origin, in its own frame.
     #[must_use]
     pub fn body_motion(&self, body: &Body) -> FrameMotion {
         self.frame_motion(body.handle, &Pose::IDENTITY).unwrap_or_default()
+    }
+
+    /// Velocity of a site in the world, m/s.
+    #[must_use]
+    pub fn site_velocity(&self, site: &Site) -> [f32; 3] {
+        let motion = self.site_motion(site);
+        (rotation(motion.quaternion) * Vector::from(motion.linear_velocity)).into()
     }
 
     /// Height of the ground at a point of the world, m: of the terrain, or of a floor at 0.

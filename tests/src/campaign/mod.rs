@@ -11,12 +11,15 @@ mod flash;
 mod frames;
 mod images;
 mod names;
+mod parsers;
 mod process;
 mod record;
 mod recorder;
 mod replay;
 mod silence;
+mod skip;
 mod timer;
+mod trainer;
 mod world;
 
 use names::NAMES;
@@ -58,10 +61,13 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::POWER,
     flash::ADMISSION,
     images::IMAGES,
+    parsers::PARSERS,
     controller::KILL,
+    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
+    skip::SKIP,
 ];
 
 /// Words under which the program of the campaigns is what a campaign starts and kills.
@@ -69,6 +75,7 @@ const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
     ("controller", |_| tendon::link::stand_in::serve(None).map_err(|error| error.to_string())),
     (silence::HOST, silence::host),
     (recorder::CHILD, recorder::record),
+    (trainer::CHILD, trainer::train_in),
 ];
 
 /// How much is tried, and what came of it.
