@@ -63,10 +63,10 @@ pub const CAMPAIGNS: &[Campaign] = &[
     images::IMAGES,
     parsers::PARSERS,
     controller::KILL,
-    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
+    trainer::TRAINER,
     skip::SKIP,
 ];
 
