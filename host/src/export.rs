@@ -9,7 +9,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
 use tendon_learn::run_folder::{FileError, write_atomically};
-use tendon_learn::{ACTION_LIMIT, Activation, Encoder, Head, Layer, NORMALISED_LIMIT, Policy};
+use tendon_learn::{ACTION_LIMIT, Activation, Encoder, Layer, NORMALISED_LIMIT, Policy, Sampler};
 
 mod encoder;
 
@@ -44,8 +44,8 @@ pub fn contract_keys(contract: &ContractSpec) -> Vec<(String, String)> {
 }
 
 /// The file's bytes. Input `obs`, `[1, n_obs]`, output `actions`, `[1, n_act]` in -1..1: `Sub -> Mul -> Clip` (observation
-/// normaliser), then the encoder, then the dense layers (`Gemm` and activation each) once, or, for a flow, once per Euler step on
-/// `[observation, x, t]` with `x` added up from 0; at the end `Clip`. What an encoder remembers comes in as `h_in` and goes out as
+/// normaliser), then the encoder, then the dense layers (`Gemm` and activation each) once, or, for a flow or a
+/// diffusion, once per step on `[observation, x, time]` with `x` from zeros or the policy's noise, a constant; at the end `Clip`. What an encoder remembers comes in as `h_in` and goes out as
 /// `h_out`, zero where an episode begins: the state of a GRU `[1, 1, units]`, the window of a transformer `[1, (window - 1) n_obs]`.
 pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -> Vec<u8> {
     let (n_obs, n_act) = (policy.observation_len(), policy.action_len());
@@ -64,24 +64,31 @@ pub fn policy_onnx(policy: &Policy, contract: &str, keys: &[(String, String)]) -
         graph.constant(&format!("actor.{i}.weight"), &shape, &of_head[layer.weights()]);
         graph.constant(&format!("actor.{i}.bias"), &shape[1..], &of_head[layer.biases()]);
     }
-    let input = match policy.head {
-        Head::Direct => {
+    let input = match policy.head.sampler(n_act) {
+        None => {
             let features = graph.encoder(policy.network.encoder(), of_encoder, n_obs, "normalised");
             graph.dense(layers, &features, "")
         }
-        Head::Flow { steps } => {
-            let length = 1.0 / steps as f32;
-            graph.constant("flow.step", &[], &[length]);
-            graph.constant("flow.start", &[1, n_act], &vec![0.0; n_act]);
-            (0..steps).fold("flow.start".to_string(), |x, step| {
-                let (time, input) = (format!("flow.{step}.time"), format!("flow.{step}.input"));
-                graph.constant(&time, &[1, 1], &[step as f32 * length]);
-                graph.concat(1, &["normalised", &x, &time], &input);
-                let velocity = graph.dense(layers, &input, &format!("flow.{step}."));
-                let (moved, next) = (format!("flow.{step}.moved"), format!("flow.{step}.x"));
-                graph.node("Mul", &[&velocity, "flow.step"], &moved);
-                graph.node("Add", &[&x, &moved], &next);
-                next
+        Some(Sampler { start, times, keep, along }) => {
+            if keep != 1.0 {
+                graph.constant("sampler.keep", &[], &[keep]);
+            }
+            graph.constant("sampler.along", &[], &[along]);
+            graph.constant("sampler.start", &[1, n_act], &start);
+            times.iter().enumerate().fold("sampler.start".to_string(), |x, (step, features)| {
+                let name = |part: &str| format!("sampler.{step}.{part}");
+                graph.constant(&name("time"), &[1, features.len()], features);
+                graph.concat(1, &["normalised", &x, &name("time")], &name("input"));
+                let v = graph.dense(layers, &name("input"), &name(""));
+                graph.node("Mul", &[&v, "sampler.along"], &name("moved"));
+                let kept = if keep == 1.0 {
+                    x
+                } else {
+                    graph.node("Mul", &[&x, "sampler.keep"], &name("kept"));
+                    name("kept")
+                };
+                graph.node("Add", &[&kept, &name("moved")], &name("x"));
+                name("x")
             })
         }
     };
@@ -279,7 +286,7 @@ mod tests {
     use tract_onnx::prelude::*;
 
     use super::*;
-    use tendon_learn::{Hidden, Network, NetworkConfig, NetworkKind, Normaliser, Rng, mlp};
+    use tendon_learn::{Head, Hidden, Network, NetworkConfig, NetworkKind, Normaliser, Rng, mlp};
 
     fn policy_of(network: Network, n_obs: usize, head: Head) -> Policy {
         let mut rng = Rng::at(4, &[]);
@@ -293,14 +300,16 @@ mod tests {
     }
 
     fn policy(activation: Hidden, head: Head) -> Policy {
-        let inputs = if head == Head::Direct { 6 } else { 6 + 2 + 1 };
+        let time = head.sampler(2).map_or(0, |sampler| 2 + sampler.times[0].len());
+        let inputs = 6 + time;
         policy_of(Network::dense(mlp(inputs, &[32, 24], 2, activation)), 6, head)
     }
 
     #[test]
     fn tract_computes_the_same_actions() {
         for activation in [Hidden::Tanh, Hidden::Relu, Hidden::Elu, Hidden::Swish] {
-            for head in [Head::Direct, Head::Flow { steps: 1 }, Head::Flow { steps: 3 }] {
+            let diffusion = Head::Diffusion { steps: 3, seed: 2 };
+            for head in [Head::Direct, Head::Flow { steps: 1 }, Head::Flow { steps: 3 }, diffusion] {
                 let worst = difference_to_tract(&policy(activation, head));
                 assert!(worst <= 1e-5, "{activation:?} {head:?}: {worst}");
             }

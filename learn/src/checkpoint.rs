@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use tendon_wire::CRC32C;
+use tendon_wire::mutation::{Check, removed};
 
 use crate::run_folder::{FileError, read_limited, replace_link, write_folder_atomically};
 
@@ -137,6 +138,9 @@ impl Checkpoint {
         binary.extend(CRC32C.checksum(&json).to_le_bytes());
         binary.extend(CRC32C.checksum(&body).to_le_bytes());
         binary.extend(body);
+        if removed(Check::CheckpointWhole) {
+            replace_link(&checkpoints.join("last"), &step.to_string())?;
+        }
         write_folder_atomically(&folder, &[("state.json", &json), ("arrays.bin", &binary)])?;
         replace_link(&checkpoints.join("last"), &step.to_string())?;
         Ok(folder)

@@ -6,7 +6,7 @@ use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::PpoConfig;
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::policy::{Policy, mlp};
 use crate::ppo::{LearnError, Ppo, Trained};
 use crate::progress::{CurveRow, OnProgress};
@@ -63,8 +63,7 @@ pub fn train_constrained(
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    let value = serde_json::to_value(config).unwrap_or_default();
-    drive(Constrained::new(config, make, seed)?, value, run, on_progress)
+    drive(Constrained::new(config, make, seed)?, config, run, on_progress)
 }
 
 struct Constrained {
@@ -123,7 +122,7 @@ impl Constrained {
     fn fit_critic(&mut self, rollout: &Rollout, targets: &[f32]) {
         let width = self.ppo.state_len();
         let mut rows: Vec<usize> = (0..targets.len()).collect();
-        let mut rng = Rng::at(self.seed, &[stream::COST_CRITIC, stream::SHUFFLE, self.ppo.iteration()]);
+        let mut rng = Rng::at(self.seed, &[stream::COST_CRITIC, stream::SHUFFLE, self.ppo.place().iteration]);
         for _ in 0..self.config.ppo.epochs {
             rng.shuffle(&mut rows);
             for part in rows.chunks(rows.len().div_ceil(self.config.ppo.minibatches)) {
@@ -139,17 +138,8 @@ impl Constrained {
 impl Learner for Constrained {
     const KIND: &'static str = "constrained-ppo";
 
-    fn iteration(&self) -> u64 {
-        self.ppo.iteration()
-    }
-    fn iterations(&self) -> u64 {
-        self.ppo.iterations()
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        self.ppo.checkpoint_interval()
-    }
-    fn steps(&self) -> u64 {
-        self.ppo.steps()
+    fn place(&self) -> Place {
+        self.ppo.place()
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use serde::Serialize;
+
 use crate::checkpoint::Checkpoint;
 use crate::policy::Policy;
 use crate::ppo::{LearnError, Trained, same_config};
@@ -17,14 +19,8 @@ pub(crate) trait Learner {
     const KIND: &'static str;
     /// What its progress reports say.
     const STAGE: Stage = Stage::TrueReward;
-    /// Finished iterations.
-    fn iteration(&self) -> u64;
-    /// Iterations in all.
-    fn iterations(&self) -> u64;
-    /// Iterations from one checkpoint to the next.
-    fn checkpoint_interval(&self) -> u64;
-    /// Environment steps so far.
-    fn steps(&self) -> u64;
+    /// Where it stands.
+    fn place(&self) -> Place;
     /// Does one iteration; the driver fills in the row's place and speed.
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError>;
     /// Adds everything that the next iteration depends on.
@@ -35,48 +31,63 @@ pub(crate) trait Learner {
     fn policy(&self) -> Policy;
 }
 
+/// Where a learner stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Finished iterations.
+    pub(crate) iteration: u64,
+    /// Iterations in all.
+    pub(crate) iterations: u64,
+    /// Iterations from one checkpoint to the next.
+    pub(crate) checkpoint_interval: u64,
+    /// Environment steps (or updates) so far.
+    pub(crate) steps: u64,
+}
+
 /// Runs `learner` to its end, from the last checkpoint of `run` when there is one.
 pub(crate) fn drive<L: Learner>(
     mut learner: L,
-    config: serde_json::Value,
+    config: &impl Serialize,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
+    let config = serde_json::to_value(config).unwrap_or_default();
     let mut curves = Vec::new();
     if let Some(checkpoint) = run.map(|run| Checkpoint::load_last(&run.checkpoints())).transpose()?.flatten()
     {
         same_config(&checkpoint, L::KIND, &config)?;
         learner.restore(&checkpoint)?;
-        curves = earlier_curves(learner.iteration(), run)?;
+        curves = earlier_curves(learner.place().iteration, run)?;
     }
     let mut interrupted = false;
-    while learner.iteration() < learner.iterations() && !interrupted {
-        let (started, steps) = (Instant::now(), learner.steps());
+    while learner.place().iteration < learner.place().iterations && !interrupted {
+        let (started, before) = (Instant::now(), learner.place());
         let (row, finished) = learner.iterate()?;
+        let place = learner.place();
         let row = CurveRow {
-            iteration: learner.iteration() - 1,
-            steps: learner.steps(),
-            steps_per_s: (learner.steps() - steps) as f64 / started.elapsed().as_secs_f64(),
+            iteration: place.iteration - 1,
+            steps: place.steps,
+            steps_per_s: (place.steps - before.steps) as f64 / started.elapsed().as_secs_f64(),
             ..row
         };
         let report = Progress {
             stage: L::STAGE,
-            done: learner.iteration(),
-            total: learner.iterations(),
+            done: place.iteration,
+            total: place.iterations,
             row: Some(row.clone()),
             finished,
         };
         interrupted = on_progress(&report) == ControlFlow::Break(());
         curves.push(row);
-        let last = learner.iteration() == learner.iterations();
-        let due = last || learner.iteration().is_multiple_of(learner.checkpoint_interval());
+        let last = place.iteration == place.iterations;
+        let due = last || place.iteration.is_multiple_of(place.checkpoint_interval);
         if let Some(run) = run.filter(|_| due) {
             let mut checkpoint = Checkpoint::new(L::KIND, config.clone());
             learner.save(&mut checkpoint);
             learner.policy().save(&mut checkpoint);
             // Before the checkpoint, which promises that they are there.
             run.write_curves(&curves)?;
-            checkpoint.save(&run.checkpoints(), learner.steps())?;
+            checkpoint.save(&run.checkpoints(), place.steps)?;
         }
     }
     Ok(Trained { policy: learner.policy(), curves, interrupted })

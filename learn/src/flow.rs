@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::imitate::{Demonstrations, demonstrate, fits};
 use crate::normaliser::Normaliser;
 use crate::policy::{Head, Hidden, Policy, mlp};
@@ -105,8 +105,7 @@ pub fn train_flow(
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    let value = serde_json::to_value(config).unwrap_or_default();
-    drive(Flow::new(config, make, teacher, seed)?, value, run, on_progress)
+    drive(Flow::new(config, make, teacher, seed)?, config, run, on_progress)
 }
 
 struct Flow {
@@ -193,18 +192,15 @@ impl Flow {
 impl Learner for Flow {
     const KIND: &'static str = "flow";
 
-    fn iteration(&self) -> u64 {
-        self.iteration
-    }
-    fn iterations(&self) -> u64 {
+    fn place(&self) -> Place {
         let distilled = self.config.distilled_steps > 0;
-        self.config.iterations + if distilled { self.config.distillation_iterations } else { 0 }
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        1
-    }
-    fn steps(&self) -> u64 {
-        self.iteration * self.config.updates as u64
+        Place {
+            iteration: self.iteration,
+            iterations: self.config.iterations
+                + if distilled { self.config.distillation_iterations } else { 0 },
+            checkpoint_interval: 1,
+            steps: self.iteration * self.config.updates as u64,
+        }
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {

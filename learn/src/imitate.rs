@@ -5,7 +5,7 @@ use tendon_sim::{Environment, Step};
 
 use crate::architecture::{NetworkConfig, NetworkKind};
 use crate::checkpoint::Checkpoint;
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::normaliser::Normaliser;
 use crate::parallel::parallel_map;
 use crate::policy::{Head, Hidden, Policy};
@@ -124,8 +124,7 @@ pub fn imitate(
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    let value = serde_json::to_value(config).unwrap_or_default();
-    drive(Imitation::new(config, make, teacher, seed)?, value, run, on_progress)
+    drive(Imitation::new(config, make, teacher, seed)?, config, run, on_progress)
 }
 
 /// An environment whose observation also holds what only training sees: for a privileged teacher.
@@ -308,17 +307,13 @@ impl<'a> Imitation<'a> {
 impl Learner for Imitation<'_> {
     const KIND: &'static str = "imitation";
 
-    fn iteration(&self) -> u64 {
-        self.round
-    }
-    fn iterations(&self) -> u64 {
-        self.config.rounds
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        1
-    }
-    fn steps(&self) -> u64 {
-        (self.data.observations.len() / self.n_obs) as u64
+    fn place(&self) -> Place {
+        Place {
+            iteration: self.round,
+            iterations: self.config.rounds,
+            checkpoint_interval: 1,
+            steps: (self.data.observations.len() / self.n_obs) as u64,
+        }
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {

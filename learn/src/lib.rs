@@ -10,6 +10,7 @@ mod checkpoint;
 mod config;
 mod constrained;
 pub mod demo;
+mod diffusion;
 mod driver;
 mod flow;
 mod hopper;
@@ -34,13 +35,16 @@ pub use architecture::{NetworkConfig, NetworkKind};
 pub use checkpoint::Checkpoint;
 pub use config::{PpoConfig, Schedule};
 pub use constrained::{ConstrainedConfig, train_constrained};
+pub use diffusion::{DiffusionConfig, train_diffusion};
 pub use flow::{FlowConfig, train_flow};
 pub use hopper::Hopper;
 pub use imitate::{ImitationConfig, WithPrivileged, imitate};
 pub use network::{ActorCritic, Batch, Inference, Losses, StepSettings};
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
 pub use pendulum::Pendulum;
-pub use policy::{Actor, EPISODE_LIMIT, Episode, Head, Hidden, Interval, Policy, bootstrap, evaluate, mlp};
+pub use policy::{
+    Actor, EPISODE_LIMIT, Episode, Head, Hidden, Interval, Policy, Sampler, bootstrap, evaluate, mlp,
+};
 pub use ppo::{LearnError, Trained, train, train_from};
 pub use progress::{CurveRow, OnProgress, Progress, Stage};
 pub use random::{Rng, derive_seed};

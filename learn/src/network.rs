@@ -176,6 +176,18 @@ impl ActorCritic {
         self.prepare();
     }
 
+    /// Replaces the critic's weights; its optimiser starts anew.
+    ///
+    /// # Panics
+    /// With another number of them.
+    pub(crate) fn restart_critic(&mut self, parameters: &[f32]) {
+        let critic = self.critic_start()..self.parameters.len();
+        self.parameters[critic.clone()].copy_from_slice(parameters);
+        self.adam.first_moment[critic.clone()].fill(0.0);
+        self.adam.second_moment[critic].fill(0.0);
+        self.prepare();
+    }
+
     /// Logarithm of the standard deviation, `[n_act]`.
     pub fn log_std(&self) -> &[f32] {
         let start = self.actor.parameter_count();

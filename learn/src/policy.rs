@@ -48,6 +48,78 @@ pub enum Head {
         /// Euler steps.
         steps: usize,
     },
+    /// The network is `v(observation, x, features of t)` of a diffusion with the cosine schedule; the action is `x` after `steps` steps of
+    /// DDIM from noise at `t = 1` to `t = 0` (see [`crate::DiffusionConfig`]).
+    Diffusion {
+        /// Steps of DDIM.
+        steps: usize,
+        /// Of the noise that every action starts from.
+        seed: u64,
+    },
+}
+
+/// How an action is sampled: from `start`, `x = keep x + move v(observation, x, time)` per step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampler {
+    /// `[n_act]`.
+    pub start: Vec<f32>,
+    /// What the network sees of the time of each step.
+    pub times: Vec<Vec<f32>>,
+    /// Share of `x` that stays.
+    pub keep: f32,
+    /// Length of the step along `v`.
+    pub along: f32,
+}
+
+/// Numbers in which a diffusion policy sees the time.
+pub(crate) const TIME_FEATURES: usize = 8;
+
+/// `sin` and `cos` of `t` at wave lengths 4, 2, 1 and 1/2 (Vaswani et al. 2017, in octaves).
+pub(crate) fn time_features(t: f32) -> [f32; TIME_FEATURES] {
+    std::array::from_fn(|i| {
+        let phase = std::f32::consts::FRAC_PI_2 * t * (1 << (i / 2)) as f32;
+        if i % 2 == 0 { phase.sin() } else { phase.cos() }
+    })
+}
+
+impl Head {
+    /// How the action is sampled; `None` where the network's result is the action.
+    pub fn sampler(&self, n_act: usize) -> Option<Sampler> {
+        match *self {
+            Head::Direct => None,
+            Head::Flow { steps } => {
+                let length = 1.0 / steps as f32;
+                Some(Sampler {
+                    start: vec![0.0; n_act],
+                    times: (0..steps).map(|step| vec![step as f32 * length]).collect(),
+                    keep: 1.0,
+                    along: length,
+                })
+            }
+            Head::Diffusion { steps, seed } => {
+                let mut rng = Rng::at(seed, &[stream::NOISE]);
+                let (sin, cos) = (std::f32::consts::FRAC_PI_2 / steps as f32).sin_cos();
+                Some(Sampler {
+                    start: (0..n_act).map(|_| rng.normal() as f32).collect(),
+                    times: (1..=steps)
+                        .rev()
+                        .map(|i| time_features(i as f32 / steps as f32).to_vec())
+                        .collect(),
+                    keep: cos,
+                    along: -sin,
+                })
+            }
+        }
+    }
+
+    /// Numbers that the network sees beside the observation.
+    fn beside(&self, n_act: usize) -> usize {
+        match self {
+            Head::Direct => 0,
+            Head::Flow { .. } => n_act + 1,
+            Head::Diffusion { .. } => n_act + TIME_FEATURES,
+        }
+    }
 }
 
 /// What follows a hidden layer.
@@ -87,7 +159,7 @@ pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize, activation: Hidden) 
 #[derive(Debug)]
 pub struct Actor {
     normaliser: FrozenNormaliser,
-    head: Head,
+    sampler: Option<Sampler>,
     weights: NetworkWeights,
     workspace: NetworkWorkspace,
     /// Of every row, zero at first.
@@ -129,9 +201,21 @@ impl Policy {
         let dense = Mlp::new(&sizes, activation("policy.hidden")?, activation("policy.last")?);
         let offset: Vec<f32> = checkpoint.any_array("policy.offset")?.iter().map(|&v| v as f32).collect();
         let scale = checkpoint.array_f32("policy.scale", offset.len())?;
-        let steps = checkpoint.counter("policy.flow_steps")? as usize;
-        let head = if steps == 0 { Head::Direct } else { Head::Flow { steps } };
-        let inputs = offset.len() + if steps == 0 { 0 } else { dense.outputs() + 1 };
+        let steps = |name: &str| -> Result<usize, FileError> {
+            let steps = checkpoint.counter(name)? as usize;
+            let sane = steps <= MAX_WIDTH;
+            if sane {
+                Ok(steps)
+            } else {
+                Err(checkpoint.error(name, format!("{steps}, at most {MAX_WIDTH}")))
+            }
+        };
+        let head = match (steps("policy.flow_steps")?, steps("policy.diffusion_steps")?) {
+            (0, 0) => Head::Direct,
+            (steps, 0) => Head::Flow { steps },
+            (_, steps) => Head::Diffusion { steps, seed: checkpoint.counter("policy.noise_seed")? },
+        };
+        let inputs = offset.len() + head.beside(dense.outputs());
         let codes = list("policy.encoder")?;
         let encoder = encoder_of(&codes)
             .filter(|encoder| encoder.features(inputs) == Some(dense.inputs()))
@@ -155,8 +239,14 @@ impl Policy {
         checkpoint.put("policy.sizes", &sizes);
         checkpoint.put_counter("policy.hidden", code(layers[0].activation) as u64);
         checkpoint.put_counter("policy.last", code(layers[layers.len() - 1].activation) as u64);
-        let steps = if let Head::Flow { steps } = self.head { steps as u64 } else { 0 };
-        checkpoint.put_counter("policy.flow_steps", steps);
+        let [flow, diffusion, seed] = match self.head {
+            Head::Direct => [0; 3],
+            Head::Flow { steps } => [steps as u64, 0, 0],
+            Head::Diffusion { steps, seed } => [0, steps as u64, seed],
+        };
+        checkpoint.put_counter("policy.flow_steps", flow);
+        checkpoint.put_counter("policy.diffusion_steps", diffusion);
+        checkpoint.put_counter("policy.noise_seed", seed);
         checkpoint.put("policy.parameters", &self.parameters);
         checkpoint.put("policy.offset", &self.normaliser.offset);
         checkpoint.put("policy.scale", &self.normaliser.scale);
@@ -166,7 +256,7 @@ impl Policy {
     pub fn actor(&self) -> Actor {
         Actor {
             normaliser: self.normaliser.clone(),
-            head: self.head,
+            sampler: self.head.sampler(self.action_len()),
             weights: self.network.weights(&self.parameters),
             workspace: self.network.workspace(),
             memory: Vec::new(),
@@ -181,27 +271,27 @@ impl Actor {
     /// Actions, `[rows, n_act]`, for observations as the environment gives them, `[rows, n_obs]`. Where the network remembers, each row
     /// is the next step of an episode of its own, which began with this actor.
     pub fn act(&mut self, observations: &[f32], actions: &mut Vec<f32>) {
-        let Self { normaliser, head, weights, workspace, memory, normalised, input, velocity } = self;
+        let Self { normaliser, sampler, weights, workspace, memory, normalised, input, velocity } = self;
         let (n_obs, n_act) = (normaliser.offset.len(), weights.network().outputs());
         memory.resize(observations.len() / n_obs * weights.network().memory_len(), 0.0);
         normalised.resize(observations.len(), 0.0);
         normaliser.apply(observations, normalised);
         actions.clear();
         actions.resize(observations.len() / n_obs * n_act, 0.0);
-        match *head {
-            Head::Direct => weights.step(normalised, memory, actions, workspace),
-            Head::Flow { steps } => {
+        match sampler {
+            None => weights.step(normalised, memory, actions, workspace),
+            Some(Sampler { start, times, keep, along }) => {
                 velocity.resize(actions.len(), 0.0);
-                let length = 1.0 / steps as f32;
-                for step in 0..steps {
+                actions.chunks_exact_mut(n_act).for_each(|x| x.copy_from_slice(start));
+                for time in times.iter() {
                     input.clear();
                     for (o, x) in normalised.chunks_exact(n_obs).zip(actions.chunks_exact(n_act)) {
                         input.extend_from_slice(o);
                         input.extend_from_slice(x);
-                        input.push(step as f32 * length);
+                        input.extend_from_slice(time);
                     }
                     weights.step(input, memory, velocity, workspace);
-                    actions.iter_mut().zip(velocity.iter()).for_each(|(x, v)| *x += length * v);
+                    actions.iter_mut().zip(velocity.iter()).for_each(|(x, v)| *x = *keep * *x + *along * v);
                 }
             }
         }

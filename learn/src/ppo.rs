@@ -3,13 +3,14 @@
 
 use std::time::Instant;
 
+use tendon_nn::Mlp;
 use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{PpoConfig, Schedule};
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::network::{ActorCritic, Batch, Losses, StepSettings};
-use crate::normaliser::Normaliser;
+use crate::normaliser::{FrozenNormaliser, Normaliser};
 use crate::policy::{Head, Policy};
 use crate::progress::{CurveRow, OnProgress};
 use crate::random::Rng;
@@ -84,7 +85,7 @@ pub fn train_from(
     if let Some(policy) = start {
         ppo.start_from(policy)?;
     }
-    drive(ppo, serde_json::to_value(config).unwrap_or_default(), run, on_progress)
+    drive(ppo, config, run, on_progress)
 }
 
 /// The learner between two iterations.
@@ -270,6 +271,22 @@ impl Ppo {
         Ok(())
     }
 
+    /// Replaces the critic, of dense layers, by the parameters that `of(shape, normaliser of observations)` gives.
+    pub(crate) fn start_critic(&mut self, of: impl FnOnce(&Mlp, &FrozenNormaliser) -> Vec<f32>) {
+        let fresh = of(self.network.critic().0.head(), &self.normalisers[0].freeze());
+        self.network.restart_critic(&fresh);
+    }
+
+    /// Values of observations as the environment gives them; the critic sees nothing else.
+    #[cfg(test)]
+    pub(crate) fn values_of(&self, observations: &[f32]) -> Vec<f32> {
+        let mut states = vec![0.0; observations.len()];
+        self.normalisers[0].freeze().apply(observations, &mut states);
+        let mut values = vec![0.0; observations.len() / self.state_len()];
+        self.network.inference().values(&states, &mut [], &mut values);
+        values
+    }
+
     /// Width of what the critic sees.
     pub(crate) fn state_len(&self) -> usize {
         self.network.critic().0.inputs()
@@ -354,17 +371,13 @@ impl Ppo {
 impl Learner for Ppo {
     const KIND: &'static str = "ppo";
 
-    fn iteration(&self) -> u64 {
-        self.iteration
-    }
-    fn iterations(&self) -> u64 {
-        self.config.iterations()
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        self.config.checkpoint_interval
-    }
-    fn steps(&self) -> u64 {
-        self.iteration * (self.config.environments * self.config.rollout_steps) as u64
+    fn place(&self) -> Place {
+        Place {
+            iteration: self.iteration,
+            iterations: self.config.iterations(),
+            checkpoint_interval: self.config.checkpoint_interval,
+            steps: self.iteration * (self.config.environments * self.config.rollout_steps) as u64,
+        }
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {

@@ -28,6 +28,7 @@ pub(crate) mod stream {
     pub(crate) const TEACHER: u64 = 8;
     pub(crate) const BOOTSTRAP: u64 = 9;
     pub(crate) const COST_CRITIC: u64 = 10;
+    pub(crate) const NOISE: u64 = 11;
 }
 
 /// What a set of environments did in one iteration. Row `e * steps + t` is step `t` of environment `e`.

@@ -5,7 +5,7 @@ use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Network, Sharded, Weights, 
 use tendon_sim::Environment;
 
 use crate::checkpoint::Checkpoint;
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::network::{restore_adam, save_adam};
 use crate::normaliser::FrozenNormaliser;
 use crate::policy::{Head, Hidden, Policy, mlp};
@@ -119,7 +119,7 @@ pub fn train_sac(
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    drive(Sac::new(config, make, seed)?, serde_json::to_value(config).unwrap_or_default(), run, on_progress)
+    drive(Sac::new(config, make, seed)?, config, run, on_progress)
 }
 
 /// Range of the logarithm of the standard deviation (CleanRL).
@@ -420,21 +420,17 @@ fn join(observations: &[f32], actions: &[f32], n_obs: usize, n_act: usize) -> Ve
 impl Learner for Sac {
     const KIND: &'static str = "sac";
 
-    fn iteration(&self) -> u64 {
-        self.steps / self.config.steps_per_iteration
-    }
-    fn iterations(&self) -> u64 {
-        self.config.total_steps.div_ceil(self.config.steps_per_iteration)
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        self.config.checkpoint_interval
-    }
-    fn steps(&self) -> u64 {
-        self.steps
+    fn place(&self) -> Place {
+        Place {
+            iteration: self.steps / self.config.steps_per_iteration,
+            iterations: self.config.total_steps.div_ceil(self.config.steps_per_iteration),
+            checkpoint_interval: self.config.checkpoint_interval,
+            steps: self.steps,
+        }
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
-        let iteration = self.iteration();
+        let iteration = self.place().iteration;
         let mut rng = Rng::at(self.seed, &[stream::EXPLORATION, iteration]);
         let (mut finished, mut sums, mut updates) = (Vec::new(), [0.0; 3], 0.0f64);
         for _ in 0..self.config.steps_per_iteration {

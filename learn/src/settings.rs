@@ -8,20 +8,43 @@ use toml::{Table, Value};
 
 use crate::run_folder::FileError;
 
-/// Reads settings from the `text` of `file`.
+/// Reads settings from the `text` of `file`; what it leaves out is as in `default`.
 ///
 /// # Errors
 /// Names the file, the key and, for an unknown key, the nearest one there is.
-pub fn from_toml<C: Default + Serialize + DeserializeOwned>(file: &Path, text: &str) -> Result<C, FileError> {
+pub fn from_toml<C: Serialize + DeserializeOwned>(
+    file: &Path,
+    text: &str,
+    default: &C,
+) -> Result<C, FileError> {
     let table: Table =
         text.parse().map_err(|e: toml::de::Error| FileError::new(file, "toml", e.message(), NEXT_STEP))?;
-    let known = Value::try_from(C::default())
+    let known = Value::try_from(default)
         .map_err(|e| FileError::new(file, "defaults", e, "report this: settings should have a TOML form"))?;
     if let Some((key, problem)) = unknown(&table, &known, "") {
         return Err(FileError::new(file, key, problem, NEXT_STEP));
     }
-    // From the text again: its errors name the line.
-    toml::from_str(text).map_err(|e| FileError::new(file, "value", e, NEXT_STEP))
+    // From the text first: its errors name the line.
+    let _: C = toml::from_str(text).map_err(|e| FileError::new(file, "value", e, NEXT_STEP))?;
+    let whole = over(known, Value::Table(table));
+    whole.try_into().map_err(|e| FileError::new(file, "value", e, NEXT_STEP))
+}
+
+/// `default` with what `given` says in its place, table by table.
+fn over(default: Value, given: Value) -> Value {
+    match (default, given) {
+        (Value::Table(mut default), Value::Table(given)) => {
+            for (key, value) in given {
+                let value = match default.remove(&key) {
+                    Some(own) => over(own, value),
+                    None => value,
+                };
+                default.insert(key, value);
+            }
+            Value::Table(default)
+        }
+        (_, given) => given,
+    }
 }
 
 const NEXT_STEP: &str = "the config.toml of any run folder of this learner lists every key";
@@ -60,31 +83,35 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PpoConfig;
     use crate::preference::PreferenceConfig;
+    use crate::{ImitationConfig, NetworkConfig, NetworkKind, PpoConfig};
 
     #[test]
     fn a_typo_is_refused_with_the_nearest_key_also_in_a_table() {
         let file = Path::new("my.toml");
-        let message = from_toml::<PpoConfig>(file, "lerning_rate = 1.0").unwrap_err().to_string();
+        let message = from_toml(file, "lerning_rate = 1.0", &PpoConfig::default()).unwrap_err().to_string();
         assert!(
             message.contains("my.toml: lerning_rate") && message.contains("`learning_rate`"),
             "{message}"
         );
-        let message = from_toml::<PreferenceConfig>(file, "[ppo]\nepoch = 3").unwrap_err().to_string();
+        let message =
+            from_toml(file, "[ppo]\nepoch = 3", &PreferenceConfig::default()).unwrap_err().to_string();
         assert!(message.contains("ppo.epoch") && message.contains("`epochs`"), "{message}");
     }
 
     #[test]
     fn a_value_of_another_type_names_its_line() {
-        let message =
-            from_toml::<PpoConfig>(Path::new("a"), "clip = 0.1\nepochs = \"x\"").unwrap_err().to_string();
+        let message = from_toml(Path::new("a"), "clip = 0.1\nepochs = \"x\"", &PpoConfig::default())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("line 2"), "{message}");
     }
 
     #[test]
-    fn what_is_left_out_has_its_default() {
-        let config: PpoConfig = from_toml(Path::new("a"), "epochs = 3").unwrap();
-        assert_eq!(config, PpoConfig { epochs: 3, ..PpoConfig::default() });
+    fn what_is_left_out_has_the_default_of_the_learner_that_asks() {
+        let text = "updates = 3\n[network]\nkind = \"gru\"";
+        let config = from_toml(Path::new("a"), text, &ImitationConfig::cloning()).unwrap();
+        let network = NetworkConfig::of(NetworkKind::Gru);
+        assert_eq!(config, ImitationConfig { updates: 3, network, ..ImitationConfig::cloning() });
     }
 }

@@ -35,6 +35,7 @@ held! {
     overrun_is_held "overrun"
     hang_is_held "hang"
     garbage_is_held "garbage"
+    trainer_is_held "trainer"
     skip_is_held "skip"
 }
 

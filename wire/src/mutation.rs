@@ -73,6 +73,8 @@ checks! {
     RecorderFlush "recorder-flush",
     /// A panic of a third-party loader or engine becomes an error of the robot file.
     LoadBorder "load-border",
+    /// A checkpoint is complete before `last` points at it.
+    CheckpointWhole "checkpoint-whole",
 }
 
 /// Whether `check` was taken away.

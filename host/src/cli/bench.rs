@@ -213,8 +213,7 @@ fn five_walks<T: Transport>(
 }
 
 fn learning(task: &str, seeds: u64, short: bool, json: Option<&PathBuf>) -> Result<()> {
-    let task = tasks::find(task)?;
-    task.make()?;
+    let task = tasks::find(task)?.definition()?;
     let mut config = PreferenceConfig::default();
     if short {
         config.ppo.total_steps = config.ppo.total_steps.min(SHORT_STEPS);
@@ -227,7 +226,7 @@ fn learning(task: &str, seeds: u64, short: bool, json: Option<&PathBuf>) -> Resu
     let (mut rows, mut shares) = (Vec::new(), Vec::new());
     for seed in 1..=seeds {
         let mut bars = super::learn::Bars::default();
-        let outcome = demo_learning(&config, &|| make(task), 50, seed, None, &mut |p| {
+        let outcome = demo_learning(&config, &|| make(&task), 50, seed, None, &mut |p| {
             let _: ControlFlow<()> = bars.show(p);
             ControlFlow::Continue(())
         })?;
@@ -245,7 +244,7 @@ fn learning(task: &str, seeds: u64, short: bool, json: Option<&PathBuf>) -> Resu
         ]);
         shares.push(outcome.normalised_improvement);
         rows.push(Measured {
-            case: format!("{} seed {seed}", task.name),
+            case: format!("{} seed {seed}", task.name()),
             metric: "share of the true reward's improvement over random".into(),
             unit: "1".into(),
             tendon: outcome.normalised_improvement,

@@ -64,7 +64,7 @@ impl Demo {
     pub(super) fn run(self) -> Result<()> {
         let started = Instant::now();
         let task = tasks::find(&self.task)?;
-        task.make()?;
+        let definition = task.definition()?;
         let path = self
             .run
             .clone()
@@ -81,10 +81,10 @@ impl Demo {
             learning: &learning,
         };
         folder.write_config(&config)?;
-        println!("1/4 learning: {}", task.definition()?.spec().doc);
+        println!("1/4 learning: {}", definition.spec().doc);
         let mut bars = Bars::default();
         let outcome =
-            demo_learning(&learning, &|| make(task), EPISODES, self.seed, Some(&folder), &mut |p| {
+            demo_learning(&learning, &|| make(&definition), EPISODES, self.seed, Some(&folder), &mut |p| {
                 bars.show(p)
             })?;
         bars.finish();
@@ -93,7 +93,7 @@ impl Demo {
 
         println!("2/4 exporting, compiling, parity");
         let onnx_file = path.join("policy.onnx");
-        export(&outcome.learned_policy, task, &onnx_file)?;
+        export(&outcome.learned_policy, &definition, &onnx_file)?;
         let onnx = std::fs::read(&onnx_file).with_context(|| onnx_file.display().to_string())?;
         let options = Options { contract: ContractChoice::FromMetadata, ..Options::default() };
         let compiled = compile(&onnx, &options).with_context(|| onnx_file.display().to_string())?;

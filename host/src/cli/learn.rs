@@ -16,18 +16,19 @@ use tendon_learn::preference::{PreferenceConfig, train_from_preferences};
 use tendon_learn::run_folder::RunFolder;
 use tendon_learn::settings::from_toml;
 use tendon_learn::{
-    ConstrainedConfig, CurveRow, FlowConfig, ImitationConfig, MakeEnvironment, Policy, PpoConfig, Progress,
-    SacConfig, Stage, Trained, WithPrivileged, imitate, train_constrained, train_flow, train_from, train_sac,
+    ConstrainedConfig, CurveRow, DiffusionConfig, FlowConfig, ImitationConfig, MakeEnvironment, Policy,
+    PpoConfig, Progress, SacConfig, Stage, Trained, WithPrivileged, imitate, train_constrained,
+    train_diffusion, train_flow, train_from, train_sac,
 };
 use tendon_sim::Environment;
-use tendon_sim::tasks::{self, TaskInfo};
+use tendon_sim::tasks::{self, TaskDefinition};
 
 /// Largest configuration file.
-const MAX_CONFIG: u64 = 1 << 20;
+pub(super) const MAX_CONFIG: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Train {
-    /// Task; `tendon sim --help` names them
+    /// Task, or a file of one that ends in .toml; `tendon sim --help` names them
     #[arg(long)]
     task: String,
     /// How to learn
@@ -36,7 +37,7 @@ pub(super) struct Train {
     /// Learn the reward from a scripted teacher's preferences instead of using the task's (PPO)
     #[arg(long)]
     preferences: bool,
-    /// Run folder of the teacher (clone, dagger, distill, flow), or of the policy to start from (ppo)
+    /// Run folder of the teacher (clone, dagger, distill, flow, diffusion), or of the policy to start from (ppo)
     #[arg(long)]
     from: Option<PathBuf>,
     /// Settings as TOML; what it leaves out has its default. The run folder repeats them all
@@ -77,6 +78,8 @@ pub(super) enum LearnerKind {
     Distill,
     /// Flow matching, distilled into few steps
     Flow,
+    /// Diffusion, distilled into few steps
+    Diffusion,
 }
 
 /// What a run folder is about: `run.toml`.
@@ -94,15 +97,15 @@ pub(super) struct RunInfo {
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
-        let task = tasks::find(&self.task)?;
-        task.make()?;
+        let task = &tasks::open(&self.task, None)?;
         ensure!(
             !self.preferences || self.learner == LearnerKind::Ppo,
             "--preferences: learns with PPO; leave --learner out"
         );
         let path = self.run.clone().unwrap_or_else(|| {
             let name = if self.preferences { "preferences".into() } else { name(self.learner) };
-            PathBuf::from(format!("runs/{}-{name}-{}", self.task, self.seed))
+            let task = Path::new(&self.task).file_stem().unwrap_or_default().to_string_lossy();
+            PathBuf::from(format!("runs/{task}-{name}-{}", self.seed))
         });
         ensure!(
             !self.resume || RunFolder::opened(&path).is_some_and(|run| run.has_checkpoint()),
@@ -150,7 +153,7 @@ impl Train {
 
     fn learn(
         &self,
-        task: &'static TaskInfo,
+        task: &Arc<TaskDefinition>,
         folder: &RunFolder,
         on_progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Trained> {
@@ -206,12 +209,17 @@ impl Train {
                 folder.write_config(&config)?;
                 train_flow(&config, make, &teacher()?, seed, run, on_progress)
             }
+            LearnerKind::Diffusion => {
+                let config: DiffusionConfig = config(file, DiffusionConfig::default())?;
+                folder.write_config(&config)?;
+                train_diffusion(&config, make, &[teacher()?], seed, run, on_progress)
+            }
         };
         Ok(trained?)
     }
 }
 
-fn name(learner: LearnerKind) -> String {
+pub(super) fn name(learner: LearnerKind) -> String {
     learner.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -234,7 +242,7 @@ impl Export {
         );
         let policy = policy_of(&self.run)?;
         let output = self.output.unwrap_or_else(|| self.run.join("policy.onnx"));
-        export(&policy, tasks::find(&info.task)?, &output)?;
+        export(&policy, &tasks::open(&info.task, None)?, &output)?;
         println!("{}", output.display());
         Ok(())
     }
@@ -324,18 +332,18 @@ fn keep_info(path: &Path, info: &RunInfo) -> Result<()> {
 }
 
 /// Settings from a file, or the defaults.
-fn config<C: Default + Serialize + DeserializeOwned>(file: Option<&Path>, default: C) -> Result<C> {
+fn config<C: Serialize + DeserializeOwned>(file: Option<&Path>, default: C) -> Result<C> {
     let Some(file) = file else { return Ok(default) };
-    Ok(from_toml(file, &read_text(file, MAX_CONFIG)?)?)
+    Ok(from_toml(file, &read_text(file, MAX_CONFIG)?, &default)?)
 }
 
-/// An environment of a task that was made once before.
-pub(super) fn make(task: &'static TaskInfo) -> Box<dyn Environment> {
-    Box::new(task.make().expect("the same call has succeeded before, and reads nothing"))
+/// An environment of a task.
+pub(super) fn make(task: &Arc<TaskDefinition>) -> Box<dyn Environment> {
+    Box::new(task.make().expect("the definition was checked when it was read"))
 }
 
 /// Writes a policy with its task's contract.
-pub(super) fn export(policy: &Policy, task: &TaskInfo, file: &Path) -> Result<()> {
+pub(super) fn export(policy: &Policy, task: &Arc<TaskDefinition>, file: &Path) -> Result<()> {
     let environment = task.make()?;
     let contract = environment.contract();
     export_onnx(policy, &contract.to_json(), &contract_keys(contract), file)?;

@@ -5,6 +5,7 @@ mod bench_cost;
 mod bench_host;
 mod bench_mcu;
 mod bench_realtime;
+mod card;
 mod demo;
 mod doctor;
 mod flash;

@@ -1,26 +1,29 @@
-//! `eval`, `runs list`, `runs compare`.
+//! `eval`, `runs list`, `runs compare`, `runs card`.
 
-use super::learn::{LearnerKind, info_of, make, policy_of};
+use super::card::Card;
+use super::learn::{LearnerKind, RunInfo, info_of, make, policy_of};
 use super::{print_table, write_file};
 use crate::report::curves_png;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tendon_learn::demo::Evaluation;
 use tendon_learn::run_folder::RunFolder;
-use tendon_learn::{CurveRow, WithPrivileged, bootstrap, evaluate};
-use tendon_sim::{Environment, tasks};
+use tendon_learn::{CurveRow, Policy, WithPrivileged, bootstrap, evaluate};
+use tendon_sim::Environment;
+use tendon_sim::tasks::{self, TaskDefinition};
 
 #[derive(Debug, Args)]
 pub(super) struct Eval {
     /// Run folder of `train`
-    run: PathBuf,
+    pub(super) run: PathBuf,
     /// Episodes, each with a seed of its own
     #[arg(long, default_value_t = 100)]
-    episodes: u64,
+    pub(super) episodes: u64,
     /// Seed of all of them
     #[arg(long, default_value_t = 1000)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Threads; changes no bit of the result
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -31,8 +34,25 @@ impl Eval {
         ensure!(self.episodes > 0, "--episodes: 0 is nothing to evaluate");
         let info = info_of(&self.run)?;
         let policy = policy_of(&self.run)?;
-        let task = tasks::find(&info.task)?;
-        task.make()?;
+        let task = tasks::open(&info.task, None)?;
+        let (evaluation, rows) = self.measure(&info, &policy, &task)?;
+        println!("{}: {} episodes of {}, seed {}", self.run.display(), self.episodes, info.task, self.seed);
+        print_table(&rows);
+        let file = self.run.join("eval.json");
+        write_file(&file, &serde_json::to_vec_pretty(&evaluation)?)?;
+        println!("{}", file.display());
+        Ok(())
+    }
+}
+
+impl Eval {
+    /// Runs the episodes on `task`, which may be the run's own under another randomisation; the rows are for people.
+    pub(super) fn measure(
+        &self,
+        info: &RunInfo,
+        policy: &Policy,
+        task: &Arc<TaskDefinition>,
+    ) -> Result<(Evaluation, Vec<Vec<String>>)> {
         let make = || match info.learner {
             LearnerKind::Teacher => Box::new(WithPrivileged::new(make(task))) as Box<dyn Environment>,
             _ => make(task),
@@ -46,7 +66,7 @@ impl Eval {
             info.task,
             make().observation_len()
         );
-        let episodes = evaluate(Some(&policy), &make, self.episodes, self.seed, self.threads);
+        let episodes = evaluate(Some(policy), &make, self.episodes, self.seed, self.threads);
         let evaluation = Evaluation::of(&episodes, make().metric_names(), self.seed);
         let lengths: Vec<f64> = episodes.iter().map(|episode| episode.length as f64).collect();
         let falls = episodes.iter().filter(|episode| episode.terminated).count() as f64;
@@ -66,12 +86,7 @@ impl Eval {
                 episodes.iter().filter_map(|e| e.metrics.get(i)).map(|&v| f64::from(v)).collect();
             rows.push(vec![format!("{name}, at the end"), interval(&values)]);
         }
-        println!("{}: {} episodes of {}, seed {}", self.run.display(), self.episodes, info.task, self.seed);
-        print_table(&rows);
-        let file = self.run.join("eval.json");
-        write_file(&file, &serde_json::to_vec_pretty(&evaluation)?)?;
-        println!("{}", file.display());
-        Ok(())
+        Ok((evaluation, rows))
     }
 }
 
@@ -98,6 +113,8 @@ enum What {
         #[arg(short, long, default_value = "compare.png")]
         output: PathBuf,
     },
+    /// A run's card in Markdown: command, seed, return, physical metrics, robustness, cost on the controller
+    Card(Card),
 }
 
 impl Runs {
@@ -105,6 +122,7 @@ impl Runs {
         match self.what {
             What::List { folder } => list(&folder),
             What::Compare { runs, output } => compare(&runs, &output),
+            What::Card(card) => card.run(),
         }
     }
 }

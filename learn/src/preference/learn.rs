@@ -7,11 +7,11 @@ use super::record::{Annotator, Preference, SCHEMA_VERSION, Segment};
 use super::reward_model::{RewardConfig, RewardModel};
 use super::store::PreferenceStore;
 use super::teacher::TeacherConfig;
-use crate::driver::{Learner, drive};
+use crate::driver::{Learner, Place, drive};
 use crate::run_folder::{FileError, RunFolder};
 use crate::{
-    Checkpoint, CurveRow, Finished, LearnError, MakeEnvironment, OnProgress, Policy, Ppo, PpoConfig, Rng,
-    Rollout, Stage, Trained, stream,
+    Checkpoint, CurveRow, Finished, Hidden, LearnError, MakeEnvironment, NetworkKind, OnProgress, Policy,
+    Ppo, PpoConfig, Rng, Rollout, Stage, Trained, stream,
 };
 
 /// All settings of learning from preferences (PrefPPO of B-Pref; PEBBLE without its unsupervised exploration).
@@ -36,6 +36,8 @@ pub struct PreferenceConfig {
     pub teacher: TeacherConfig,
     /// The learned reward.
     pub reward: RewardConfig,
+    /// After the first session the critic starts from the reward model (PPO-max); `ppo.hidden` are then `reward.hidden`, with tanh.
+    pub critic_from_reward: bool,
     /// The policy's learner.
     pub ppo: PpoConfig,
 }
@@ -52,6 +54,7 @@ impl Default for PreferenceConfig {
             segment_steps: 24,
             teacher: TeacherConfig::default(),
             reward: RewardConfig::default(),
+            critic_from_reward: false,
             ppo: PpoConfig::default(),
         }
     }
@@ -88,6 +91,17 @@ impl PreferenceConfig {
         ];
         if let Some((field, _)) = counts.into_iter().find(|(_, value)| *value == 0) {
             return Err(LearnError::Config { field, problem: "0 is not above 0".into() });
+        }
+        let PpoConfig { hidden, activation, network, .. } = &self.ppo;
+        let alike = *hidden == self.reward.hidden && *activation == Hidden::Tanh;
+        if self.critic_from_reward && !(alike && network.kind == NetworkKind::Mlp) {
+            return Err(LearnError::Config {
+                field: "critic_from_reward",
+                problem: format!(
+                    "needs ppo.network.kind mlp, tanh, and ppo.hidden {:?} as reward.hidden",
+                    self.reward.hidden
+                ),
+            });
         }
         if self.segment_steps > self.ppo.rollout_steps {
             let problem = format!(
@@ -128,8 +142,7 @@ pub fn train_from_preferences(
     if run.is_none_or(|run| !run.has_checkpoint()) {
         learner.store.truncate(0, 0)?;
     }
-    let value = serde_json::to_value(config).unwrap_or_default();
-    let trained = drive(&mut learner, value, run, on_progress)?;
+    let trained = drive(&mut learner, config, run, on_progress)?;
     Ok(PreferenceTrained { trained, model: learner.model, store: learner.store })
 }
 
@@ -145,21 +158,12 @@ impl Learner for &mut PreferencePpo<'_> {
     const KIND: &'static str = "preference-ppo";
     const STAGE: Stage = Stage::LearnedReward;
 
-    fn iteration(&self) -> u64 {
-        self.ppo.iteration()
-    }
-    fn iterations(&self) -> u64 {
-        self.ppo.iterations()
-    }
-    fn checkpoint_interval(&self) -> u64 {
-        self.ppo.checkpoint_interval()
-    }
-    fn steps(&self) -> u64 {
-        self.ppo.steps()
+    fn place(&self) -> Place {
+        self.ppo.place()
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
-        let (config, seed, iteration) = (self.config, self.seed, self.ppo.iteration());
+        let (config, seed, iteration) = (self.config, self.seed, self.ppo.place().iteration);
         let threads = config.ppo.threads;
         let rollout = self.ppo.collect()?;
         let rows = rollout.rewards.len();
@@ -171,6 +175,10 @@ impl Learner for &mut PreferencePpo<'_> {
         }
         let rewards = self.model.rewards(&rollout.observations, &rollout.applied, rows, threads);
         let losses = self.ppo.update(&rollout, &rewards)?;
+        // After the update, when the normaliser of observations has seen some.
+        if config.critic_from_reward && iteration == 0 {
+            self.ppo.start_critic(|critic, normaliser| self.model.as_critic(critic, normaliser));
+        }
         let row = CurveRow {
             labels: self.store.labels(),
             label_accuracy,
@@ -302,6 +310,30 @@ mod tests {
             assert_eq!(read.preferences(), uninterrupted.store.preferences());
             assert_eq!(resumed.trained.curves.len(), 8);
         }
+    }
+
+    #[test]
+    fn the_critic_starts_as_the_reward_model_at_the_mean_action() {
+        let config = PreferenceConfig { critic_from_reward: true, ..short() };
+        let ppo = Ppo::new(&config.ppo, &pendulum, 3).unwrap();
+        let model = RewardModel::new(&config.reward, 3, 1, 3);
+        let mut learner =
+            PreferencePpo { config: &config, seed: 3, ppo, model, store: PreferenceStore::in_memory() };
+        Learner::iterate(&mut &mut learner).unwrap();
+        let observations = [0.6, 0.8, 1.5, -1.0, 0.0, -0.5];
+        let mean_action = learner.model.mean_action();
+        let rewards = learner.model.member_scores_of(&observations, &[mean_action; 2]);
+        for (value, reward) in learner.ppo.values_of(&observations).iter().zip(rewards) {
+            assert!((value.tanh() - reward).abs() < 1e-4, "{value} {reward}");
+        }
+        let other = PreferenceConfig {
+            reward: RewardConfig { hidden: vec![8], ..config.reward.clone() },
+            ..config.clone()
+        };
+        assert!(other.check().unwrap_err().to_string().contains("critic_from_reward"));
+        let learned = train_from_preferences(&config, &pendulum, 3, None, &mut keep_on).unwrap();
+        let plain = train_from_preferences(&short(), &pendulum, 3, None, &mut keep_on).unwrap();
+        assert_ne!(learned.trained.policy, plain.trained.policy);
     }
 
     #[test]

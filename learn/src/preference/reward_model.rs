@@ -8,7 +8,7 @@ use super::store::PreferenceStore;
 use crate::network::{restore_adam, save_adam};
 use crate::parallel::parallel_map;
 use crate::run_folder::FileError;
-use crate::{Checkpoint, Normaliser, Rng, stream};
+use crate::{Checkpoint, FrozenNormaliser, Normaliser, Rng, stream};
 
 /// Settings of the [`RewardModel`]. B-Pref: 3 members of 3x128, learning rate 3e-4; these are smaller and faster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -164,6 +164,42 @@ impl RewardModel {
     pub fn member_scores(&self, segment: &Segment) -> Vec<f64> {
         let members = self.member_rewards(&segment.observations, &segment.actions, segment.steps(), 1);
         members.iter().map(|rewards| rewards.iter().map(|&r| f64::from(r)).sum()).collect()
+    }
+
+    /// Parameters of a critic of the same hidden layers that starts as the first member does, before its last tanh, at the mean action
+    /// (PPO-max, Zheng et al. 2023). `normaliser`: of the critic's observations, in place of this model's; what else the critic sees
+    /// starts without weight.
+    pub(crate) fn as_critic(&self, critic: &Mlp, normaliser: &FrozenNormaliser) -> Vec<f32> {
+        let (own, from) = (self.normaliser.freeze(), &self.members[0].parameters);
+        let (first, width) = (self.mlp.layers()[0], critic.layers()[0].outputs);
+        let n_obs = normaliser.offset.len();
+        let mut weights = vec![0.0; critic.inputs() * width];
+        let mut biases = from[first.biases()].to_vec();
+        for i in 0..n_obs {
+            // own(o) = stretch critic's(o) + shift.
+            let stretch = own.scale[i] / normaliser.scale[i];
+            let shift = (normaliser.offset[i] - own.offset[i]) * own.scale[i];
+            for j in 0..width {
+                let weight = from[first.weight + i * width + j];
+                weights[i * width + j] = weight * stretch;
+                biases[j] += weight * shift;
+            }
+        }
+        weights.extend(biases);
+        weights.extend_from_slice(&from[first.biases().end..]);
+        weights
+    }
+
+    /// Where the first action lies in the normaliser's middle.
+    #[cfg(test)]
+    pub(crate) fn mean_action(&self) -> f32 {
+        self.normaliser.freeze().offset[self.mlp.inputs() - 1]
+    }
+
+    /// Rewards of the first member.
+    #[cfg(test)]
+    pub(crate) fn member_scores_of(&self, observations: &[f32], actions: &[f32]) -> Vec<f32> {
+        self.member_rewards(observations, actions, actions.len(), 1).swap_remove(0)
     }
 
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {

@@ -60,6 +60,21 @@ impl TaskDefinition {
         Self::new(file, spec, robot)
     }
 
+    /// The same task under another randomisation.
+    ///
+    /// # Errors
+    /// Ranges that do not fit the robot.
+    pub fn randomised(&self, randomisation: super::RandomisationSpec) -> Result<Arc<Self>, TaskError> {
+        let spec = TaskSpec { randomisation, ..self.spec.clone() };
+        Self::new(Path::new("randomisation"), spec, Arc::clone(&self.robot))
+    }
+
+    /// What differs from episode to episode.
+    #[must_use]
+    pub fn randomisation(&self) -> &super::RandomisationSpec {
+        &self.spec.randomisation
+    }
+
     /// Fits `spec`, called `file` in errors, to `robot`.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod robots;
 mod silence;
 mod skip;
 mod timer;
+mod trainer;
 mod world;
 
 use names::NAMES;
@@ -64,6 +65,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     parsers::PARSERS,
     robots::ROBOTS,
     controller::KILL,
+    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
@@ -75,6 +77,7 @@ const PARTS: &[(&str, fn(&[String]) -> Result<(), String>)] = &[
     ("controller", |_| tendon::link::stand_in::serve(None).map_err(|error| error.to_string())),
     (silence::HOST, silence::host),
     (recorder::CHILD, recorder::record),
+    (trainer::CHILD, trainer::train_in),
 ];
 
 /// How much is tried, and what came of it.

@@ -27,5 +27,9 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("overrun", "a late tick is replaced by the fallback in the same tick, and counted"),
     ("hang", "a tick that hangs ends in a reset by the watchdog, without torque"),
     ("garbage", "garbage at full rate makes no tick late and does not act"),
+    (
+        "trainer",
+        "a trainer that is killed at any instant and resumed ends with the bits of one that never was",
+    ),
     ("skip", "no single skipped instruction of the boot stage starts a firmware that it refuses"),
 ];
