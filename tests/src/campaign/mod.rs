@@ -65,10 +65,10 @@ pub const CAMPAIGNS: &[Campaign] = &[
     parsers::PARSERS,
     robots::ROBOTS,
     controller::KILL,
-    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
+    trainer::TRAINER,
     skip::SKIP,
 ];
 
