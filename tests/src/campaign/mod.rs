@@ -16,6 +16,7 @@ mod process;
 mod record;
 mod recorder;
 mod replay;
+mod robots;
 mod silence;
 mod skip;
 mod timer;
@@ -62,6 +63,7 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::ADMISSION,
     images::IMAGES,
     parsers::PARSERS,
+    robots::ROBOTS,
     controller::KILL,
     timer::OVERRUN,
     timer::HANG,
