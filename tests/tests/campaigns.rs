@@ -30,6 +30,7 @@ held! {
     admission_is_held "admission"
     images_are_held "images"
     parsers_are_held "parsers"
+    robots_is_held "robots"
     kill_is_held "kill"
     overrun_is_held "overrun"
     hang_is_held "hang"

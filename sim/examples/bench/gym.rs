@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         Some(file) => cases.push(Case { name: "quadruped", file, substeps: 5 }),
         None => eprintln!("SKIPPED: quadruped (../shared/real is not there)"),
     }
-    // Gymnasium's own has tendons, which leave it to rapier's engine: ours, in Gymnasium as well.
+    // Ours, in Gymnasium as well: it has a keyframe to stand in.
     let humanoid = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/robots/humanoid.xml");
     cases.push(Case { name: "humanoid", file: humanoid.into(), substeps: 5 });
     Ok(cases)

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     words.retain(|word| *word != "--record");
     let (what, json) = match words.as_slice() {
         ["steps", case] => return finish("steps", speed::steps(case)),
+        ["frames", case] => return finish("frames", pictures::frames(case)),
         [what] => (*what, None),
         [what, "--json", file] => (*what, Some(PathBuf::from(file))),
         _ => ("", None),
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         "scale" => scale::run(),
         "render" => pictures::run(),
         _ => {
-            Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record], or bench steps CASE".into())
+            Err("usage: bench sim|fidelity|scale|render [--json FILE] [--record], or bench steps|frames CASE"
+                .into())
         }
     };
     finish(what, result.and_then(|rows| table::finish(what, &rows, json.as_deref(), record)))

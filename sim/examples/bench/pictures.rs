@@ -13,6 +13,35 @@ use crate::table::Row;
 const CASES: [(&str, [f32; 3], f32); 3] =
     [("reacher", [0.1, 0.0, 0.0], 0.7), ("hopper", [0.0, 0.0, 0.8], 3.5), ("humanoid", [0.0, 0.0, 0.9], 4.0)];
 
+fn camera((_, target, distance): (&str, [f32; 3], f32), size: usize) -> Camera {
+    Camera {
+        field_of_view: std::f32::consts::FRAC_PI_4,
+        ..Camera::orbit(target, distance, -std::f32::consts::FRAC_PI_2, 0.35, [size, size])
+    }
+}
+
+fn frames_per_s(world: &World, camera: &Camera) -> f64 {
+    let (start, mut frames) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(4) {
+        std::hint::black_box(render(&world.scene(), camera));
+        frames += 1;
+    }
+    f64::from(frames) / start.elapsed().as_secs_f64()
+}
+
+/// One case without its peer: what a profiler is pointed at.
+pub(crate) fn frames(name: &str) -> Result<()> {
+    let case = CASES.into_iter().find(|case| case.0 == name).ok_or("no such case")?;
+    let file = crate::peers::gymnasium_files()?.join(format!("{name}.xml"));
+    let world = World::new(load(&file, Engine::Auto)?);
+    println!(
+        "{name}: {:.0} frames/s of {} shapes",
+        frames_per_s(&world, &camera(case, 64)),
+        world.scene().shapes.len()
+    );
+    Ok(())
+}
+
 pub(crate) fn run() -> Result<Vec<Row>> {
     let files = crate::peers::gymnasium_files()?;
     let file = |name: &str| files.join(format!("{name}.xml"));
@@ -28,18 +57,9 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, target, distance) in CASES {
         let world = World::new(load(&file(name), Engine::Auto)?);
-        let view = |size| Camera {
-            field_of_view: std::f32::consts::FRAC_PI_4,
-            ..Camera::orbit(target, distance, -std::f32::consts::FRAC_PI_2, 0.35, [size, size])
-        };
-        let (camera, start) = (view(64), Instant::now());
-        let mut frames = 0;
-        while start.elapsed() < Duration::from_secs(4) {
-            std::hint::black_box(render(&world.scene(), &camera));
-            frames += 1;
-        }
-        let tendon = f64::from(frames) / start.elapsed().as_secs_f64();
-        render(&world.scene(), &view(480)).write_png(folder.join(format!("{name}.png")))?;
+        let tendon = frames_per_s(&world, &camera((name, target, distance), 64));
+        render(&world.scene(), &camera((name, target, distance), 480))
+            .write_png(folder.join(format!("{name}.png")))?;
         rows.push(Row {
             case: format!("{name} 64x64"),
             metric: "frames/s",

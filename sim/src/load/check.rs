@@ -300,6 +300,9 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
         }
         ("mujoco", "hfield") if has("file") => Some("height fields from files are skipped"),
         ("mujoco", "composite" | "flexcomp" | "flex" | "skin" | "plugin" | "replicate") => Some("skipped"),
+        ("mujoco", "fixed") if ["stiffness", "damping", "frictionloss", "range"].into_iter().any(has) => {
+            Some("forces and limits of tendons are left out")
+        }
         ("mujoco", "spatial") => Some("spatial tendons are skipped"),
         ("mujoco", "tendon") if parent == "equality" => Some("tendon equalities are skipped"),
         ("mujoco", "muscle" | "cylinder" | "adhesion" | "intvelocity") if parent == "actuator" => {

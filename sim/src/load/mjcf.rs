@@ -28,9 +28,12 @@ pub(super) fn load(
     checked: Checked,
     options: RobotOptions,
 ) -> Result<Robot, LoadError> {
-    let model = Model::from_str(&checked.text, folder)
+    let mut model = Model::from_str(&checked.text, folder)
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
     validate(path, &model)?;
+    // rapier's loader couples the joints of every fixed tendon; one that nothing pulls at only measures.
+    let Model { tendons, actuators, .. } = &mut model;
+    tendons.retain(|tendon| tendon.name.is_some() && actuators.iter().any(|a| a.tendon == tendon.name));
 
     let loader = MjcfLoaderOptions {
         skip_plane_geoms: false,

@@ -73,23 +73,28 @@ impl Texture {
     /// `base` shaded at a point of the shape's frame.
     pub(super) fn color(self, base: [f32; 3], point: Vector) -> [f32; 3] {
         // Half a cell off the origin: faces of boxes and the plane z = 0 lie inside cells, not on their edges.
-        let cell = |side: f32| (point / side.max(1e-4) + Vector::splat(0.251)).floor();
+        // A float beyond the range of an integer is cut off at its end.
+        let cell = |side: f32| {
+            (point / side.max(1e-4) + Vector::splat(0.251)).to_array().map(|x| {
+                let whole = x as i32;
+                whole.wrapping_sub(i32::from(x < whole as f32))
+            })
+        };
+        let odd = |sum: i32| (sum & 1) as f32;
         let dark = match self {
             Self::Plain => return base,
             Self::Checker { side, contrast } => {
-                let c = cell(side);
-                contrast * (c.x + c.y + c.z).rem_euclid(2.0)
+                let [x, y, z] = cell(side);
+                contrast * odd(x ^ y ^ z)
             }
             Self::Stripes { width, contrast } => {
-                let c = cell(width);
-                contrast * (c.x + c.y).rem_euclid(2.0)
+                let [x, y, _] = cell(width);
+                contrast * odd(x ^ y)
             }
             Self::Grain { side, contrast, seed } => {
-                let c = cell(side);
                 let mut hash = seed;
-                for axis in [c.x, c.y, c.z] {
-                    // A float beyond the range of an integer is cut off at its end.
-                    hash = (hash ^ axis as i32 as u32).wrapping_mul(0x9E37_79B1);
+                for axis in cell(side) {
+                    hash = (hash ^ axis as u32).wrapping_mul(0x9E37_79B1);
                     hash ^= hash >> 15;
                 }
                 contrast * (hash >> 16) as f32 / 65_535.0

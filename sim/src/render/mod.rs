@@ -7,6 +7,8 @@ mod image;
 mod looks;
 mod ray;
 
+use std::ops::Range;
+
 use rapier3d::math::{Pose, Rotation, Vector};
 use rayon::prelude::*;
 
@@ -14,7 +16,7 @@ pub use image::Image;
 pub use looks::{Looks, Randomisation, Texture};
 
 use crate::scene::Scene;
-use ray::{Hit, Primitive};
+use ray::{Footprint, Hit, Outline, Primitive};
 
 /// A pinhole camera looking at a point, with the world's z up.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,31 +57,25 @@ const PARALLEL: usize = 64 * 64;
 pub fn render(scene: &Scene, camera: &Camera) -> Image {
     let view = View::new(camera);
     let sun = Vector::from(scene.looks.sun).try_normalize().unwrap_or(Vector::Z);
-    let stage = Stage {
-        primitives: scene.shapes.iter().map(|placed| Primitive::new(placed, view.eye, sun)).collect(),
-        scene,
-        view,
-        sun,
-    };
+    let primitives: Vec<_> =
+        scene.shapes.iter().map(|placed| Primitive::new(placed, view.eye, sun)).collect();
+    let footprints = (0..).zip(&primitives).filter_map(|(i, p)| Some((p.footprint()?, i)));
+    let stage = Stage { footprints: footprints.collect(), primitives, scene, view, sun };
     let mut image = Image::new(camera.width, camera.height);
     if camera.width == 0 || camera.height == 0 {
         return image;
     }
     let pixels = camera.width * BAND;
-    let bands = image
-        .rgb
-        .chunks_mut(pixels * 3)
-        .zip(image.depth.chunks_mut(pixels))
-        .zip(image.segmentation.chunks_mut(pixels))
-        .enumerate();
+    let Image { rgb, depth, segmentation, .. } = &mut image;
+    let draw = |(band, ((rgb, depth), segmentation)): (usize, ((&mut [u8], &mut [f32]), &mut [u16]))| {
+        stage.draw(band * BAND, rgb, depth, segmentation);
+    };
     if camera.width * camera.height < PARALLEL {
-        bands.for_each(|(band, ((rgb, depth), segmentation))| {
-            stage.draw(band * BAND, rgb, depth, segmentation);
-        });
+        let bands = rgb.chunks_mut(pixels * 3).zip(depth.chunks_mut(pixels));
+        bands.zip(segmentation.chunks_mut(pixels)).enumerate().for_each(draw);
     } else {
-        bands.par_bridge().for_each(|(band, ((rgb, depth), segmentation))| {
-            stage.draw(band * BAND, rgb, depth, segmentation);
-        });
+        let bands = rgb.par_chunks_mut(pixels * 3).zip(depth.par_chunks_mut(pixels));
+        bands.zip(segmentation.par_chunks_mut(pixels)).enumerate().for_each(draw);
     }
     image
 }
@@ -115,14 +111,31 @@ impl View {
         self.forward + self.right * x + self.up * y
     }
 
-    /// Columns and rows that a ball may be seen in.
-    fn bounds(&self, center: Vector, radius: f32) -> [std::ops::Range<usize>; 2] {
+    /// Columns and rows that the hull of balls may be seen in.
+    fn bounds(&self, outline: &Outline) -> [Range<usize>; 2] {
+        let [width, height] = self.size;
+        let radius = outline.radius;
+        let depths = || outline.points().iter().map(|point| (*point - self.eye).dot(self.forward));
+        if !radius.is_finite() || depths().any(|z| z <= radius + 1e-3) {
+            let is_behind = depths().all(|z| z < -radius);
+            return if is_behind { [0..0, 0..0] } else { [0..width, 0..height] };
+        }
+        let mut seen: Option<[Range<usize>; 2]> = None;
+        for &point in outline.points() {
+            let [columns, rows] = self.ball(point, radius);
+            seen = Some(match seen {
+                None => [columns, rows],
+                Some([c, r]) => [join(c, columns), join(r, rows)],
+            });
+        }
+        seen.unwrap_or([0..0, 0..0])
+    }
+
+    /// Columns and rows that a ball before the eye may be seen in.
+    fn ball(&self, center: Vector, radius: f32) -> [Range<usize>; 2] {
         let [width, height] = self.size;
         let to = center - self.eye;
         let z = to.dot(self.forward);
-        if !radius.is_finite() || z <= radius + 1e-3 {
-            return if z < -radius { [0..0, 0..0] } else { [0..width, 0..height] };
-        }
         // Slopes of the tangents from the eye, in the plane of the viewing axis and one picture axis.
         let slopes = |x: f32| {
             let root = radius * (x * x + z * z - radius * radius).max(0.0).sqrt();
@@ -141,9 +154,15 @@ impl View {
     }
 }
 
+fn join(a: Range<usize>, b: Range<usize>) -> Range<usize> {
+    a.start.min(b.start)..a.end.max(b.end)
+}
+
 struct Stage<'a> {
     scene: &'a Scene,
     primitives: Vec<Primitive>,
+    /// Beside the shapes: most shapes shade nothing, and what shades nothing should not be loaded.
+    footprints: Vec<(Footprint, usize)>,
     view: View,
     sun: Vector,
 }
@@ -159,7 +178,7 @@ impl Stage<'_> {
         }
         let mut hits = vec![Hit { distance: FAR, normal: Vector::ZERO }; depth.len()];
         for (index, primitive) in self.primitives.iter().enumerate() {
-            let [columns, seen] = self.view.bounds(primitive.center(), primitive.bound());
+            let [columns, seen] = self.view.bounds(primitive.outline());
             for row in seen.start.max(first)..seen.end.min(first + rows) {
                 let start = (row - first) * width;
                 for at in start + columns.start..start + columns.end {
@@ -205,7 +224,10 @@ impl Stage<'_> {
         // Away from the surface, or its own rounding would shade it.
         let origin = point + normal * 1e-3;
         let along = ray::along_sun(origin, self.sun);
-        if facing <= 0.0 || self.primitives.iter().any(|p| p.shades(origin, along, self.sun, FAR)) {
+        let is_shaded = |(footprint, index): &(Footprint, usize)| {
+            footprint.holds(along) && self.primitives[*index].shades(origin, self.sun, FAR)
+        };
+        if facing <= 0.0 || self.footprints.iter().any(is_shaded) {
             ambient + 0.1 * normal.z.max(0.0)
         } else {
             ambient + (1.0 - ambient) * facing

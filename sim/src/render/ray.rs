@@ -24,8 +24,45 @@ pub(super) struct Primitive {
     sun: Vector,
     /// Radius of a ball about the origin that holds the shape: most rays miss it at once.
     bound: f32,
-    /// Least and greatest x and y of its shadow on z = 0, and along the sun everywhere else.
-    footprint: [f32; 4],
+    /// Axis of a plane in the world.
+    up: Vector,
+    outline: Outline,
+    footprint: Footprint,
+}
+
+/// Balls of one radius whose hull holds a shape: what it can be seen in.
+#[derive(Clone, Copy)]
+pub(super) struct Outline {
+    points: [Vector; 8],
+    count: usize,
+    pub(super) radius: f32,
+}
+
+impl Outline {
+    fn new(shape: &Shape, pose: &Pose, bound: f32) -> Self {
+        let mut this = Self { points: [pose.translation; 8], count: 1, radius: bound };
+        match shape {
+            Shape::Capsule { radius, half_length } => {
+                for (point, end) in this.points.iter_mut().zip([-half_length, *half_length]) {
+                    *point = *pose * (Vector::Z * end);
+                }
+                (this.count, this.radius) = (2, *radius);
+            }
+            Shape::Box { half_extents } => {
+                for (corner, point) in this.points.iter_mut().enumerate() {
+                    let sign = |bit: usize| if corner >> bit & 1 == 0 { -1.0 } else { 1.0 };
+                    *point = *pose * (Vector::from(*half_extents) * Vector::new(sign(0), sign(1), sign(2)));
+                }
+                (this.count, this.radius) = (8, 0.0);
+            }
+            _ => {}
+        }
+        this
+    }
+
+    pub(super) fn points(&self) -> &[Vector] {
+        &self.points[..self.count]
+    }
 }
 
 /// Where a point's shadow falls on z = 0; everything that could shade the point has the same place.
@@ -33,18 +70,31 @@ pub(super) fn along_sun(point: Vector, sun: Vector) -> [f32; 2] {
     [point.x - point.z * sun.x / sun.z, point.y - point.z * sun.y / sun.z]
 }
 
-fn footprint(shape: &Shape, pose: &Pose, bound: f32, sun: Vector) -> [f32; 4] {
+/// Least and greatest x and y of a shape's shadow on z = 0, and along the sun everywhere else.
+#[derive(Clone, Copy)]
+pub(super) struct Footprint([f32; 4]);
+
+impl Footprint {
+    pub(super) fn holds(&self, [x, y]: [f32; 2]) -> bool {
+        let Self([left, right, front, back]) = self;
+        // All four at once: most points are outside of most footprints, on any side.
+        (x >= *left) & (x <= *right) & (y >= *front) & (y <= *back)
+    }
+}
+
+fn footprint(shape: &Shape, pose: &Pose, bound: f32, sun: Vector) -> Footprint {
     let (ends, radius) = match shape {
         Shape::Capsule { radius, half_length } => ([-half_length, *half_length], *radius),
         _ => ([0.0, 0.0], bound),
     };
     // Without a sun above there are no shadows on z = 0, and every shape has to be tried.
     if !(sun.z > 0.05 && radius.is_finite()) {
-        return [f32::NEG_INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY];
+        return Footprint([f32::NEG_INFINITY, f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY]);
     }
     let [a, b] = ends.map(|end| along_sun(*pose * (Vector::Z * end), sun));
     let wide = [sun.x, sun.y].map(|s| radius * (1.0 + (s / sun.z).powi(2)).sqrt() + 1e-3);
-    [a[0].min(b[0]) - wide[0], a[0].max(b[0]) + wide[0], a[1].min(b[1]) - wide[1], a[1].max(b[1]) + wide[1]]
+    let [x, y] = [0, 1].map(|i| [a[i].min(b[i]) - wide[i], a[i].max(b[i]) + wide[i]]);
+    Footprint([x[0], x[1], y[0], y[1]])
 }
 
 impl Primitive {
@@ -55,6 +105,8 @@ impl Primitive {
         let bound = placed.shape.bound();
         Self {
             footprint: footprint(&placed.shape, &pose, bound, sun),
+            outline: Outline::new(&placed.shape, &pose, bound),
+            up: pose.rotation * Vector::Z,
             bound,
             shape: placed.shape.clone(),
             center: pose.translation,
@@ -65,12 +117,8 @@ impl Primitive {
         }
     }
 
-    pub(super) fn center(&self) -> Vector {
-        self.center
-    }
-
-    pub(super) fn bound(&self) -> f32 {
-        self.bound
+    pub(super) fn outline(&self) -> &Outline {
+        &self.outline
     }
 
     /// A point of the world in the shape's frame.
@@ -80,17 +128,23 @@ impl Primitive {
 
     /// First hit of a ray from the eye that is nearer than `limit`; `direction` has unit length.
     pub(super) fn see(&self, direction: Vector, limit: f32) -> Option<Hit> {
+        if matches!(self.shape, Shape::Plane) {
+            let distance = -self.eye.z / self.up.dot(direction);
+            let is_hit = self.eye.z > 0.0 && distance > NEAR && distance < limit;
+            return is_hit.then_some(Hit { distance, normal: self.up });
+        }
         let (distance, normal) = self.cast(self.eye, self.shape_from_world * direction, limit)?;
         (distance < limit).then(|| Hit { distance, normal: self.world_from_shape * normal })
     }
 
-    /// Whether the shape is between `point` and the sun, in direction `sun`; `along` is the point's
-    /// [`along_sun`].
-    pub(super) fn shades(&self, point: Vector, along: [f32; 2], sun: Vector, limit: f32) -> bool {
-        let ([x, y], [left, right, front, back]) = (along, self.footprint);
-        if x < left || x > right || y < front || y > back {
-            return false;
-        }
+    /// What may be in the shadow of the shape; `None`: nothing.
+    pub(super) fn footprint(&self) -> Option<Footprint> {
+        // A plane shades only what lies below it.
+        (self.bound.is_finite() || self.sun.z < 0.0).then_some(self.footprint)
+    }
+
+    /// Whether the shape is between `point` and the sun, in direction `sun`.
+    pub(super) fn shades(&self, point: Vector, sun: Vector, limit: f32) -> bool {
         let to_center = self.center - point;
         if self.bound.is_finite() {
             let along = to_center.dot(sun);
@@ -98,9 +152,6 @@ impl Primitive {
             if along < -self.bound || miss > self.bound * self.bound {
                 return false;
             }
-        } else if self.sun.z >= 0.0 {
-            // A plane shades only what lies below it.
-            return false;
         }
         self.cast(self.shape_from_world * -to_center, self.sun, limit).is_some_and(|(t, _)| t < limit)
     }

@@ -16,6 +16,7 @@ mod process;
 mod record;
 mod recorder;
 mod replay;
+mod robots;
 mod silence;
 mod skip;
 mod timer;
@@ -62,11 +63,12 @@ pub const CAMPAIGNS: &[Campaign] = &[
     flash::ADMISSION,
     images::IMAGES,
     parsers::PARSERS,
+    robots::ROBOTS,
     controller::KILL,
-    trainer::TRAINER,
     timer::OVERRUN,
     timer::HANG,
     timer::GARBAGE,
+    trainer::TRAINER,
     skip::SKIP,
 ];
 

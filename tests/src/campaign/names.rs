@@ -22,6 +22,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("admission", "no changed, truncated, older, foreign or unsigned image is taken, and rot does not boot"),
     ("images", "no mutant of an image makes the runtime panic, and an admitted one keeps every promise"),
     ("parsers", "no damaged contract or recording makes a parser panic, take long or take much memory"),
+    ("robots", "no damaged robot or task file panics, and what is read moves and observes finitely"),
     ("kill", "QEMU killed at any instant of flashing boots what was confirmed"),
     ("overrun", "a late tick is replaced by the fallback in the same tick, and counted"),
     ("hang", "a tick that hangs ends in a reset by the watchdog, without torque"),

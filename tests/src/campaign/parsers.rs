@@ -57,7 +57,7 @@ const WORDS: [&str; 24] = [
 
 /// What a batch of mutants came to.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     read: AtomicU64,
     panics: AtomicU64,
     longest_us: AtomicU64,
@@ -65,7 +65,7 @@ struct Tally {
 
 impl Tally {
     /// One mutant; whether it was read as something that holds.
-    fn one(&self, f: impl FnOnce() -> bool) {
+    pub(super) fn one(&self, f: impl FnOnce() -> bool) {
         let start = Instant::now();
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(read) => _ = self.read.fetch_add(u64::from(read), Ordering::Relaxed),
@@ -76,7 +76,7 @@ impl Tally {
 }
 
 /// Runs `mutant` so often, in the same batches on any number of threads.
-fn many(run: &Run, total: u64, salt: u64, mutant: impl Fn(&mut Rng, &Tally) + Sync) -> Tally {
+pub(super) fn many(run: &Run, total: u64, salt: u64, mutant: impl Fn(&mut Rng, &Tally) + Sync) -> Tally {
     let tally = Tally::default();
     let batches: Vec<u64> = (0..total.div_ceil(BATCH)).collect();
     let step = batches.len().div_ceil(50).max(1);
@@ -146,7 +146,7 @@ fn parsers(run: &mut Run) -> Result<(), String> {
     Ok(())
 }
 
-fn report(run: &mut Run, what: &str, total: u64, tally: &Tally) {
+pub(super) fn report(run: &mut Run, what: &str, total: u64, tally: &Tally) {
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     run.count(format!("{what}: mutants"), "files", total as f64);
     run.at_least(format!("{what}: read, and hold"), "files", of(&tally.read) as f64, total as f64 / 100.0);
@@ -155,7 +155,7 @@ fn report(run: &mut Run, what: &str, total: u64, tally: &Tally) {
 }
 
 /// One to four changes of a text: values, lines, bytes, its end.
-fn change(text: &str, rng: &mut Rng) -> String {
+pub(super) fn change(text: &str, rng: &mut Rng) -> String {
     let mut text = text.to_owned();
     for _ in 0..rng.u8(1..=4) {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
