@@ -59,6 +59,9 @@ fn numbers_without_meaning_are_refused() {
         ("quadruped", "friction = [0.6, 1.25]", "friction = [1.25, 0.6]", "the lower first"),
         ("quadruped", "action_delay_s = [0.0, 0.01]", "action_delay_s = [0.0, 9.0]", "shorten it"),
         ("quadruped", "push_interval_s = 8.0", "push_interval_s = 8.0\naction_loss = 1.5", "give a share"),
+        ("planar-sweep", "size = [8, 8]", "size = [9223372036854775807, 8]", "pixels: give 1 to 512 a side"),
+        ("planar-sweep", "field_of_view = 0.5829", "field_of_view = nan", "camera.field_of_view is NaN"),
+        ("carry-together", "mass = 70.0", "mass = 0.0", "partner.mass is 0"),
         ("reacher", "axis = 0", "axis = 7", "give 0, 1 or 2"),
         (
             "hopper",

@@ -168,6 +168,10 @@ impl Resolver<'_> {
             start_bodies: Vec::new(),
             partner_sites: None,
         };
+        // Before its pixels become sensors.
+        if let Some(camera) = &spec.camera {
+            super::camera::check(self, camera)?;
+        }
         for (index, term) in spec.rewards.iter().enumerate() {
             let weight = term.weight.ok_or_else(|| {
                 self.fault(format!("rewards[{index}] `{}` has no weight: give one", term.term))
@@ -233,9 +237,6 @@ impl Resolver<'_> {
         }
         if let Some(partner) = &spec.partner {
             plan.partner_sites = Some(super::partner::check(self, partner)?);
-        }
-        if let Some(camera) = &spec.camera {
-            super::camera::check(self, camera)?;
         }
         if let Some(terrain) = &spec.terrain {
             super::terrain::check(self, terrain)?;
