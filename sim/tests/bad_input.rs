@@ -43,6 +43,7 @@ fn refuses_numbers_without_physical_meaning() {
         (r#"mass="3.6""#, r#"mass="1e300""#, "mass"),
         (r#"axis="0 0 1""#, r#"axis="0 0 0""#, "axis"),
         (r#"size="0.06""#, r#"size="-0.06""#, "size"),
+        (r#"size="0.06""#, r#"size="1e-30""#, "size"),
         (r#"timestep="0.004""#, r#"timestep="0""#, "timestep"),
         (r#"range="-1.6 0.6""#, r#"range="0.6 -1.6""#, "range"),
         (r#"name="leg_joint""#, r#"name="thigh_joint""#, "<joint thigh_joint>"),

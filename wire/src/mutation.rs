@@ -71,8 +71,8 @@ checks! {
     Abstention "abstention",
     /// A recorder hands every tick to the system before it says that it is written.
     RecorderFlush "recorder-flush",
-    /// A panic of a third-party loader or engine becomes an error of the robot file.
-    LoadBorder "load-border",
+    /// Every number of a robot file is finite.
+    FiniteNumbers "finite-numbers",
     /// A checkpoint is complete before `last` points at it.
     CheckpointWhole "checkpoint-whole",
 }

@@ -213,6 +213,9 @@ fn joint_softness(attributes: &Attributes, index: usize, robot: &MjcfRobot) -> [
     found.copied().unwrap_or_default()
 }
 
+/// Least size of a shape: squares of smaller ones vanish in `f32`, and parry asserts that they do not.
+pub(super) const SMALLEST_M: f64 = 1e-6;
+
 /// Refuses what parses but has no physical meaning, before rapier divides by it.
 fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
     let timestep = model.option.timestep;
@@ -295,12 +298,22 @@ fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Res
         GeomType::Box | GeomType::Ellipsoid => 3,
         GeomType::Plane | GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => 0,
     };
-    match geom.size[..needed].iter().find(|s| **s <= 0.0) {
-        Some(size) => {
-            Err(LoadError::new(path, field + " size", size, "not above zero", "give half sizes in m"))
-        }
-        None => Ok(()),
+    if let Some(size) = geom.size[..needed].iter().find(|size| **size < SMALLEST_M) {
+        return Err(LoadError::new(path, field + " size", size, "below 1e-6 m", "give half sizes in m"));
     }
+    if let Some([ax, ay, az, bx, by, bz]) = geom.fromto {
+        let length = [ax - bx, ay - by, az - bz].into_iter().map(|v| v * v).sum::<f64>().sqrt();
+        if length < SMALLEST_M {
+            return Err(LoadError::new(
+                path,
+                field + " fromto",
+                length,
+                "shorter than 1e-6 m",
+                "give two points",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The definition behind the rapier joint `index`: names may be missing, so it is found by counting.

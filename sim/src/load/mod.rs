@@ -10,8 +10,6 @@ mod urdf;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use tendon_wire::mutation::{Check, removed};
-
 pub use error::{LoadError, Unsupported};
 
 use crate::robot::{Robot, RobotOptions};
@@ -42,9 +40,6 @@ pub(crate) fn robot_from_urdf(name: &str, text: &str, options: RobotOptions) -> 
 /// The one place where a panic becomes an error. The loaders and parry are third-party code with asserts on
 /// geometry that our checks cannot foresee one by one; everything they touch is dropped with the panic.
 fn border(path: &Path, load: impl FnOnce() -> Result<Robot, LoadError>) -> Result<Robot, LoadError> {
-    if removed(Check::LoadBorder) {
-        return load();
-    }
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<String>()

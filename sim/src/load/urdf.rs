@@ -11,6 +11,7 @@ use rapier3d_urdf::{UrdfLoaderOptions, UrdfMultibodyOptions, UrdfRobot};
 use super::check::Checked;
 use super::error::LoadError;
 use super::finish::{self, JointSpec, Parts};
+use super::mjcf::SMALLEST_M;
 use crate::dynamics::Details;
 use crate::robot::{Actuator, Body, JointKind, Robot, RobotOptions};
 use crate::scene::{Shape, Visual};
@@ -167,9 +168,9 @@ fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
                 urdf_rs::Geometry::Sphere { radius } => vec![*radius],
                 urdf_rs::Geometry::Mesh { .. } => Vec::new(),
             };
-            if let Some(size) = sizes.iter().find(|s| **s <= 0.0) {
+            if let Some(size) = sizes.iter().find(|s| **s < SMALLEST_M) {
                 let field = format!("<link {}> <collision> size", link.name);
-                return Err(LoadError::new(path, field, size, "not above zero", "give sizes in m"));
+                return Err(LoadError::new(path, field, size, "below 1e-6 m", "give sizes in m"));
             }
         }
     }
