@@ -8,7 +8,7 @@ use tendon_sim::{Environment, JointCommand, LoadError, Robot, RobotOptions, Step
 use crate::random::Rng;
 
 /// Hop forward without falling. Observation: height and angles, then velocities clipped to +-10, `[11]`; action: torques of thigh, leg
-/// and foot in -1..1 for +-200 Nm, `[3]`; reward: speed + 1 - 0.001 action^2; 1000 steps of four physics steps.
+/// and foot in -1..1 for +-200 Nm, `[3]`; reward: speed + 1 - 0.001 (clipped action)^2; 1000 steps of four physics steps.
 pub struct Hopper {
     world: World,
     steps: u32,
@@ -84,7 +84,7 @@ impl Environment for Hopper {
         let (height, angle) = (observation[0], observation[1]);
         let bounded = observation[1..].iter().all(|x| x.abs() < 100.0);
         let healthy = height > 0.7 && angle.abs() < 0.2 && bounded;
-        let cost: f32 = 1e-3 * action.iter().map(|a| a * a).sum::<f32>();
+        let cost: f32 = 1e-3 * action.iter().map(|a| a.clamp(-1.0, 1.0).powi(2)).sum::<f32>();
         Step {
             reward: speed + f32::from(u8::from(healthy)) - cost,
             terminated: !healthy,

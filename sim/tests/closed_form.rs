@@ -363,3 +363,18 @@ fn a_free_floating_chain_keeps_its_momentum() {
         "momentum {end:?} kg m/s out of nothing"
     );
 }
+
+#[test]
+fn margins_of_both_shapes_lift_what_rests_by_their_sum() {
+    let height = |margins: [&str; 2]| {
+        let [floor, ball] = margins;
+        let mut world = world(&format!(
+            r#"<mujoco><option timestep="0.002"/><worldbody><geom type="plane" size="0 0 1" {floor}/>
+               <body pos="0 0 0.12"><freejoint/><geom type="sphere" size="0.1" mass="1" {ball}/></body></worldbody></mujoco>"#
+        ));
+        world.step(&[], 1000);
+        world.base_pose().0[2]
+    };
+    let lifted = height([r#"margin="0.002""#, r#"margin="0.005""#]) - height(["", ""]);
+    assert!((lifted - 0.007).abs() < 1e-4, "lifted by {lifted} m, margins 0.007 m");
+}

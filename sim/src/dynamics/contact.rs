@@ -26,7 +26,7 @@ pub(super) struct Contact {
     pub(super) point: DVec3,
     /// Unit length, away from `other`.
     pub(super) normal: DVec3,
-    /// Overlap, m, above zero.
+    /// Overlap beyond the margin, m, above zero.
     pub(super) depth: f64,
     /// Of shapes: finds the [`Surface`].
     pub(super) pair: u32,
@@ -36,6 +36,8 @@ pub(super) struct Contact {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surface {
     pub(super) friction: f64,
+    /// Distance at which contacts begin, m.
+    pub(super) margin: f64,
     pub(super) cone: Cone,
     pub(super) impratio: f64,
     pub(super) softness: Softness,
@@ -128,6 +130,10 @@ impl Contacts {
         let dt = f64::from(state.parameters.dt);
         let surface = |&(a, b): &(u32, u32)| {
             let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
+            let margin = match (&first.details, &second.details) {
+                (Some(one), Some(other)) => one.margin + other.margin,
+                _ => 0.0,
+            };
             let (friction, softness) = match (&first.details, &second.details) {
                 (Some(one), Some(other)) => {
                     one.mixed(f64::from(first.friction), other, f64::from(second.friction))
@@ -144,7 +150,7 @@ impl Contacts {
                 }
             };
             let Self { cone, impratio, .. } = *self;
-            Surface { friction, cone, impratio, softness, gains: softness.gains(dt) }
+            Surface { friction, margin, cone, impratio, softness, gains: softness.gains(dt) }
         };
         self.surfaces = self.pairs.iter().map(surface).collect();
     }
@@ -161,11 +167,13 @@ impl Contacts {
             let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
             let (pose, other) = (&self.poses[a as usize], &self.poses[b as usize]);
             let Some(link) = first.link else { continue };
-            let mut pair = Pair { link, other: second.link, pair: index as u32, found: &mut self.found };
+            let margin = self.surfaces[index].margin;
+            let mut pair =
+                Pair { link, other: second.link, pair: index as u32, margin, found: &mut self.found };
             if let TypedShape::HalfSpace(floor) = second.shape.as_typed_shape() {
                 let normal = other.rotation * floor.normal.as_dvec3();
                 let height = (pose.translation - other.translation).dot(normal);
-                if height > first.bound || pair.on_floor(first, pose, normal, other.translation) {
+                if height > first.bound + margin || pair.on_floor(first, pose, normal, other.translation) {
                     continue;
                 }
             } else if let TypedShape::HeightField(field) = second.shape.as_typed_shape() {
@@ -173,7 +181,7 @@ impl Contacts {
                     continue;
                 }
             } else if second.bound.is_finite() {
-                let reach = first.bound + second.bound;
+                let reach = first.bound + second.bound + margin;
                 if pose.translation.distance_squared(other.translation) > reach * reach {
                     continue;
                 }
@@ -187,11 +195,14 @@ struct Pair<'a> {
     link: usize,
     other: Option<usize>,
     pair: u32,
+    margin: f64,
     found: &'a mut Vec<Contact>,
 }
 
 impl Pair<'_> {
-    fn add(&mut self, point: DVec3, normal: DVec3, depth: f64) {
+    /// `overlap` is below zero between shapes that are apart.
+    fn add(&mut self, point: DVec3, normal: DVec3, overlap: f64) {
+        let depth = overlap + self.margin;
         if depth > 0.0 && depth.is_finite() {
             let Self { link, other, pair, .. } = *self;
             self.found.push(Contact { link, other, point, normal, depth, pair });
@@ -246,7 +257,14 @@ impl Pair<'_> {
         manifolds.clear();
         let relative = narrow(&pose.inv_mul(other));
         let (a, b) = (&*first.shape.0, &*second.shape.0);
-        let is_known = DefaultQueryDispatcher.contact_manifolds(&relative, a, b, 0.0, manifolds, &mut None);
+        let is_known = DefaultQueryDispatcher.contact_manifolds(
+            &relative,
+            a,
+            b,
+            self.margin as f32,
+            manifolds,
+            &mut None,
+        );
         if is_known.is_err() {
             return;
         }
@@ -255,9 +273,9 @@ impl Pair<'_> {
             let place_in_shape = inner.unwrap_or(Pose::IDENTITY);
             let normal = pose.rotation * (place_in_shape.rotation * -manifold.local_n1).as_dvec3();
             for contact in &manifold.points {
-                let depth = -f64::from(contact.dist);
+                let overlap = -f64::from(contact.dist);
                 let on_first = pose.transform_point((place_in_shape * contact.local_p1).as_dvec3());
-                self.add(on_first + normal * (0.5 * depth), normal, depth);
+                self.add(on_first + normal * (0.5 * overlap), normal, overlap);
             }
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct GeomDetails {
     pub(crate) condim: u32,
     pub(crate) priority: i32,
     pub(crate) mix: f64,
+    /// Contacts begin at a distance of the sum of both, m.
+    pub(crate) margin: f64,
     pub(crate) softness: Softness,
 }
 

@@ -290,7 +290,7 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
             _ if matches!(node.attribute("condim"), Some("4" | "6")) => {
                 Some("no torsional or rolling friction: contacts have at most three dimensions")
             }
-            _ if has("margin") || has("gap") => Some("contacts begin at distance zero"),
+            _ if has("gap") => Some("gap is not read: contacts push from the margin on"),
             _ => None,
         },
         ("mujoco", "option") if !matches!(node.attribute("integrator"), None | Some("Euler")) => {

@@ -191,7 +191,7 @@ fn put_geoms(
     let above = weld(model.bodies[mine].parent.unwrap_or(0));
     for (&geom, &collider) in solid.iter().zip(colliders) {
         let (softness, mix) = soft.map_or((Softness::default(), 1.0), |a| a.geoms[geom]);
-        let Geom { contype, conaffinity, condim, priority, .. } = body.geoms[geom];
+        let Geom { contype, conaffinity, condim, priority, margin, .. } = body.geoms[geom];
         let geom = GeomDetails {
             body: id,
             weld: mine,
@@ -201,6 +201,7 @@ fn put_geoms(
             condim,
             priority,
             mix,
+            margin: margin.max(0.0),
             softness,
         };
         details.geoms.insert(collider, geom);
