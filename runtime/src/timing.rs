@@ -62,6 +62,27 @@ impl Histogram {
         self.max_ns
     }
 
+    /// Least time that `share` of all do not exceed, rounded up to the end of its bin, ns.
+    #[must_use]
+    pub fn quantile_ns(&self, share: f64) -> u32 {
+        let total: u64 = self.counts.iter().map(|&count| u64::from(count)).sum();
+        let mut below = 0;
+        for (bin, &count) in self.counts.iter().enumerate() {
+            below += u64::from(count);
+            if count > 0 && below as f64 >= total as f64 * share {
+                let is_last = bin + 1 == BINS;
+                return if is_last { self.max_ns } else { bin_start_ns(bin + 1).min(self.max_ns) };
+            }
+        }
+        self.max_ns
+    }
+
+    /// Used bins: least time, ns, and count.
+    pub fn bins(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let used = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        used.map(|(bin, &count)| (bin_start_ns(bin), count))
+    }
+
     /// First used bin, and the counts from there to the last used one.
     pub fn write(&self, from: &mut u8, counts: &mut Counts) {
         let used = |count: &u32| *count != 0;
@@ -159,6 +180,20 @@ mod tests {
         assert_eq!(usize::from(from), bin_of(1000));
         assert_eq!(counts.0.len(), bin_of(3000) - bin_of(1000) + 1);
         assert_eq!((counts.0[0], counts.0.iter().sum::<u32>(), histogram.max_ns()), (2, 3, 3000));
+    }
+
+    #[test]
+    fn quantiles_are_right_to_a_quarter_octave_and_never_beyond_the_longest() {
+        let mut histogram = Histogram::default();
+        (1..=10_000u32).for_each(|us| histogram.add(us * 1000));
+        for (share, exact) in [(0.5, 5e6), (0.99, 9.9e6), (0.999, 9.99e6)] {
+            let found = f64::from(histogram.quantile_ns(share));
+            assert!(found >= exact && found <= exact * 1.25, "{share}: {found}");
+        }
+        assert_eq!((histogram.max_ns(), histogram.quantile_ns(1.0)), (10_000_000, 10_000_000));
+        assert_eq!(histogram.bins().map(|(_, count)| u64::from(count)).sum::<u64>(), 10_000);
+        histogram.add(u32::MAX);
+        assert_eq!(histogram.quantile_ns(1.0), u32::MAX);
     }
 
     #[test]

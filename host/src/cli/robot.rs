@@ -3,7 +3,7 @@
 use super::run::contract_of;
 use super::{Measured, print_table, read_image, write_json};
 use crate::robot::{
-    BusKind, CalibrationFile, Ended, Histogram, Live, MonotonicClock, Priority, Settings, Simulated, Summary,
+    BusKind, CalibrationFile, Ended, Live, MonotonicClock, Priority, Settings, Simulated, Summary,
     calibration_for, launch_simulated, open_bus, serve_simulated,
 };
 use anyhow::{Context, Result, bail};
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tendon_runtime::State;
 use tendon_runtime::spec::ContractSpec;
+use tendon_runtime::timing::Histogram;
 
 /// What hangs on the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -214,8 +215,8 @@ fn supervise(live: &Live, signal: &AtomicBool, done: impl Fn() -> bool) {
     }
 }
 
-fn us(ns: u64) -> f64 {
-    ns as f64 / 1000.0
+fn us(ns: u32) -> f64 {
+    f64::from(ns) / 1000.0
 }
 
 /// Name and histogram of each time measured.
@@ -258,7 +259,7 @@ pub(super) fn report(summary: &Summary, names: &[&str]) {
 
 /// One line per octave, a bar as long as the logarithm of its count.
 fn print_histogram(histogram: &Histogram) {
-    let mut octaves: Vec<(u64, u64)> = Vec::new();
+    let mut octaves: Vec<(u32, u64)> = Vec::new();
     for (start, count) in histogram.bins() {
         let octave = start.checked_ilog2().map_or(0, |octave| 1 << octave);
         match octaves.last_mut() {

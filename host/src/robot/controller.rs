@@ -4,7 +4,6 @@
 //! Whoever calls [`run`] supervises it from another thread through [`Live`]. Torque is off when `run` returns and when
 //! it unwinds: the bus takes it away when it is dropped.
 
-use super::histogram::Histogram;
 use super::port::MonotonicClock;
 use super::priority::{Granted, Priority, kernel, lock_memory, prefault_stack, real_time_priority};
 use crate::link::{InProcess, LinkError, Session, commands_of, with_in_process};
@@ -12,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use tendon_drivers::{BusError, Counters, Faults, JointBus, JointState};
 use tendon_runtime::deadline::LATCH_MISSES;
 use tendon_runtime::spec::{ContractSpec, Signal};
+use tendon_runtime::timing::Histogram;
 use tendon_runtime::{Cause, JointCommand, MAX_JOINTS, RawState, Refusal, State};
 use tendon_wire::message::{Floats, Telemetry};
 
@@ -367,12 +367,12 @@ impl<'a, 'm> Cycle<'a, 'm> {
         loop {
             self.clock.sleep_until_ns(self.next_ns);
             let begin_ns = self.clock.now_ns();
-            self.jitter.add(begin_ns - self.next_ns);
+            self.jitter.add(short(begin_ns - self.next_ns));
             if let Err(error) = self.one(begin_ns) {
                 return Ended::Bus(error);
             }
             let end_ns = self.clock.now_ns();
-            self.execution.add(end_ns - begin_ns);
+            self.execution.add(short(end_ns - begin_ns));
             self.cycles += 1;
             self.judge(end_ns);
 
@@ -432,7 +432,7 @@ impl<'a, 'm> Cycle<'a, 'm> {
         if self.powered {
             self.bus.write(&self.commands)?;
         }
-        self.bus_time.add((read_ns - begin_ns) + (clock.now_ns() - tick_ns));
+        self.bus_time.add(short((read_ns - begin_ns) + (clock.now_ns() - tick_ns)));
         Ok(())
     }
 
@@ -551,4 +551,9 @@ impl<'a, 'm> Cycle<'a, 'm> {
             torque_off,
         }
     }
+}
+
+/// A time for a [`Histogram`], which ends at four seconds.
+fn short(ns: u64) -> u32 {
+    u32::try_from(ns).unwrap_or(u32::MAX)
 }

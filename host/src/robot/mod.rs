@@ -2,14 +2,12 @@
 
 mod calibration;
 mod controller;
-mod histogram;
 mod port;
 mod priority;
 mod simulated;
 
 pub use calibration::{BusKind, CalibrationFile, CalibrationFileError, JointCalibration};
 pub use controller::{Ended, Live, RunError, Settings, Summary, run};
-pub use histogram::Histogram;
 pub use port::{BusPort, MonotonicClock, PortError};
 pub use priority::{Granted, Priority, kernel, lock_memory, prefault_stack, real_time_priority};
 pub(crate) use simulated::robot_order;
