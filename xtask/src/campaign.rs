@@ -60,7 +60,7 @@ fn tests(words: &[&str]) -> Result<(), String> {
 }
 
 /// Every campaign in its short form with each of its checks taken away. Prints `N passed, N failed`.
-fn mutants() -> Result<(), String> {
+pub(crate) fn mutants() -> Result<(), String> {
     let (program, firmware) = (mutant()?, firmware::mutants()?);
     let mut missed = Vec::new();
     for (name, _) in NAMES {

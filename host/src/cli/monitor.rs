@@ -136,13 +136,19 @@ fn live(
     loop {
         let begin = Instant::now();
         let text = look(session, identity)?
-            .map_or_else(|| format!("{SILENT}\n"), |snapshot| table(&snapshot, labels));
+            .map_or_else(|| format!("{SILENT}\n"), |snapshot| table(&snapshot, labels, terminal_size().1));
         terminal.show(&text)?;
         let next = until.map_or(begin + TABLE, |until| until.min(begin + TABLE));
         if terminal.wait_for_end(next)? || until.is_some_and(|until| Instant::now() >= until) {
             return Ok(());
         }
     }
+}
+
+/// Rows and columns; 24 and 80 where the terminal does not say.
+fn terminal_size() -> (usize, usize) {
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .map_or((24, 80), |size| (usize::from(size.ws_row), usize::from(size.ws_col)))
 }
 
 /// The terminal, keys read as they come; put back when this is dropped.
@@ -166,8 +172,7 @@ impl Terminal {
 
     /// Shows what fits; each line is cleared behind its end, so that nothing flickers.
     fn show(&self, text: &str) -> Result<()> {
-        let (rows, columns) = rustix::termios::tcgetwinsize(std::io::stdout())
-            .map_or((24, 80), |size| (usize::from(size.ws_row), usize::from(size.ws_col)));
+        let (rows, columns) = terminal_size();
         let mut out = String::from("\x1b[H");
         let lines = text.lines().take(rows.saturating_sub(2)).chain(["", "q or Ctrl-C ends"]);
         for (index, line) in lines.enumerate() {

@@ -301,7 +301,7 @@ impl Hil {
                     metrics.lowest_height, metrics.final_position, metrics.hash
                 );
                 print_stats(&stats);
-                print!("{}", crate::monitor::times(&session.timing()?));
+                print!("{}", crate::monitor::times(&session.timing()?, 120));
             }
             (None, None) => bail!("give --task or --robot"),
         }
@@ -442,7 +442,7 @@ fn hil_task<T: crate::link::Transport>(
     );
     print_stats(&run.stats);
     println!("misses {}, deepest stack {} bytes", run.misses, run.stack_bytes);
-    print!("{}", crate::monitor::times(&session.timing()?));
+    print!("{}", crate::monitor::times(&session.timing()?, 120));
     #[cfg(feature = "viewer")]
     if let (Some(viewer), Some(path)) = (viewer, outputs.rrd) {
         viewer.finish(&run)?;

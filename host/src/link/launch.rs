@@ -261,11 +261,15 @@ fn emulated(
     command.args(extra).arg("-kernel").arg(&boot);
     // A firmware for campaigns looks there for the check that is taken away.
     #[cfg(feature = "mutate")]
-    command.args([
-        "-device",
-        &format!("loader,addr=0x3ffff0,data={},data-len=4", tendon_wire::mutation::number()),
-    ]);
+    command.args(["-device", &removed_check_device()]);
     Ok((command, temporary))
+}
+
+/// QEMU's `-device` by which a firmware for campaigns learns which check is taken away.
+#[cfg(feature = "mutate")]
+#[must_use]
+pub fn removed_check_device() -> String {
+    format!("loader,addr=0x3ffff0,data={},data-len=4", tendon_wire::mutation::number())
 }
 
 /// A name that no other controller of this machine has.

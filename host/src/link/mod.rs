@@ -18,6 +18,8 @@ pub use error::LinkError;
 pub use firmware::{FirmwareError, Package, image_of_elf};
 pub use flash::{HostFlash, install};
 pub use in_process::{InProcess, with_in_process};
+#[cfg(feature = "mutate")]
+pub use launch::removed_check_device;
 pub use launch::{
     Address, ControllerKind, Launched, boot_stage_path, firmware_path, launch, launch_from, launch_program,
     launch_stand_in, qemu_is_there,

@@ -6,36 +6,34 @@ use tendon_runtime::timing::bin_start_ns;
 use tendon_runtime::{Cause, State, timing::ResetCause};
 use tendon_wire::message::{Counts, Timing};
 
-/// Columns of the counters.
-const COLUMNS: usize = 4;
-
-/// The whole table. `labels`: of an image, in the robot's order.
+/// The whole table, in lines of at most `columns` characters where they can be broken. `labels`: of an image, in the
+/// robot's order.
 #[must_use]
-pub fn table(snapshot: &Snapshot, labels: &[JointLabel]) -> String {
+pub fn table(snapshot: &Snapshot, labels: &[JointLabel], columns: usize) -> String {
     let Snapshot { identity, telemetry, timing, last } = snapshot;
     let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{} firmware {}   robot {}   image {:08x}   schema {:016x}",
-        identity.board,
-        identity.firmware,
-        if identity.robot.is_empty() { "-" } else { &identity.robot },
-        identity.image_crc32c,
-        identity.schema_hash
-    );
-    let _ = writeln!(
-        text,
-        "state {:<10} cause {:<14} started {} times, last by {}",
-        name(State::from_code(telemetry.state)),
-        name(Cause::from_code(telemetry.cause)),
-        timing.boots,
-        name(ResetCause::from_code(timing.reset_cause)),
-    );
+    let parts = [
+        format!("{} firmware {}", identity.board, identity.firmware),
+        format!("robot {}", if identity.robot.is_empty() { "-" } else { &identity.robot }),
+        format!("image {:08x}", identity.image_crc32c),
+        format!("schema {:016x}", identity.schema_hash),
+    ];
+    flow(&mut text, &parts, columns);
+    let parts = [
+        format!("state {:<10}", name(State::from_code(telemetry.state))),
+        format!("cause {:<14}", name(Cause::from_code(telemetry.cause))),
+        format!(
+            "started {} times, last by {}",
+            timing.boots,
+            name(ResetCause::from_code(timing.reset_cause))
+        ),
+    ];
+    flow(&mut text, &parts, columns);
     text.push('\n');
     let message = telemetry.clone().into();
     let counters: Vec<_> =
         fields(&message).into_iter().filter(|(name, _)| !["state", "cause"].contains(name)).collect();
-    for row in counters.chunks(COLUMNS) {
+    for row in counters.chunks((columns / COUNTER).clamp(1, 4)) {
         for (name, value) in row {
             let _ = write!(text, "{name:<18}{value:>10}  ");
         }
@@ -43,28 +41,51 @@ pub fn table(snapshot: &Snapshot, labels: &[JointLabel]) -> String {
         text.push('\n');
     }
     text.push('\n');
-    text.push_str(&times(timing));
+    text.push_str(&times(timing, columns));
     if !last.joint_position.is_empty() {
         text.push('\n');
-        joints(&mut text, snapshot, labels);
+        joints(&mut text, snapshot, labels, columns);
     }
     text
 }
 
+/// Characters of a counter: name, value and what keeps it from the next.
+const COUNTER: usize = 30;
+
+/// Writes `parts` one after the other, with a new line where one would not fit.
+fn flow(text: &mut String, parts: &[String], columns: usize) {
+    let mut used = 0;
+    for part in parts {
+        let width = part.chars().count();
+        if used > 0 && used + 3 + width > columns {
+            text.push('\n');
+            used = 0;
+        } else if used > 0 {
+            text.push_str("   ");
+            used += 3;
+        }
+        text.push_str(part);
+        used += width;
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+}
+
 /// Periods, misses and histograms.
 #[must_use]
-pub fn times(timing: &Timing) -> String {
-    let mut text = format!(
-        "period {} us, deadline {} us, worst response by analysis {} us; {} misses, {} latched, {} early feeds, kept waiting at most {:.1} us, fallback out in {:.1} us\n",
-        timing.period_us,
-        timing.deadline_us,
-        timing.response_us,
-        timing.misses,
-        timing.latches,
-        timing.early_feeds,
-        us(timing.blocked_max_ns),
-        us(timing.fallback_max_ns),
-    );
+pub fn times(timing: &Timing, columns: usize) -> String {
+    let mut text = String::new();
+    let parts = [
+        format!("period {} us", timing.period_us),
+        format!("deadline {} us", timing.deadline_us),
+        format!("worst response by analysis {} us", timing.response_us),
+        format!("{} misses", timing.misses),
+        format!("{} latched", timing.latches),
+        format!("{} early feeds", timing.early_feeds),
+        format!("kept waiting at most {:.1} us", us(timing.blocked_max_ns)),
+        format!("fallback out in {:.1} us", us(timing.fallback_max_ns)),
+    ];
+    flow(&mut text, &parts, columns);
     let rows = [
         ("release", timing.release_from, &timing.release, timing.release_max_ns),
         ("execution", timing.execution_from, &timing.execution, timing.execution_max_ns),
@@ -102,30 +123,40 @@ pub fn line(snapshot: &Snapshot) -> String {
     )
 }
 
-fn joints(text: &mut String, snapshot: &Snapshot, labels: &[JointLabel]) {
+fn joints(text: &mut String, snapshot: &Snapshot, labels: &[JointLabel], columns: usize) {
     let last = &snapshot.last;
     let at = |values: &[f32], joint: usize| values.get(joint).copied().unwrap_or(f32::NAN);
-    let _ = writeln!(
-        text,
-        "{:<22}{:>9}{:>9}{:>10}{:>9}{:>8}{:>8}   limits",
-        "joint", "position", "velocity", "setpoint", "torque", "kp", "kd"
+    // The limits stand where there is room for them.
+    let is_wide = columns >= 118;
+    let w = if columns < 84 { 18 } else { 22 };
+    let head = format!(
+        "{:<w$}{:>9}{:>9}{:>10}{:>9}{:>8}{:>8}         {}",
+        "joint",
+        "position",
+        "velocity",
+        "setpoint",
+        "torque",
+        "kp",
+        "kd",
+        if is_wide { "  limits" } else { "" }
     );
+    let _ = writeln!(text, "{}", head.trim_end());
     for joint in 0..last.joint_position.len() {
         let label = labels.get(joint);
         let name = label.map_or_else(|| joint.to_string(), |label| label.name.clone());
-        let limits = label.map_or_else(String::new, |label| {
+        let limits = label.filter(|_| is_wide).map_or_else(String::new, |label| {
             let [low, high] = label.position_limits;
             format!("{low:.2} to {high:.2}, {:.1}/s, {:.1} N(m)", label.velocity_limit, label.torque_limit)
         });
         let row = format!(
-            "{name:<22}{:>9.3}{:>9.3}{:>10.3}{:>9.3}{:>8.1}{:>8.2}   {limits}{}",
+            "{name:<w$.w$}{:>9.3}{:>9.3}{:>10.3}{:>9.3}{:>8.1}{:>8.2}  {:<7}  {limits}",
             at(&last.joint_position, joint),
             at(&last.joint_velocity, joint),
             at(&last.position, joint),
             at(&last.torque, joint),
             at(&last.kp, joint),
             at(&last.kd, joint),
-            if last.limited >> joint & 1 != 0 { "  limited" } else { "" },
+            if last.limited >> joint & 1 != 0 { "limited" } else { "" },
         );
         let _ = writeln!(text, "{}", row.trim_end());
     }
@@ -193,7 +224,7 @@ mod tests {
     fn the_table_names_state_cause_reset_joints_and_every_counter() {
         let label =
             JointLabel { name: "slide".into(), position_limits: [-1.0, 1.0], ..JointLabel::default() };
-        let text = table(&snapshot(), &[label]);
+        let text = table(&snapshot(), std::slice::from_ref(&label), 120);
         for part in ["Damping", "Overrun", "last by Watchdog", "misses", "slide", "-1.00 to 1.00", "limited"]
         {
             assert!(text.contains(part), "{part}:\n{text}");
@@ -202,6 +233,13 @@ mod tests {
             assert!(["state", "cause"].contains(&name) || text.contains(name), "{name}:\n{text}");
         }
         assert!(!line(&snapshot()).contains('\n'));
+        let narrow = table(&snapshot(), &[label], 80);
+        assert!(narrow.contains("limited") && !narrow.contains("-1.00 to 1.00"), "{narrow}");
+        // Bars of a histogram are cut by the terminal; everything else fits.
+        let is_histogram = |line: &str| line.starts_with("release") || line.starts_with("execution");
+        let longest =
+            narrow.lines().filter(|line| !is_histogram(line)).map(|line| line.chars().count()).max();
+        assert!(longest <= Some(80), "{narrow}");
     }
 
     #[test]
