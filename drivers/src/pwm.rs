@@ -80,9 +80,11 @@ impl<P: SetDutyCycle, const N: usize> PwmJoints<P, N> {
     /// No pulse on any channel. True: every channel took it.
     fn silence(&mut self) -> bool {
         // All of them, also behind one that fails.
-        self.joints
-            .iter_mut()
-            .fold(true, |all, joint| joint.channel.set_duty_cycle_fully_off().is_ok() && all)
+        let mut all = true;
+        for joint in &mut self.joints {
+            all &= joint.channel.set_duty_cycle_fully_off().is_ok();
+        }
+        all
     }
 }
 

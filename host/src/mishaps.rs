@@ -107,6 +107,7 @@ impl Scene {
 ///
 /// # Errors
 /// The link, or a controller that does not start.
+#[expect(clippy::too_many_arguments, reason = "one call, where all of them are at hand")]
 pub fn play<T: Transport>(
     session: &mut Session<T>,
     plant: &mut dyn Plant,

@@ -266,7 +266,7 @@ fn its_histograms_count_every_tick() {
     let before = bench.session.observe().unwrap().ticks;
     let timing = bench.session.timing().unwrap();
     let after = bench.session.observe().unwrap().ticks;
-    println!("{}", tendon::monitor::times(&timing));
+    println!("{}", tendon::monitor::times(&timing, 120));
     let [release, execution] =
         [&timing.release, &timing.execution].map(|counts| counts.0.iter().sum::<u32>());
     assert_eq!(release, execution);

@@ -103,10 +103,8 @@ impl Constrained {
     /// Advantages of the cost under the cost critic, and the critic's targets.
     fn cost_advantages(&mut self, rollout: &Rollout) -> (Vec<f32>, Vec<f32>) {
         let values = self.critic.infer(&rollout.states);
-        let mut next_values = vec![0.0; values.len()];
-        for row in 0..values.len().saturating_sub(1) {
-            next_values[row] = values[row + 1];
-        }
+        let mut next_values: Vec<f32> = values.iter().skip(1).copied().collect();
+        next_values.resize(values.len(), 0.0);
         let lasts: Vec<f32> = rollout.last_states.iter().flat_map(|(_, state)| state.clone()).collect();
         if !lasts.is_empty() {
             for ((row, _), value) in rollout.last_states.iter().zip(self.critic.infer(&lasts)) {

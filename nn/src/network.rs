@@ -422,7 +422,7 @@ fn fill_windows(network: &Network, sequences: Sequences<'_>, windows: &mut [f32]
     let (inputs, memory) = (network.inputs, network.memory_len());
     let rows = sequences.resets.len();
     // A window of one step remembers nothing, and every row is for itself.
-    let width = if memory == 0 { rows } else { sequences.start.len() / memory };
+    let width = sequences.start.len().checked_div(memory).unwrap_or(rows);
     assert!(
         width > 0 && sequences.start.len() == width * memory,
         "memories of {memory} before the first step"

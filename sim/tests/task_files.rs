@@ -191,7 +191,7 @@ fn privileged_observations_are_given_beside_the_others() {
     let task = find("quadruped").unwrap().definition().unwrap();
     let mut envs = VecEnv::new(vec![task.make().unwrap(), task.make().unwrap()], 2, 3).unwrap();
     let n = envs.environments().next().unwrap().privileged_len();
-    let batch = envs.step(&vec![0.0; 2 * 12]);
+    let batch = envs.step(&[0.0; 2 * 12]);
     assert_eq!(batch.privileged.len(), 2 * n);
     assert!(
         batch.privileged.iter().all(|v| v.is_finite()) && batch.privileged[9] > 0.1,

@@ -214,7 +214,7 @@ impl Tract {
     }
 
     fn run(&mut self, input: &[f32]) -> Result<TVec<TValue>> {
-        Ok(self.state.run(tvec!(Tensor::from_shape(&[1, input.len()], input)?.into()))?)
+        self.state.run(tvec!(Tensor::from_shape(&[1, input.len()], input)?.into()))
     }
 }
 

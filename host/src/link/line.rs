@@ -175,7 +175,7 @@ impl Transport for Line {
             message: node::kind_name(message.kind()),
             reason: "longer than a frame".into(),
         })?;
-        self.outgoing.extend(&*frame);
+        self.outgoing.extend(frame);
         Ok(())
     }
 

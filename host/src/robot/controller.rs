@@ -425,7 +425,7 @@ impl<'a, 'm> Cycle<'a, 'm> {
         self.live.incomplete.store(self.incomplete, Relaxed);
         let read_ns = clock.now_ns();
 
-        if self.cycles % self.every == 0 {
+        if self.cycles.is_multiple_of(self.every) {
             self.tick(begin_ns / 1000)?;
         }
         let tick_ns = clock.now_ns();

@@ -40,6 +40,7 @@ pub(crate) fn run(seed: u64, contracts: usize) -> Result<Report, Violation> {
     Ok(report)
 }
 
+#[expect(clippy::eq_op, reason = "a command with NaN is not equal to itself")]
 fn walk(rng: &mut Rng, report: &mut Report) -> Result<(), Violation> {
     let compiled = contract(rng).compile().expect("a contract within its own limits");
     let contract = compiled.view();

@@ -53,10 +53,10 @@ pub(crate) fn chart(title: &str, x_label: &str, y_label: &str, lines: &[Line]) -
             40 + 14 * index
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{x_label}</text>\
-         <text x=\"12\" y=\"{}\" transform=\"rotate(-90 12 {})\" text-anchor=\"middle\">{y_label}</text></svg>\n",
+         <text x=\"12\" y=\"{}\" transform=\"rotate(-90 12 {})\" text-anchor=\"middle\">{y_label}</text></svg>",
         width / 2.0,
         height - 6.0,
         height / 2.0,

@@ -73,7 +73,7 @@ pub(super) struct Tree {
 impl Tree {
     /// `None`: something in it moves otherwise than by hinges, slides and free roots.
     pub(super) fn read(state: &PhysicsState) -> Option<Self> {
-        if state.impulse_joints.len() > 0 {
+        if !state.impulse_joints.is_empty() {
             return None;
         }
         let mut tree = Self::default();

@@ -37,8 +37,7 @@ impl Attributes {
             bodies: vec![BodyAttributes::default()],
             ..Self::default()
         };
-        reader
-            .document(path, &checked.text, &mut |reader, node, path| reader.settings(node, path, &mut this));
+        reader.document(path, &checked.text, &mut |reader, node, _| reader.settings(node, &mut this));
         reader.document(path, &checked.text, &mut |reader, node, path| {
             if node.has_tag_name("worldbody") {
                 reader.body(node, path, 0, None, &mut this.bodies);
@@ -80,7 +79,7 @@ impl<'a> Reader<'a> {
         Some((target, text))
     }
 
-    fn settings(&mut self, node: Node<'_, '_>, path: &Path, attributes: &mut Attributes) {
+    fn settings(&mut self, node: Node<'_, '_>, attributes: &mut Attributes) {
         match node.tag_name().name() {
             "option" => {
                 if node.attribute("cone") == Some("elliptic") {
@@ -92,12 +91,12 @@ impl<'a> Reader<'a> {
                 attributes.explicit_damping |=
                     flags.into_iter().any(|f| f.attribute("eulerdamp") == Some("disable"));
             }
-            "default" => self.class(node, path, None),
+            "default" => self.class(node, None),
             _ => {}
         }
     }
 
-    fn class(&mut self, node: Node<'_, '_>, path: &Path, above: Option<&str>) {
+    fn class(&mut self, node: Node<'_, '_>, above: Option<&str>) {
         // The outermost class may have a name of its own; it is the main one all the same.
         let name = if above.is_none() { MAIN } else { node.attribute("class").unwrap_or(MAIN) };
         let mut class = match self.classes.get(name) {
@@ -121,7 +120,7 @@ impl<'a> Reader<'a> {
             self.classes.insert(own.to_owned(), class);
         }
         for child in children().filter(|n| n.has_tag_name("default")) {
-            self.class(child, path, Some(name));
+            self.class(child, Some(name));
         }
     }
 

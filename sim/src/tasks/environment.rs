@@ -413,7 +413,7 @@ impl TaskEnvironment {
             let seen = self.seen();
             for (figure, memory) in plan.terminations.iter().zip(ends) {
                 if figure.advance(&seen, memory).1 {
-                    ended_by.get_or_insert_with(|| figure.of.name.as_str());
+                    ended_by.get_or_insert(figure.of.name.as_str());
                 }
             }
             let mut holds = true;

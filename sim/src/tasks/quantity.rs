@@ -155,8 +155,8 @@ quantities! {
 
     // Points, sites and objects.
     "target_offset" ["m"] SiteAndPoint (0.0, 1.0) "target - site, along `axis`" = |s, a| s.target(a.axis) - s.site(a)[a.axis];
-    "target_distance" ["m"] SiteAndPoint (0.0, 1.0) "|target - site|" = |s, a| s.from_target(s.site(a));
-    "reached" [""] SiteAndPoint (0.0, 0.05) "exp(-(|target - site| / sigma)^2)" = |s, a| math::exp(-(s.from_target(s.site(a)) / a.sigma).powi(2));
+    "target_distance" ["m"] SiteAndPoint (0.0, 1.0) "|target - site|" = |s, a| s.distance_to_target(s.site(a));
+    "reached" [""] SiteAndPoint (0.0, 0.05) "exp(-(|target - site| / sigma)^2)" = |s, a| math::exp(-(s.distance_to_target(s.site(a)) / a.sigma).powi(2));
     "site_position" ["m"] Site (0.0, 1.0) "position of the site in the world, along `axis`" = |s, a| s.site(a)[a.axis];
     "site_down" [""] Site (0.0, 1.0) "how far the site's x points down, -1 to 1" = |s, a| a.site.as_ref().map_or(0.0, |site| s.world.site_motion(site).projected_gravity[0]);
     "site_offset" ["m"] TwoSites (0.0, 1.0) "site `to` - site, along `axis`" = |s, a| s.to(a)[a.axis] - s.site(a)[a.axis];
@@ -167,8 +167,8 @@ quantities! {
     "body_distance" ["m"] SiteAndBody (0.0, 1.0) "|body - site|" = |s, a| distance(s.body(a), s.site(a));
     "reaching_object" [""] SiteAndBody (0.0, 0.1) "1 - tanh(|body - site| / sigma)" = |s, a| 1.0 - math::tanh(distance(s.body(a), s.site(a)) / a.sigma);
     "object_target_offset" ["m"] BodyAndPoint (0.0, 1.0) "target - body, along `axis`" = |s, a| s.target(a.axis) - s.body(a)[a.axis];
-    "object_distance" ["m"] BodyAndPoint (0.0, 1.0) "|target - body|" = |s, a| s.from_target(s.body(a));
-    "object_goal_tracking" [""] BodyAndPoint (0.0, 0.1) "1 - tanh(|target - body| / sigma)" = |s, a| 1.0 - math::tanh(s.from_target(s.body(a)) / a.sigma);
+    "object_distance" ["m"] BodyAndPoint (0.0, 1.0) "|target - body|" = |s, a| s.distance_to_target(s.body(a));
+    "object_goal_tracking" [""] BodyAndPoint (0.0, 0.1) "1 - tanh(|target - body| / sigma)" = |s, a| 1.0 - math::tanh(s.distance_to_target(s.body(a)) / a.sigma);
     "nearest_body" ["m"] SiteAndBodies (0.0, 1.0) "horizontal distance from the site to the nearest of `bodies`" = |s, a| a.bodies.iter().map(|b| horizontal(s.world.body_pose(b).0, s.site(a))).fold(f32::INFINITY, f32::min);
     "bodies_beyond" [""] Bodies (0.0, 1.0) "share of `bodies` whose position along `axis` is above target" = |s, a| a.bodies.iter().filter(|b| s.world.body_pose(b).0[a.axis] > a.target).count() as f32 / a.bodies.len() as f32;
     "bodies_short" ["m"] Bodies (0.0, 1.0) "mean of what `bodies` lack to target along `axis`" = |s, a| a.bodies.iter().map(|b| (a.target - s.world.body_pose(b).0[a.axis]).max(0.0)).sum::<f32>() / a.bodies.len() as f32;
@@ -262,7 +262,7 @@ impl Seen<'_> {
     }
 
     /// Over as many axes as there are commands, at most three.
-    fn from_target(&self, point: [f32; 3]) -> f32 {
+    fn distance_to_target(&self, point: [f32; 3]) -> f32 {
         self.command.iter().zip(point).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
     }
 }

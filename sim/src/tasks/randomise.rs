@@ -309,7 +309,7 @@ impl Randomiser {
     /// Pushes the base where it is time to.
     pub(crate) fn push(&mut self, world: &mut World, step: u32, planar_x: Option<usize>) {
         let Some(every) = self.push_steps else { return };
-        if step == 0 || step % every != 0 {
+        if step == 0 || !step.is_multiple_of(every) {
             return;
         }
         let limit = self.spec.max_push_vel_xy;
