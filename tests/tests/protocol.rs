@@ -262,7 +262,7 @@ fn image() -> String {
         "## The policy image\n\n\
          `policy.tnd`, format version {FORMAT_VERSION}: a header of {} bytes, then sections, each at a multiple of {ALIGN} \
          and in the order of their numbers; at most {MAX_IMAGE} bytes. The records are `#[repr(C)]` without padding \
-         (`wire/src/image.rs`), little-endian, read in place.\n\n\
+         (`wire/src/image/`), little-endian, read in place.\n\n\
          | header bytes | field |\n|---|---|\n\
          | 0..4 | `TNDP` |\n\
          | 4..8 | CRC-32C of bytes {CRC_FROM}..total length |\n\

@@ -6,6 +6,7 @@ use fastrand::Rng;
 use rayon::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tendon_compiler::sample::{Hidden, mlp};
 use tendon_compiler::{ContractChoice, Options, compile};
 use tendon_wire::mutation::Check;
@@ -32,6 +33,7 @@ fn images(run: &mut Run) -> Result<(), String> {
     let bare = bare.map_err(|error| error.to_string())?.image;
     let seeds = [cart_pole(1)?.0, bare];
     let (admitted, unsealed, panics) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let longest_us = AtomicU64::new(0);
     let batches: Vec<u64> = (0..total.div_ceil(BATCH)).collect();
     let step = batches.len().div_ceil(50).max(1);
     let seed = run.seed;
@@ -40,7 +42,10 @@ fn images(run: &mut Run) -> Result<(), String> {
             let mut rng = Rng::with_seed(seed << 32 | batch);
             for mutant in 0..BATCH {
                 let image = &seeds[usize::from(mutant % 8 == 0)];
-                match catch_unwind(AssertUnwindSafe(|| one_mutant(image, room, &mut rng))) {
+                let start = Instant::now();
+                let judged = catch_unwind(AssertUnwindSafe(|| one_mutant(image, room, &mut rng)));
+                longest_us.fetch_max(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+                match judged {
                     Ok(None) => {}
                     Ok(Some(is_wrong)) => {
                         admitted.fetch_add(1, Ordering::Relaxed);
@@ -61,6 +66,7 @@ fn images(run: &mut Run) -> Result<(), String> {
     run.none("panics, or admitted images that break a promise", "images", panics.into_inner(), what());
     let what = Some("a changed image with its old checksum was admitted".into());
     run.none("admitted with a wrong checksum", "images", unsealed.into_inner(), what);
+    run.at_most("longest", "s", longest_us.into_inner() as f64 / 1e6, 2.0);
     run.at_most("most memory of the whole campaign", "MiB", peak_mib(), 512.0);
     Ok(())
 }
