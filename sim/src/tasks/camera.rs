@@ -56,16 +56,20 @@ pub enum Channel {
 pub(super) fn check(resolver: &Resolver<'_>, spec: &CameraSpec) -> Result<(), TaskError> {
     let CameraSpec { position, target, field_of_view, size, oversampling, .. } = spec;
     if !position.iter().chain(target).all(|v| v.abs() < 1e3) || position == target {
-        return Err(resolver.fault("camera: give position and target within 1000 m, and not the same"));
+        return Err(resolver.fault(
+            "camera",
+            format!("looks from {position:?} to {target:?}: give both within 1000 m, and not the same"),
+        ));
     }
     if !(0.01..3.1).contains(field_of_view) {
-        return Err(resolver.fault(format!("camera.field_of_view is {field_of_view}: give 0.01 to 3.1 rad")));
+        return Err(resolver.fault("camera.field_of_view", format!("is {field_of_view}: give 0.01 to 3.1 rad")));
     }
     let sides = size.map(|side| side.saturating_mul(*oversampling));
     if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
-        return Err(resolver.fault(format!(
-            "camera.size {size:?} with oversampling {oversampling} is {sides:?} pixels: give 1 to {MAX_SIDE} a side"
-        )));
+        return Err(resolver.fault(
+            "camera.size",
+            format!("{size:?} with oversampling {oversampling} is {sides:?} pixels: give 1 to {MAX_SIDE} a side"),
+        ));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tendon_runtime::spec::{FallbackSpec, InputSpec, Mode, TermSpec};
 
 use super::camera::CameraSpec;
+use super::fault::{Source, SpecFault, line_of};
 use super::nearest::nearest;
 use super::partner::PartnerSpec;
 use super::people::PeopleSpec;
@@ -110,6 +111,9 @@ pub struct TaskSpec {
     /// Staged start and fallback on a controller.
     #[serde(default)]
     pub fallback: FallbackSpec,
+    /// What it was read from, for the lines of faults.
+    #[serde(skip)]
+    pub(super) source: Source,
 }
 
 fn control_period() -> f64 {
@@ -378,24 +382,6 @@ impl Default for ViewSpec {
     }
 }
 
-/// A task file that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {problem}", file.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
-pub struct SpecFault {
-    /// The file.
-    pub file: PathBuf,
-    /// Line, counted from 1, where it is known.
-    pub line: Option<usize>,
-    /// Field, value and next step.
-    pub problem: String,
-}
-
-impl SpecFault {
-    pub(super) fn new(file: &Path, problem: impl Into<String>) -> Self {
-        Self { file: file.to_path_buf(), line: None, problem: problem.into() }
-    }
-}
-
 impl TaskSpec {
     /// Reads a task from TOML, called `file` in errors.
     ///
@@ -405,15 +391,12 @@ impl TaskSpec {
         if text.len() > MAX_TASK_BYTES {
             return Err(SpecFault::new(file, format!("{} bytes, at most {MAX_TASK_BYTES}", text.len())));
         }
-        toml::from_str(text).map_err(|error| {
+        let read: Result<Self, _> = toml::from_str(text);
+        read.map(|spec| Self { source: Source::new(text), ..spec }).map_err(|error| {
             let line = error.span().map(|span| line_of(text, span.start));
             SpecFault { file: file.to_path_buf(), line, problem: with_suggestion(error.message()) }
         })
     }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|&b| b == b'\n').count() + 1
 }
 
 /// Adds the nearest of the names that serde lists behind an unknown one.
