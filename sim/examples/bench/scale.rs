@@ -12,6 +12,8 @@ use crate::speed::random_actions;
 use crate::table::{Row, threads};
 
 const COUNTS: [usize; 7] = [1, 4, 16, 64, 256, 1024, 4096];
+/// Environments that `bench sim` measures with; a step's cost is compared with the one there.
+const USUAL: usize = 64;
 /// Control steps of every environment from its start on: every row does the same work per environment.
 const STEPS: usize = 64;
 /// Each row repeats its steps for at least this long.
@@ -25,12 +27,11 @@ pub(crate) fn run() -> Result<Vec<Row>> {
             let found = measure(&case, count)?;
             measured.push((count, found));
         }
-        // One environment keeps one core busy; from four on all of them are.
-        let [(_, (one, _)), (_, (all, _)), ..] = measured[..] else { continue };
+        let cost = |count: usize, speed: f64| threads().min(count) as f64 / speed;
+        let usual = measured.iter().find(|(count, _)| *count == USUAL);
+        let usual = usual.map_or(f64::NAN, |(count, (speed, _))| cost(*count, *speed));
         let least = measured[0].1.1;
         for (count, (speed, kib)) in measured {
-            let cores = threads().min(count);
-            let (cost, first) = (cores as f64 / speed, if cores == 1 { 1.0 / one } else { cores as f64 / all });
             rows.push(Row {
                 case: format!("{} x {count}", case.name),
                 metric: "steps/s",
@@ -39,12 +40,11 @@ pub(crate) fn run() -> Result<Vec<Row>> {
                 peers: Vec::new(),
                 goal: "cost per environment flat",
                 note: format!(
-                    "{:.1} us of a core per step, {:.2} of what it is with {}; {:.1} MiB resident, {:.0} KiB for each environment beyond the first",
-                    1e6 * cost,
-                    cost / first,
-                    if cores == 1 { "itself".to_owned() } else { format!("{} environments", COUNTS[1]) },
+                    "{:.1} us of a core per step, {:.2} of what it is with {USUAL}; {:.1} MiB resident, {:.0} KiB for each environment beyond the first",
+                    1e6 * cost(count, speed),
+                    cost(count, speed) / usual,
                     kib / 1024.0,
-                    if count == 1 { 0.0 } else { (kib - least) / (count - 1) as f64 },
+                    (kib - least) / (count - 1).max(1) as f64,
                 ),
             });
         }

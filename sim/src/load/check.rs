@@ -198,7 +198,8 @@ impl Walk {
                     self.named.insert((tag.to_owned(), name.to_owned()), place);
                 }
             };
-            note(tag, node.attribute("name"));
+            // There is one of it.
+            note(tag, node.attribute("name").or((tag == "option").then_some("")));
             if node.parent_element().is_some_and(|parent| parent.has_tag_name("actuator")) {
                 note("actuator", node.attribute("joint"));
             }

@@ -36,7 +36,8 @@ pub(super) fn read(
     checked: &mut Checked,
 ) -> Result<HashMap<String, LoadedMesh>, LoadError> {
     let geoms = model.bodies.iter().flat_map(|entry| &entry.body.geoms);
-    let touched: HashSet<_> = geoms.filter(|geom| collides(geom)).filter_map(|geom| geom.mesh.as_ref()).collect();
+    let touched: HashSet<_> =
+        geoms.filter(|geom| collides(geom)).filter_map(|geom| geom.mesh.as_ref()).collect();
     let mut meshes = HashMap::new();
     for (id, entry) in model.bodies.iter().enumerate() {
         let places = attributes.body(id, &entry.body).map(|a| &a.geom_places[..]).unwrap_or_default();
@@ -100,8 +101,9 @@ impl Asset<'_> {
         let shown = || file.display().to_string();
         let [x, y, z] = self.asset.scale.map(|s| s as f32);
         let load = |converter: &MeshConverter| {
-            load_from_path(&file, converter, Vector::new(x, y, z))
-                .map_err(|e| self.fault(&shown(), format!("cannot be read: {e}"), "export it anew as STL or OBJ"))
+            load_from_path(&file, converter, Vector::new(x, y, z)).map_err(|e| {
+                self.fault(&shown(), format!("cannot be read: {e}"), "export it anew as STL or OBJ")
+            })
         };
         let (mut vertices, mut triangles) = (Vec::new(), Vec::new());
         for part in load(&MeshConverter::TriMeshWithFlags(TriMeshFlags::empty()))?.into_iter().flatten() {
@@ -120,10 +122,12 @@ impl Asset<'_> {
             false => MeshConverter::TriMesh,
         };
         match load(&converter)?.into_iter().next() {
-            Some(Ok(_)) => Ok(Found::Mesh(LoadedMesh { shape, is_solid: true })),
+            Some(Ok(solid)) if solid.shape.mass_properties(1.0).mass() > 0.0 => {
+                Ok(Found::Mesh(LoadedMesh { shape, is_solid: true }))
+            }
             _ => Err(self.fault(
                 &shown(),
-                "has no convex hull, so that nothing can touch it".into(),
+                "has no volume, so that nothing can touch it".into(),
                 "give it a volume, or its geoms contype=\"0\" conaffinity=\"0\"",
             )),
         }

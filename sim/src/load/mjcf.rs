@@ -36,8 +36,7 @@ pub(super) fn load(
     let mut model = Model::from_str(&checked.text, here)
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
     let attributes = Attributes::read(path, &checked);
-    validate(path, &model, &attributes)?;
-    validate_actuators(path, &model, &checked)?;
+    validate(path, &model, &attributes, &checked)?;
     let assets = Assets {
         fields: hfield::read(path, &model, &attributes, &checked)?,
         meshes: mesh::read(path, folder, &model, &attributes, &mut checked)?,
@@ -151,7 +150,8 @@ pub(super) fn load(
             })
         })
         .collect();
-    finish::finish(
+    let unsupported = std::mem::take(&mut checked.unsupported);
+    let robot = finish::finish(
         path,
         options,
         Parts {
@@ -160,13 +160,15 @@ pub(super) fn load(
             bodies,
             sites,
             keyframes: keyframes(&model, &robot),
-            unsupported: checked.unsupported,
+            unsupported,
             base,
             visuals: visuals(&model, &assets, handle_of),
             details,
             state,
         },
-    )
+    )?;
+    validate_actuators(path, &model, &checked)?;
+    Ok(robot)
 }
 
 /// What geoms name of `<asset>`.
@@ -264,7 +266,7 @@ fn joint_softness(attributes: &Attributes, index: usize, robot: &MjcfRobot) -> [
 pub(super) const SMALLEST_M: f64 = 1e-6;
 
 /// Refuses what parses but has no physical meaning, before rapier divides by it.
-fn validate(path: &Path, model: &Model, attributes: &Attributes) -> Result<(), LoadError> {
+fn validate(path: &Path, model: &Model, attributes: &Attributes, checked: &Checked) -> Result<(), LoadError> {
     let timestep = model.option.timestep;
     if !(1e-5..=0.1).contains(&timestep) {
         return Err(LoadError::new(
@@ -273,7 +275,8 @@ fn validate(path: &Path, model: &Model, attributes: &Attributes) -> Result<(), L
             timestep,
             "outside 1e-5..0.1 s",
             "use 0.002 to 0.005",
-        ));
+        )
+        .at(checked.place("option", "")));
     }
     if model.bodies.len() > MAX_BODIES {
         return Err(LoadError::new(
@@ -393,8 +396,7 @@ fn joint_definition<'a>(model: &'a Model, index: usize, robot: &MjcfRobot) -> Op
 fn place_of_joint(attributes: &Attributes, model: &Model, index: usize, robot: &MjcfRobot) -> Option<Place> {
     let (id, before) = count_of_joint(index, robot);
     let body = &model.bodies[id].body;
-    let (nth, _) =
-        body.joints.iter().enumerate().filter(|(_, j)| j.type_ != JointType::Free).nth(before)?;
+    let (nth, _) = body.joints.iter().enumerate().filter(|(_, j)| j.type_ != JointType::Free).nth(before)?;
     attributes.body(id, body)?.joint_places.get(nth).cloned()
 }
 

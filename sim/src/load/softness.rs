@@ -180,7 +180,9 @@ impl<'a> Reader<'a> {
                     let last = bodies.len() - 1;
                     self.body(child, (path, lines), last, child.attribute("childclass").or(around), bodies);
                 }
-                "frame" => self.body(child, (path, lines), id, child.attribute("childclass").or(around), bodies),
+                "frame" => {
+                    self.body(child, (path, lines), id, child.attribute("childclass").or(around), bodies)
+                }
                 "include" => {
                     if let Some((file, text)) = self.included(child, path)
                         && let Ok(document) = Document::parse(text)

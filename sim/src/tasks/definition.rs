@@ -7,11 +7,12 @@ use tendon_runtime::spec::{
     ActionSpec, ContractSpec, JointSpec, Mode, SpecError, TermSpec, UNLIMITED, VERSION,
 };
 
+use super::fault::{Source, SpecFault};
 use super::nearest::matches;
 use super::plan::{Plan, Resolver};
-use super::fault::{Source, SpecFault};
 use super::spec::{ActionsSpec, JointsSpec, MAX_TASK_BYTES, TaskSpec, ViewSpec};
 use super::{TaskEnvironment, TaskError};
+use crate::environment::Environment;
 use crate::interface::InterfaceError;
 use crate::robot::{Keyframe, Robot, RobotOptions};
 
@@ -138,13 +139,15 @@ impl TaskDefinition {
             monitors: Default::default(),
             error_budget: None,
         };
-        let this =
+        let mut this =
             Self { contract, plan: Arc::new(plan), keyframe, robot: Arc::clone(&robot), spec: spec.clone() };
         // Compiles the contract once, so that later environments cannot fail.
-        match this.make() {
-            Ok(_) => Ok(Arc::new(this)),
-            Err(error) => Err(of_the_file(&resolver, error)),
+        let mut environment = this.make().map_err(|error| of_the_file(&resolver, error))?;
+        if this.spec.view.target.is_none() || this.spec.view.distance.is_none() {
+            environment.reset(0, &mut vec![0.0; environment.observation_len()]);
+            this.spec.view = environment.fit_view();
         }
+        Ok(Arc::new(this))
     }
 
     /// A task that only lets the robot be driven: positions about its pose, everything measured is observed, no goal.
@@ -166,7 +169,6 @@ impl TaskDefinition {
             TermSpec::plain("joint_velocity", Signal::JointVelocity),
             TermSpec::plain("last_action", Signal::LastAction),
         ];
-        spec.view.follow = robot.has_free_base();
         Self::new(&file, spec, robot)
     }
 
@@ -209,7 +211,7 @@ impl TaskDefinition {
     }
 }
 
-/// A fault of the contract as one of the task file, where the field is copied from there.
+/// A fault of the contract as one of the task file, with its line where the field is copied from there.
 fn of_the_file(resolver: &Resolver<'_>, error: TaskError) -> TaskError {
     match error {
         TaskError::Interface(InterfaceError::Spec(SpecError::Field { field, problem })) => {
@@ -218,12 +220,14 @@ fn of_the_file(resolver: &Resolver<'_>, error: TaskError) -> TaskError {
                 None => field,
             };
             // Joints and actions of the contract are counted by the robot, not by the entries of the file.
-            let is_copied = ["observations", "commands", "fallback"].iter().any(|name| field.starts_with(name));
+            let is_copied =
+                ["observations", "commands", "fallback"].iter().any(|name| field.starts_with(name));
             match is_copied {
                 true => resolver.fault(&field, format_args!(": {problem}")),
-                false => TaskError::Interface(InterfaceError::Spec(SpecError::Field { field, problem })),
+                false => SpecFault::new(resolver.file, format!("contract field `{field}`: {problem}")).into(),
             }
         }
+        TaskError::Interface(error) => SpecFault::new(resolver.file, error.to_string()).into(),
         other => other,
     }
 }

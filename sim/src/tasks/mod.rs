@@ -31,8 +31,8 @@ pub use partner::PartnerSpec;
 pub use people::PeopleSpec;
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
-    ActionsSpec, CommandsSpec, CurriculumSpec, JointsSpec, MAX_TASK_BYTES, Over, StartBody,
-    StartJoints, StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
+    ActionsSpec, CommandsSpec, CurriculumSpec, JointsSpec, MAX_TASK_BYTES, Over, StartBody, StartJoints,
+    StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
 };
 
 pub use terrain::{TerrainProportions, TerrainSpec};

@@ -149,7 +149,8 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &RandomisationSpec) -> Result
         [("action_delay_s", spec.action_delay_s), ("observation_delay_s", spec.observation_delay_s)]
     {
         if let Some([_, high]) = range.filter(|[_, high]| *high > longest) {
-            let problem = format!("ends at {high}, above {MAX_DELAY} control periods ({longest} s): shorten it");
+            let problem =
+                format!("ends at {high}, above {MAX_DELAY} control periods ({longest} s): shorten it");
             return Err(resolver.fault(&field(name), problem));
         }
     }

@@ -360,25 +360,25 @@ pub struct SuccessSpec {
     pub ends: bool,
 }
 
-/// Where the camera that shows the task is.
+/// Where the camera that shows the task is; by default all of the robot fits into the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ViewSpec {
-    /// Point looked at, m; relative to the base where `follow`.
-    pub target: [f32; 3],
-    /// Distance of the eye, m.
-    pub distance: f32,
+    /// Point looked at, m; relative to the base where `follow`; without it the middle of the robot as it starts.
+    pub target: Option<[f32; 3]>,
+    /// Distance of the eye, m; without it so far that the robot as it starts fits.
+    pub distance: Option<f32>,
     /// About z from +x, rad.
     pub azimuth: f32,
     /// Above the horizon, rad.
     pub elevation: f32,
-    /// Moves along with the base.
-    pub follow: bool,
+    /// Moves along with the base; without it where the base is free and no target is given.
+    pub follow: Option<bool>,
 }
 
 impl Default for ViewSpec {
     fn default() -> Self {
-        Self { target: [0.0, 0.0, 0.3], distance: 2.5, azimuth: -1.0, elevation: 0.3, follow: false }
+        Self { target: None, distance: None, azimuth: -1.0, elevation: 0.3, follow: None }
     }
 }
 

@@ -138,14 +138,17 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &TerrainSpec) -> Result<(), T
         || kinds.iter().all(|(_, share)| *share == 0.0)
     {
         let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
-        let problem = format!("has no share above 0, or one above 1e6: give one to some of {}", names.join(", "));
+        let problem =
+            format!("has no share above 0, or one above 1e6: give one to some of {}", names.join(", "));
         return Err(resolver.fault(&field("terrain_proportions"), problem));
     }
     let points = spec.points();
     if points * points > MAX_POINTS {
         return Err(resolver.fault(
             &field("horizontal_scale"),
-            format!("makes {points} x {points} points, at most {MAX_POINTS}: raise it or shorten terrain_length"),
+            format!(
+                "makes {points} x {points} points, at most {MAX_POINTS}: raise it or shorten terrain_length"
+            ),
         ));
     }
     if !resolver.robot.has_free_base() {
