@@ -155,7 +155,7 @@ fn list(robot: &Robot) {
     print_table(&rows);
     for item in &robot.unsupported {
         println!(
-            "not represented: {}:{} <{}>: {}",
+            "not represented: {}:{} {}: {}",
             item.file.display(),
             item.line,
             item.element,
