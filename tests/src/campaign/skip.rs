@@ -30,6 +30,8 @@ const FLOOR: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// QEMU has its debug port within it.
 const START: Duration = Duration::from_secs(120);
+/// Attempts to start it.
+const STARTS: u32 = 4;
 /// `movs r0, #0; b .`: never reached by an honest boot stage.
 const CODE: [u8; 4] = [0x00, 0x20, 0xfe, 0xe7];
 
@@ -158,7 +160,14 @@ impl Drop for Debugger {
 }
 
 impl Debugger {
+    /// Starts it; again where the computer was too busy for it.
     fn start(elf: &Path, flash: &Path, extra: &[&str]) -> Result<Self, String> {
+        (1..STARTS)
+            .find_map(|_| Self::try_start(elf, flash, extra).ok())
+            .map_or_else(|| Self::try_start(elf, flash, extra), Ok)
+    }
+
+    fn try_start(elf: &Path, flash: &Path, extra: &[&str]) -> Result<Self, String> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("tendon-skip-{}-{number}.sock", std::process::id()));
