@@ -33,7 +33,8 @@ use crate::run_folder::{FileError, RunFolder};
 pub struct DiffusionConfig {
     /// Episodes that each teacher demonstrates.
     pub episodes: usize,
-    /// Standard deviation of the noise on the teachers' actions; the labels have none.
+    /// Standard deviation of the noise on the teachers' actions; the labels have none. It shows how to come back from where a student errs
+    /// to (DART, Laskey et al. 2017).
     pub noise: f32,
     /// Gradient steps per iteration.
     pub updates: usize,
@@ -62,9 +63,9 @@ pub struct DiffusionConfig {
 impl Default for DiffusionConfig {
     fn default() -> Self {
         Self {
-            episodes: 64,
-            noise: 0.1,
-            updates: 500,
+            episodes: 128,
+            noise: 0.3,
+            updates: 1000,
             iterations: 20,
             steps: 8,
             distilled_steps: 2,

@@ -26,7 +26,8 @@ use crate::run_folder::{FileError, RunFolder};
 pub struct FlowConfig {
     /// Episodes that the teacher demonstrates.
     pub episodes: usize,
-    /// Standard deviation of the noise on the teacher's actions; the labels have none.
+    /// Standard deviation of the noise on the teacher's actions; the labels have none. It shows how to come back from where a student errs
+    /// to (DART, Laskey et al. 2017).
     pub noise: f32,
     /// Standard deviation of the flow's noise `x0`.
     pub spread: f32,
@@ -55,8 +56,8 @@ pub struct FlowConfig {
 impl Default for FlowConfig {
     fn default() -> Self {
         Self {
-            episodes: 64,
-            noise: 0.1,
+            episodes: 128,
+            noise: 0.3,
             spread: 1.0,
             updates: 500,
             iterations: 20,

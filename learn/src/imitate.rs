@@ -71,9 +71,9 @@ impl Default for ImitationConfig {
 }
 
 impl ImitationConfig {
-    /// Behaviour cloning: one round that the teacher drives.
+    /// Behaviour cloning: one round that the teacher drives, with enough noise to show how to come back (DART, Laskey et al. 2017).
     pub fn cloning() -> Self {
-        Self { rounds: 1, episodes: 64, updates: 5000, ..Self::default() }
+        Self { rounds: 1, episodes: 128, noise: 0.3, updates: 5000, ..Self::default() }
     }
 
     /// Refuses what cannot work.

@@ -17,8 +17,8 @@ use tendon_learn::preference::{PreferenceConfig, train_from_preferences};
 use tendon_learn::run_folder::RunFolder;
 use tendon_learn::settings::from_toml;
 use tendon_learn::{
-    ConstrainedConfig, CurveRow, DiffusionConfig, FlowConfig, ImitationConfig, MakeEnvironment, Policy,
-    PpoConfig, Progress, SacConfig, Stage, Trained, WithPrivileged, imitate, train_constrained,
+    ACTION_LIMIT, ConstrainedConfig, CurveRow, DiffusionConfig, FlowConfig, ImitationConfig, MakeEnvironment,
+    Policy, PpoConfig, Progress, SacConfig, Stage, Trained, WithPrivileged, imitate, train_constrained,
     train_diffusion, train_flow, train_from, train_sac,
 };
 use tendon_sim::Environment;
@@ -135,6 +135,18 @@ impl Train {
             "{}: has no checkpoint to go on from; leave --resume out",
             path.display()
         );
+        for actions in &task.spec().actions {
+            let [low, high] = actions.clip;
+            if low < -ACTION_LIMIT || high > ACTION_LIMIT {
+                println!(
+                    "{}: actions of {} are clipped to {low}..{high}, but learners give -{ACTION_LIMIT}..{ACTION_LIMIT}: \
+                     the setpoints reach {} at most; raise `scale` for more",
+                    self.task,
+                    actions.joints.join(", "),
+                    actions.scale * ACTION_LIMIT
+                );
+            }
+        }
         let folder = RunFolder::create(&path)?;
         let info = RunInfo {
             task: self.task.clone(),
