@@ -59,7 +59,8 @@ impl Ranks {
         }
     }
 
-    /// Says where the run goes on when `mpirun` ends it (SIGTERM, after a rank was lost).
+    /// Says where the run goes on when `mpirun` ends it (SIGTERM, after a rank was lost). `mpirun` itself says which rank that was; this
+    /// comes only if the thread runs within the second that it gives.
     pub(super) fn explain_end(&self, run: &Path) -> Result<()> {
         if self.communicator().size() == 1 || !self.is_first() {
             return Ok(());
