@@ -64,7 +64,8 @@ pub struct TickStats {
 }
 
 impl<'s, T: Transport> Loop<'s, T> {
-    /// Arms the controller and takes it to Running while the simulation stands still in `state`.
+    /// Arms the controller and takes it to Running while the simulation stands still in `state`: with its velocities zero, or the
+    /// controller's monitors would rightly say that positions do not follow them.
     ///
     /// # Errors
     /// The controller's refusal, once waiting does not help.
@@ -78,8 +79,12 @@ impl<'s, T: Transport> Loop<'s, T> {
         session.pace(true)?;
         let (last, stats) = (state.clone(), TickStats::default());
         let mut this = Self { session, period_us, time_us: 0, tick: 0, last, stats, recorder };
-        this.persist(state, |session| session.arm(schema_hash))?;
-        this.persist(state, Session::run)?;
+        let mut standing = state.clone();
+        standing.joint_velocity.fill(0.0);
+        standing.base_linear_velocity.fill(0.0);
+        standing.base_angular_velocity.fill(0.0);
+        this.persist(&standing, |session| session.arm(schema_hash))?;
+        this.persist(&standing, Session::run)?;
         Ok(this)
     }
 

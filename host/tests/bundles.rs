@@ -26,13 +26,16 @@ fn image_of(bundle: &Path) -> AlignedBytes {
     AlignedBytes::new(&std::fs::read(bundle.join("policy.tnd")).unwrap())
 }
 
-/// One episode of 500 ticks from a seed that training did not use.
+/// One whole episode from a seed that training did not use.
 fn episode<T: Transport>(session: &mut Session<T>, bundle: &Path) -> TaskRun {
     let image = image_of(bundle);
-    let mut environment = find(bundle.file_name().unwrap().to_str().unwrap()).unwrap().make().unwrap();
+    let task = find(bundle.file_name().unwrap().to_str().unwrap()).unwrap();
+    let mut environment = task.make().unwrap();
+    let limit = f64::from(task.definition().unwrap().spec().time_limit_s);
+    let ticks = limit / environment.contract().control_period_s;
     let schema = environment.contract().compile().unwrap().schema_hash();
     session.upload(&image, |_| ()).unwrap();
-    run_task(session, &mut environment, schema, 4242, 500, None, |_, _| ()).unwrap()
+    run_task(session, &mut environment, schema, 4242, ticks.round() as u64, None, |_, _| ()).unwrap()
 }
 
 #[test]
