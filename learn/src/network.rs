@@ -528,7 +528,9 @@ mod tests {
             inference.means(&state[..n_obs], &mut memories[0], &mut means[r * n_act..][..n_act]);
             inference.values(state, &mut memories[1], &mut values[r..=r]);
         }
-        let (mean, std) = moments(batch.advantages.iter().copied());
+        let (mean, std) =
+            Minibatch::of(batch, vec![(0..batch.advantages.len() / batch.sequence).collect()], &Alone)[0]
+                .advantage;
         let mut sum = 0.0;
         for r in 0..rows {
             let log_prob =

@@ -109,6 +109,24 @@ impl Shape {
         }
     }
 
+    /// Least and largest corner of a box about the shape in its frame, m; `None` for planes.
+    pub(crate) fn bounds(&self) -> Option<[Vector; 2]> {
+        let half = match self {
+            Self::Plane => return None,
+            Self::Sphere { radius } => Vector::splat(*radius),
+            Self::Box { half_extents } => Vector::from(*half_extents),
+            Self::Capsule { radius, half_length } => Vector::new(*radius, *radius, half_length + radius),
+            Self::Cylinder { radius, half_length } => Vector::new(*radius, *radius, *half_length),
+            Self::Ellipsoid { radii } => Vector::from(*radii),
+            Self::Mesh(mesh) => {
+                let points = mesh.triangles.vertices();
+                let first = [*points.first()?; 2];
+                return Some(points.iter().fold(first, |[low, high], &p| [low.min(p), high.max(p)]));
+            }
+        };
+        Some([-half, half])
+    }
+
     /// The primitive of a collider's shape and its pose in the collider's frame; `None` for shapes that have
     /// no picture (compounds, voxels).
     pub(crate) fn from_collider(shape: &dyn rapier3d::geometry::Shape) -> Option<(Self, Pose)> {

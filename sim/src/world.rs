@@ -12,7 +12,7 @@ use tendon_runtime::JointCommand;
 
 use crate::dynamics::Dynamics;
 use crate::robot::{Body, Joint, JointKind, Keyframe, Robot, Site};
-use crate::scene::{Placed, Scene};
+use crate::scene::{Placed, Scene, Visual};
 use crate::servo::servo_torque;
 use crate::state::{PhysicsState, Workspace};
 use crate::terrain::Terrain;
@@ -258,9 +258,7 @@ impl World {
     #[must_use]
     pub fn scene(&self) -> Scene {
         let shapes = self.robot.visuals.iter().map(|visual| {
-            let body =
-                visual.body.and_then(|b| self.state.bodies.get(b)).map_or(Pose::IDENTITY, |b| *b.position());
-            let pose = body * visual.body_from_shape;
+            let pose = self.pose_of(visual);
             Placed {
                 shape: visual.shape.clone(),
                 position: pose.translation.into(),
@@ -270,6 +268,31 @@ impl World {
         });
         let ground = self.terrain.iter().filter_map(Terrain::placed);
         Scene { shapes: shapes.chain(ground).collect(), ..Scene::default() }
+    }
+
+    /// Least and largest corner of a box about the robot's shapes, m; of all shapes but planes where its base is fixed.
+    pub(crate) fn bounds(&self) -> [[f32; 3]; 2] {
+        let moves = |visual: &&Visual| {
+            let body = visual.body.and_then(|b| self.state.bodies.get(b));
+            !self.robot.has_free_base() || body.is_some_and(|b| b.is_dynamic())
+        };
+        let mut bounds: Option<[Vector; 2]> = None;
+        for visual in self.robot.visuals.iter().filter(moves) {
+            let Some([low, high]) = visual.shape.bounds() else { continue };
+            let pose = self.pose_of(visual);
+            for corner in 0..8 {
+                let at = |axis: usize| if corner >> axis & 1 == 0 { low[axis] } else { high[axis] };
+                let point = pose * Vector::new(at(0), at(1), at(2));
+                let [a, b] = bounds.unwrap_or([point; 2]);
+                bounds = Some([a.min(point), b.max(point)]);
+            }
+        }
+        bounds.unwrap_or_default().map(Into::into)
+    }
+
+    fn pose_of(&self, visual: &Visual) -> Pose {
+        let body = visual.body.and_then(|b| self.state.bodies.get(b));
+        body.map_or(Pose::IDENTITY, |b| *b.position()) * visual.body_from_shape
     }
 
     /// Turns commands into forces on the two bodies of each joint for the next physics step.

@@ -49,9 +49,45 @@ fn refuses_numbers_without_physical_meaning() {
         (r#"name="leg_joint""#, r#"name="thigh_joint""#, "<joint thigh_joint>"),
         (r#"damping="0.6""#, r#"damping="-0.6""#, "<joint"),
     ] {
-        let error = refused(&with(from, to));
+        let text = with(from, to);
+        let error = refused(&text);
         assert!(error.field.contains(field), "{to}: {error}");
+        let line = text.lines().nth(error.line.unwrap_or(0).wrapping_sub(1) as usize).unwrap_or_default();
+        // A mass is the body's, and the damping stands in a default class: the joint that has it is named.
+        let place = match to {
+            r#"mass="0" diaginertia"# | r#"mass="-1" diaginertia"# => "<body",
+            r#"damping="-0.6""# => "<joint",
+            _ => to,
+        };
+        assert!(line.contains(place), "{to}: {error}: {line}");
     }
+}
+
+#[test]
+fn faults_of_urdf_links_and_joints_have_their_line() {
+    for (from, to, line) in [
+        (r#"<child link="tip"/>"#, r#"<child link="tpi"/>"#, 5),
+        (r#"type="revolute""#, r#"type="floating""#, 5),
+        (r#"lower="-1" upper="1""#, r#"lower="-1" upper="-1.5""#, 0),
+        (r#"size="0.1 0.1 0.5""#, r#"size="0.1 0 0.5""#, 3),
+        (r#"<origin xyz="0 0 -0.5"/><mass value="1"/>"#, r#"<mass value="-1"/>"#, 3),
+    ] {
+        assert!(URDF.contains(from), "the test's robot has no {from}");
+        let result = Robot::from_urdf("arm.urdf", &URDF.replacen(from, to, 1), RobotOptions::default());
+        let Err(error) = result else {
+            assert_eq!(line, 0, "{to} was accepted");
+            continue;
+        };
+        assert_eq!(error.line, Some(line), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_motor_of_a_joint_that_is_not_there_is_refused_on_its_line() {
+    let text = with("joint=\"leg_joint\"", "joint=\"leg_jiont\"");
+    let error = refused(&text);
+    let line = text.lines().nth(error.line.unwrap() as usize - 1).unwrap();
+    assert!(line.contains("leg_jiont") && error.to_string().contains("leg_jiont"), "{error}");
 }
 
 #[test]
@@ -126,11 +162,11 @@ fn loads_urdf_with_the_limits_its_loader_ignores() {
 
 #[test]
 fn lists_what_it_leaves_out_by_line() {
-    let text = with("<worldbody>", "<worldbody>\n<geom type=\"mesh\" mesh=\"hull\"/>");
+    let text = with("<worldbody>", "<worldbody>\n<geom name=\"hull\" type=\"ellipsoid\" size=\"1 1 1\"/>");
     let robot =
         Robot::from_mjcf("hopper.xml", &text, RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(robot.unsupported.len(), 1);
-    assert!(robot.unsupported[0].effect.contains("meshes are not loaded"));
+    assert!(robot.unsupported[0].effect.contains("convex hull"));
     let line = robot.unsupported[0].line as usize;
     assert!(text.lines().nth(line - 1).unwrap().contains("hull"));
 }

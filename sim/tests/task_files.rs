@@ -76,6 +76,38 @@ fn numbers_without_meaning_are_refused() {
 }
 
 #[test]
+fn faults_behind_the_syntax_have_their_line() {
+    for (task, from, to) in [
+        ("hopper", "term = \"torques\"", "term = \"torqes\""),
+        ("hopper", "base = \"torso\"", "base = \"torsoo\""),
+        ("hopper", "names = [\"leg_joint\"]", "names = [\"leg_jiont\"]"),
+        ("hopper", "{ term = \"alive\", weight = 0.5 }", "{ term = \"alive\" }"),
+        ("hopper", "below = 0.75", "for_s = 1.0"),
+        ("hopper", "target = 1.5", "target = inf"),
+        ("reacher", "site = \"fingertip\"", "site = \"fingertop\""),
+        ("reacher", "axis = 0", "axis = 7"),
+        ("quadruped", "keyframe = \"home\"", "keyframe = \"hom\""),
+        ("quadruped", "friction = [0.6, 1.25]", "friction = [1.25, 0.6]"),
+        ("quadruped", "push_interval_s = 8.0", "action_loss = 1.5"),
+        ("planar-sweep", "field_of_view = 0.5829", "field_of_view = nan"),
+        ("carry-together", "mass = 70.0", "mass = 0.0"),
+    ] {
+        let Err(error) = changed(task, from, to) else { panic!("{to} was accepted") };
+        let line = error.strip_prefix("my.toml:").and_then(|rest| rest.split_once(':')?.0.parse().ok());
+        let line: usize = line.unwrap_or_else(|| panic!("{to}: no line: {error}"));
+        let text = find(task).unwrap().text.replacen(from, to, 1);
+        assert!(text.lines().nth(line - 1).unwrap_or_default().contains(to), "{to}: {error}");
+    }
+}
+
+/// A field that an observation term is copied into the contract with is found in the file again.
+#[test]
+fn a_fault_of_the_contract_has_its_line_in_the_task_file() {
+    let Err(error) = changed("hopper", "elements = [1, 5]", "elements = [1, 99]") else { panic!("accepted") };
+    assert!(error.starts_with("my.toml:23: observations[0].elements"), "{error}");
+}
+
+#[test]
 fn the_draws_of_an_episode_come_from_its_seed_and_are_recorded() {
     let mut env = find("quadruped").unwrap().make().unwrap();
     start(&mut env, 5);

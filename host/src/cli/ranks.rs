@@ -1,6 +1,6 @@
 //! The processes of `mpirun`, where it started this one.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -25,7 +25,7 @@ impl Ranks {
         #[cfg(feature = "mpi")]
         {
             let mpi = tendon_learn::Mpi::start().context("MPI was started before in this process")?;
-            ensure!(
+            anyhow::ensure!(
                 Some(mpi.size().to_string()) == launched,
                 "{LAUNCHED} is {}, but MPI found {} processes; start with the mpirun of the MPI that this program was built with",
                 launched.unwrap_or_default(),

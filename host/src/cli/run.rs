@@ -154,13 +154,7 @@ fn list(robot: &Robot) {
     );
     print_table(&rows);
     for item in &robot.unsupported {
-        println!(
-            "not represented: {}:{} <{}>: {}",
-            item.file.display(),
-            item.line,
-            item.element,
-            item.effect
-        );
+        println!("not represented: {}:{} {}: {}", item.file.display(), item.line, item.element, item.effect);
     }
 }
 

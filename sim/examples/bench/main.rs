@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     words.retain(|word| *word != "--record");
     let (what, json) = match words.as_slice() {
         ["steps", case] => return finish("steps", speed::steps(case)),
+        ["environments", case, count] => return finish("environments", scale::environments(case, count)),
         ["frames", case] => return finish("frames", pictures::frames(case)),
         [what] => (*what, None),
         [what, "--json", file] => (*what, Some(PathBuf::from(file))),

@@ -22,9 +22,7 @@ pub(crate) fn steps_per_s(
 ) -> Result<f64> {
     let environments = (0..count).map(|_| Gym::new(robot, substeps)).collect::<Result<Vec<_>>>()?;
     let mut envs = VecEnv::new(environments, threads, 1)?;
-    let mut rng = Rng::new(1, 2);
-    let actions: Vec<Vec<f32>> =
-        (0..16).map(|_| (0..count * envs.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect()).collect();
+    let actions = random_actions(&envs, count);
     envs.step(&actions[0]);
     let (start, mut steps) = (Instant::now(), 0);
     while start.elapsed() < time {
@@ -34,6 +32,12 @@ pub(crate) fn steps_per_s(
         }
     }
     Ok(steps as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Sixteen sets of actions for `count` environments.
+pub(crate) fn random_actions(envs: &VecEnv<Gym>, count: usize) -> Vec<Vec<f32>> {
+    let mut rng = Rng::new(1, 2);
+    (0..16).map(|_| (0..count * envs.action_len()).map(|_| rng.uniform(-1.0, 1.0)).collect()).collect()
 }
 
 /// One case on one thread without peers: what a profiler is pointed at.

@@ -10,7 +10,7 @@ use roxmltree::{Document, Node};
 
 use tendon_wire::mutation::{Check, removed};
 
-use super::error::{LoadError, Unsupported};
+use super::error::{LoadError, Place, Unsupported};
 
 /// Largest file, and largest sum over a file and what it includes. Menagerie's largest MJCF has 0.3 MB.
 pub(super) const MAX_BYTES: u64 = 16 << 20;
@@ -63,6 +63,31 @@ pub(super) struct Checked {
     /// Text of the files it includes, by absolute path.
     pub(super) included: HashMap<PathBuf, String>,
     pub(super) unsupported: Vec<Unsupported>,
+    /// Where elements with a name stand, by tag and name; actuators by the joint that they drive.
+    named: HashMap<(String, String), Place>,
+}
+
+impl Checked {
+    /// Where the element `<tag name="name">` stands.
+    pub(super) fn place(&self, tag: &str, name: &str) -> Option<&Place> {
+        self.named.get(&(tag.to_owned(), name.to_owned()))
+    }
+}
+
+/// Where the lines of a text end: its own search for every element would take the square of the text's length.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// Line that an element begins on, from 1.
+    pub(super) fn of(&self, node: Node<'_, '_>) -> u32 {
+        let start = node.range().start;
+        // A checked text has at most 16 MiB.
+        self.0.partition_point(|end| *end < start) as u32 + 1
+    }
 }
 
 /// Reads `path` and everything it includes, refusing what could hurt the loader.
@@ -75,7 +100,7 @@ pub(super) fn check_file(path: &Path, root_tag: &str) -> Result<Checked, LoadErr
     let text = walk.read(path)?;
     walk.stack.extend(path.canonicalize().ok());
     walk.document(path, &text, root_tag)?;
-    Ok(Checked { text, included: walk.included, unsupported: walk.unsupported })
+    Ok(walk.checked(text))
 }
 
 /// Checks a robot given as text, called `name` in errors. It may not include files.
@@ -84,7 +109,7 @@ pub(super) fn check_text(name: &str, text: &str, root_tag: &str) -> Result<Check
     let mut walk = Walk::default();
     walk.count(path, text.len() as u64)?;
     walk.document(path, text, root_tag)?;
-    Ok(Checked { text: text.to_owned(), included: walk.included, unsupported: walk.unsupported })
+    Ok(walk.checked(text.to_owned()))
 }
 
 #[derive(Default)]
@@ -96,9 +121,14 @@ struct Walk {
     files: usize,
     included: HashMap<PathBuf, String>,
     unsupported: Vec<Unsupported>,
+    named: HashMap<(String, String), Place>,
 }
 
 impl Walk {
+    fn checked(self, text: String) -> Checked {
+        Checked { text, included: self.included, unsupported: self.unsupported, named: self.named }
+    }
+
     fn count(&mut self, path: &Path, bytes: u64) -> Result<(), LoadError> {
         self.bytes += bytes;
         self.files += 1;
@@ -157,9 +187,22 @@ impl Walk {
                 "give an MJCF (<mujoco>) or URDF (<robot>) file",
             ));
         }
+        let lines = Lines::new(text);
         for node in root.descendants().filter(Node::is_element) {
-            let line = document.text_pos_at(node.range().start).row;
+            let line = lines.of(node);
             numbers_are_finite(path, node, line)?;
+            let tag = node.tag_name().name();
+            let mut note = |tag: &str, name: Option<&str>| {
+                if let Some(name) = name {
+                    let place = Place { file: path.to_path_buf(), line };
+                    self.named.insert((tag.to_owned(), name.to_owned()), place);
+                }
+            };
+            // There is one of it.
+            note(tag, node.attribute("name").or((tag == "option").then_some("")));
+            if node.parent_element().is_some_and(|parent| parent.has_tag_name("actuator")) {
+                note("actuator", node.attribute("joint"));
+            }
             if let Some(effect) = left_out(node, root_tag) {
                 let element = describe(node);
                 self.unsupported.push(Unsupported { file: path.to_path_buf(), line, element, effect });
@@ -284,7 +327,6 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
     let parent = node.parent_element().map_or("", |p| p.tag_name().name());
     match (root_tag, node.tag_name().name()) {
         ("mujoco", "geom") => match node.attribute("type") {
-            Some("mesh") => Some("meshes are not loaded: neither collision nor picture"),
             Some("sdf") => Some("signed distance fields are skipped"),
             Some("ellipsoid") => Some("approximated by a convex hull of 12 points"),
             _ if matches!(node.attribute("condim"), Some("4" | "6")) => {
@@ -303,6 +345,7 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
         ("mujoco", "position" | "general") if has("inheritrange") => {
             Some("not read: the contract's position limits clamp targets")
         }
+        ("mujoco", "mesh") if has("refpos") || has("refquat") => Some("refpos and refquat are not read"),
         ("mujoco", "hfield") if has("file") => Some("height fields from files are skipped"),
         ("mujoco", "composite" | "flexcomp" | "flex" | "skin" | "plugin" | "replicate") => Some("skipped"),
         ("mujoco", "fixed") if ["stiffness", "damping", "frictionloss", "range"].into_iter().any(has) => {

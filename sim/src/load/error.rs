@@ -44,6 +44,23 @@ impl LoadError {
         self.line = Some(line);
         self
     }
+
+    /// Where the element stands, if that is known.
+    pub(super) fn at(mut self, place: Option<&Place>) -> Self {
+        if let Some(Place { file, line }) = place {
+            self.file.clone_from(file);
+            self.line = Some(*line);
+        }
+        self
+    }
+}
+
+/// Where an element stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// An include's own name, not the main file's.
+    pub(super) file: PathBuf,
+    pub(super) line: u32,
 }
 
 impl fmt::Display for LoadError {

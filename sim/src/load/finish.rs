@@ -9,7 +9,7 @@ use rapier3d::geometry::{ColliderBuilder, ColliderHandle, SharedShape};
 use rapier3d::math::{Pose, Vector};
 use rapier3d::parry::utils::Array2;
 
-use super::error::{LoadError, Unsupported};
+use super::error::{LoadError, Place, Unsupported};
 use crate::dynamics::{Details, Dynamics};
 use crate::robot::{
     Actuator, Body, Engine, Joint, JointKind, JointSlot, Keyframe, Robot, RobotOptions, Site,
@@ -34,6 +34,7 @@ pub(super) struct JointSpec {
     pub(super) handle: MultibodyJointHandle,
     pub(super) parent: RigidBodyHandle,
     pub(super) child: RigidBodyHandle,
+    pub(super) place: Option<Place>,
 }
 
 /// A robot after insertion into rapier.
@@ -118,7 +119,8 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
                 "",
                 "its name is taken",
                 "give every joint its own name",
-            ));
+            )
+            .at(spec.place.as_ref()));
         }
         if let Some([low, high]) = spec.range
             && low >= high
@@ -129,7 +131,8 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
                 format!("{low} {high}"),
                 "empty",
                 "write low before high",
-            ));
+            )
+            .at(spec.place.as_ref()));
         }
         let multibody_index = state.multibody_joints.rigid_body_link(spec.child).map(|l| l.multibody);
         let (Some(multibody), Some((body, link_id))) =
@@ -141,7 +144,8 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
                 "",
                 "was dropped by the physics engine",
                 "check its parent body",
-            ));
+            )
+            .at(spec.place.as_ref()));
         };
         let Some(velocity_index) = body.link(link_id).map(|l| l.assembly_id()) else { continue };
         body.damping_mut()[velocity_index] = spec.damping;
@@ -164,7 +168,8 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
                 "",
                 "moves no mass",
                 "give the body or its children <inertial> or geoms with density",
-            ));
+            )
+            .at(spec.place.as_ref()));
         }
         joints.push(Joint {
             name,

@@ -1,5 +1,6 @@
 //! MJCF through rapier3d-mjcf, with the settings measured on a walking Go1 (docs/sim.md).
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rapier3d::dynamics::{CoefficientCombineRule, RigidBodyBuilder};
@@ -11,26 +12,35 @@ use rapier3d_mjcf::mjcf_rs::{Model, Tristate};
 use rapier3d_mjcf::{MjcfDofKind, MjcfLoaderOptions, MjcfMultibodyOptions, MjcfRobot};
 
 use super::check::Checked;
-use super::error::LoadError;
+use super::error::{LoadError, Place};
 use super::finish::{self, JointSpec, Parts};
+use super::hfield;
+use super::mesh::{self, LoadedMesh};
 use super::softness::Attributes;
 use crate::dynamics::{Details, GeomDetails, Softness};
 use crate::robot::{Actuator, Body, JointKind, Keyframe, Robot, RobotOptions, Site};
 use crate::scene::{self, Visual};
 use crate::state::PhysicsState;
+use crate::terrain::Terrain;
 
 /// Most bodies: the multibody solver's dense mass matrix grows with their square.
 const MAX_BODIES: usize = 1000;
 
 pub(super) fn load(
     path: &Path,
-    folder: &Path,
-    checked: Checked,
+    folder: Option<&Path>,
+    mut checked: Checked,
     options: RobotOptions,
 ) -> Result<Robot, LoadError> {
-    let mut model = Model::from_str(&checked.text, folder)
+    let here = folder.unwrap_or(Path::new("."));
+    let mut model = Model::from_str(&checked.text, here)
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
-    validate(path, &model)?;
+    let attributes = Attributes::read(path, &checked);
+    validate(path, &model, &attributes, &checked)?;
+    let assets = Assets {
+        fields: hfield::read(path, &model, &attributes, &checked)?,
+        meshes: mesh::read(path, folder, &model, &attributes, &mut checked)?,
+    };
     // rapier's loader couples the joints of every fixed tendon; one that nothing pulls at only measures.
     let Model { tendons, actuators, .. } = &mut model;
     tendons.retain(|tendon| tendon.name.is_some() && actuators.iter().any(|a| a.tendon == tendon.name));
@@ -43,7 +53,17 @@ pub(super) fn load(
         rigid_body_blueprint: RigidBodyBuilder::dynamic().can_sleep(false),
         ..MjcfLoaderOptions::default()
     };
-    let mut robot = MjcfRobot::from_model(&model, loader, folder);
+    let mut robot = MjcfRobot::from_model(&model, loader, here);
+    for body in robot.bodies.iter_mut().filter(|body| !body.is_intermediate) {
+        let geoms = &model.bodies[body.mjcf_body_id].body.geoms;
+        let solid = geoms.iter().filter(|geom| assets.has_collider(geom));
+        for (geom, collider) in solid.zip(&mut body.colliders) {
+            if let Some(field) = assets.field(geom) {
+                collider.set_shape(field.shape().clone());
+                collider.set_position(Pose::from(geom.pose) * Terrain::pose());
+            }
+        }
+    }
     // A robot jointed to the world makes the world's body a link of its multibody, and then disabled self contacts
     // would let it fall through the floor: the world's geoms become colliders without a body.
     let surroundings = std::mem::take(&mut robot.bodies[0].colliders);
@@ -58,7 +78,6 @@ pub(super) fn load(
     );
     let surroundings: Vec<_> =
         surroundings.into_iter().map(|collider| state.colliders.insert(collider)).collect();
-    let attributes = Attributes::read(path, &checked);
     let mut details = details(&model, &attributes);
     let handle_of = |mjcf_id: usize| {
         let index = robot.bodies.iter().position(|b| b.mjcf_body_id == mjcf_id && !b.is_intermediate)?;
@@ -72,7 +91,7 @@ pub(super) fn load(
                 .as_ref()
                 .map_or(Vec::new(), |h| h.colliders.iter().map(|c| c.handle).collect()),
         };
-        put_geoms(&model, &attributes, body.mjcf_body_id, &colliders, &mut details);
+        put_geoms(&model, &attributes, &assets, body.mjcf_body_id, &colliders, &mut details);
     }
 
     let mut joints = Vec::new();
@@ -102,6 +121,7 @@ pub(super) fn load(
             handle,
             parent: handles.joints[index].link1,
             child: handles.joints[index].link2,
+            place: place_of_joint(&attributes, &model, index, &robot),
         });
     }
     let base = robot
@@ -130,7 +150,8 @@ pub(super) fn load(
             })
         })
         .collect();
-    finish::finish(
+    let unsupported = std::mem::take(&mut checked.unsupported);
+    let robot = finish::finish(
         path,
         options,
         Parts {
@@ -139,13 +160,42 @@ pub(super) fn load(
             bodies,
             sites,
             keyframes: keyframes(&model, &robot),
-            unsupported: checked.unsupported,
+            unsupported,
             base,
-            visuals: visuals(&model, handle_of),
+            visuals: visuals(&model, &assets, handle_of),
             details,
             state,
         },
-    )
+    )?;
+    validate_actuators(path, &model, &checked)?;
+    Ok(robot)
+}
+
+/// What geoms name of `<asset>`.
+struct Assets {
+    fields: HashMap<String, Terrain>,
+    meshes: HashMap<String, LoadedMesh>,
+}
+
+impl Assets {
+    fn field(&self, geom: &Geom) -> Option<&Terrain> {
+        self.fields.get(geom.hfield.as_ref().filter(|_| geom.type_ == GeomType::Hfield)?)
+    }
+
+    fn mesh(&self, geom: &Geom) -> Option<&LoadedMesh> {
+        self.meshes.get(geom.mesh.as_ref().filter(|_| geom.type_ == GeomType::Mesh)?)
+    }
+
+    /// Whether the reader makes a collider of the geom.
+    fn has_collider(&self, geom: &Geom) -> bool {
+        mesh::collides(geom)
+            && match geom.type_ {
+                GeomType::Mesh => self.mesh(geom).is_some_and(|mesh| mesh.is_solid),
+                GeomType::Hfield => self.field(geom).is_some(),
+                GeomType::Sdf => false,
+                _ => true,
+            }
+    }
 }
 
 /// Settings of the model and pairs of bodies that never touch.
@@ -167,16 +217,14 @@ fn details(model: &Model, attributes: &Attributes) -> Details {
 fn put_geoms(
     model: &Model,
     attributes: &Attributes,
+    assets: &Assets,
     id: usize,
     colliders: &[ColliderHandle],
     details: &mut Details,
 ) {
     let body = &model.bodies[id].body;
-    let soft = attributes.bodies.get(id).filter(|a| a.geoms.len() == body.geoms.len() && a.name == body.name);
-    let has_collider = |geom: &Geom| {
-        (geom.contype != 0 || geom.conaffinity != 0) && !matches!(geom.type_, GeomType::Mesh | GeomType::Sdf)
-    };
-    let solid: Vec<usize> = (0..body.geoms.len()).filter(|&g| has_collider(&body.geoms[g])).collect();
+    let soft = attributes.body(id, body);
+    let solid: Vec<usize> = (0..body.geoms.len()).filter(|&g| assets.has_collider(&body.geoms[g])).collect();
     if solid.len() != colliders.len() {
         return;
     }
@@ -209,7 +257,7 @@ fn put_geoms(
 }
 
 fn joint_softness(attributes: &Attributes, index: usize, robot: &MjcfRobot) -> [Softness; 2] {
-    let (id, before) = place_of_joint(index, robot);
+    let (id, before) = count_of_joint(index, robot);
     let found = attributes.bodies.get(id).and_then(|body| body.joints.get(before));
     found.copied().unwrap_or_default()
 }
@@ -218,7 +266,7 @@ fn joint_softness(attributes: &Attributes, index: usize, robot: &MjcfRobot) -> [
 pub(super) const SMALLEST_M: f64 = 1e-6;
 
 /// Refuses what parses but has no physical meaning, before rapier divides by it.
-fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
+fn validate(path: &Path, model: &Model, attributes: &Attributes, checked: &Checked) -> Result<(), LoadError> {
     let timestep = model.option.timestep;
     if !(1e-5..=0.1).contains(&timestep) {
         return Err(LoadError::new(
@@ -227,7 +275,8 @@ fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
             timestep,
             "outside 1e-5..0.1 s",
             "use 0.002 to 0.005",
-        ));
+        )
+        .at(checked.place("option", "")));
     }
     if model.bodies.len() > MAX_BODIES {
         return Err(LoadError::new(
@@ -240,6 +289,8 @@ fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
     }
     for (id, entry) in model.bodies.iter().enumerate() {
         let body = &entry.body;
+        let known = attributes.body(id, body);
+        let place = known.and_then(|a| a.place.as_ref());
         let element = format!("<body {}>", body.name.as_deref().unwrap_or("without a name"));
         if let Some(inertial) = &body.inertial
             && inertial.mass <= 0.0
@@ -250,12 +301,15 @@ fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
                 inertial.mass,
                 "not above zero",
                 "give the body its mass in kg, or remove <inertial> to derive it from its geoms",
-            ));
+            )
+            .at(place));
         }
-        for geom in &body.geoms {
-            validate_geom(path, &element, geom, id == 0)?;
+        for (nth, geom) in body.geoms.iter().enumerate() {
+            let place = known.and_then(|a| a.geom_places.get(nth));
+            validate_geom(path, &element, geom, id == 0).map_err(|e| e.at(place))?;
         }
-        for joint in &body.joints {
+        for (nth, joint) in body.joints.iter().enumerate() {
+            let place = known.and_then(|a| a.joint_places.get(nth));
             let moves = matches!(joint.type_, JointType::Hinge | JointType::Slide);
             let length: f64 = joint.axis.iter().map(|a| a * a).sum();
             if moves && length < 1e-12 {
@@ -265,7 +319,8 @@ fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
                     format!("{:?}", joint.axis),
                     "has no direction",
                     "give a non-zero axis",
-                ));
+                )
+                .at(place));
             }
             if joint.damping < 0.0 || joint.armature < 0.0 || joint.frictionloss < 0.0 {
                 return Err(LoadError::new(
@@ -274,8 +329,23 @@ fn validate(path: &Path, model: &Model) -> Result<(), LoadError> {
                     "",
                     "negative damping, armature or frictionloss",
                     "these take energy away: give values of at least 0",
-                ));
+                )
+                .at(place));
             }
+        }
+    }
+    Ok(())
+}
+
+/// rapier's reader would leave such a joint without its motor.
+fn validate_actuators(path: &Path, model: &Model, checked: &Checked) -> Result<(), LoadError> {
+    for actuator in &model.actuators {
+        if let Some(joint) = &actuator.joint
+            && model.joint_by_name(joint).is_none()
+        {
+            let field = format!("<actuator> <{:?}> joint", actuator.kind).to_lowercase();
+            let error = LoadError::new(path, field, joint, "is no joint of the model", "correct its name");
+            return Err(error.at(checked.place("actuator", joint)));
         }
     }
     Ok(())
@@ -319,12 +389,19 @@ fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Res
 
 /// The definition behind the rapier joint `index`: names may be missing, so it is found by counting.
 fn joint_definition<'a>(model: &'a Model, index: usize, robot: &MjcfRobot) -> Option<&'a MjcfJointDef> {
-    let (mjcf_id, before) = place_of_joint(index, robot);
+    let (mjcf_id, before) = count_of_joint(index, robot);
     model.bodies[mjcf_id].body.joints.iter().filter(|j| j.type_ != JointType::Free).nth(before)
 }
 
+fn place_of_joint(attributes: &Attributes, model: &Model, index: usize, robot: &MjcfRobot) -> Option<Place> {
+    let (id, before) = count_of_joint(index, robot);
+    let body = &model.bodies[id].body;
+    let (nth, _) = body.joints.iter().enumerate().filter(|(_, j)| j.type_ != JointType::Free).nth(before)?;
+    attributes.body(id, body)?.joint_places.get(nth).cloned()
+}
+
 /// The body of the rapier joint `index`, and how many joints of that body come before it.
-fn place_of_joint(index: usize, robot: &MjcfRobot) -> (usize, usize) {
+fn count_of_joint(index: usize, robot: &MjcfRobot) -> (usize, usize) {
     let body = |joint: usize| robot.bodies[robot.joints[joint].link2].mjcf_body_id;
     (body(index), (0..index).filter(|&other| body(other) == body(index)).count())
 }
@@ -385,12 +462,13 @@ fn keyframes(model: &Model, robot: &MjcfRobot) -> Vec<Keyframe> {
 
 fn visuals(
     model: &Model,
+    assets: &Assets,
     handle_of: impl Fn(usize) -> Option<rapier3d::dynamics::RigidBodyHandle>,
 ) -> Vec<Visual> {
     let mut visuals = Vec::new();
     for (id, entry) in model.bodies.iter().enumerate() {
         for geom in &entry.body.geoms {
-            let Some((shape, pose)) = primitive(geom) else { continue };
+            let Some((shape, pose)) = shape_of(geom, assets) else { continue };
             let material =
                 geom.material.as_deref().and_then(|m| model.assets.material(m)).and_then(|m| m.rgba);
             let plain = if shape == scene::Shape::Plane { 0.74 } else { 0.45 };
@@ -410,7 +488,11 @@ fn visuals(
     visuals
 }
 
-fn primitive(geom: &Geom) -> Option<(scene::Shape, Pose)> {
+fn shape_of(geom: &Geom, assets: &Assets) -> Option<(scene::Shape, Pose)> {
+    if let Some(field) = assets.field(geom) {
+        let drawn = field.placed()?.shape;
+        return Some((drawn, Pose::from(geom.pose) * Terrain::pose()));
+    }
     let size = geom.size.map(|s| s as f32);
     let (pose, half_length) = match geom.fromto {
         None => (Pose::from(geom.pose), size[1]),
@@ -433,7 +515,8 @@ fn primitive(geom: &Geom) -> Option<(scene::Shape, Pose)> {
             scene::Shape::Box { half_extents: [size[0], size[1], depth] }
         }
         GeomType::Ellipsoid => scene::Shape::Ellipsoid { radii: size },
-        GeomType::Mesh | GeomType::Hfield | GeomType::Sdf => return None,
+        GeomType::Mesh => assets.mesh(geom)?.shape.clone(),
+        GeomType::Hfield | GeomType::Sdf => return None,
     };
     Some((shape, pose))
 }

@@ -3,6 +3,8 @@
 mod check;
 mod error;
 mod finish;
+mod hfield;
+mod mesh;
 mod mjcf;
 mod softness;
 mod urdf;
@@ -21,14 +23,14 @@ pub(crate) fn robot_from_file(path: &Path, options: RobotOptions) -> Result<Robo
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     border(path, || match is_urdf {
         true => urdf::load(path, checked, options),
-        false => mjcf::load(path, folder, checked, options),
+        false => mjcf::load(path, Some(folder), checked, options),
     })
 }
 
 pub(crate) fn robot_from_mjcf(name: &str, text: &str, options: RobotOptions) -> Result<Robot, LoadError> {
     let path = Path::new(name);
     let checked = check::check_text(name, text, "mujoco")?;
-    border(path, || mjcf::load(path, Path::new("."), checked, options))
+    border(path, || mjcf::load(path, None, checked, options))
 }
 
 pub(crate) fn robot_from_urdf(name: &str, text: &str, options: RobotOptions) -> Result<Robot, LoadError> {

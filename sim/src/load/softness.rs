@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use rapier3d_mjcf::mjcf_rs::body::Body;
 use roxmltree::{Document, Node};
 
-use super::check::Checked;
+use super::check::{Checked, Lines};
+use super::error::Place;
 use crate::dynamics::{Cone, Softness};
 
 /// What the files say, in the order in which mjcf-rs numbers bodies.
@@ -21,6 +23,10 @@ pub(super) struct Attributes {
 #[derive(Debug, Default)]
 pub(super) struct BodyAttributes {
     pub(super) name: Option<String>,
+    /// Where the body and its joints, free ones too, stand.
+    pub(super) place: Option<Place>,
+    pub(super) joint_places: Vec<Place>,
+    pub(super) geom_places: Vec<Place>,
     /// Softness and mixing weight.
     pub(super) geoms: Vec<(Softness, f64)>,
     /// Softness of limit and dry friction; without free joints.
@@ -28,6 +34,11 @@ pub(super) struct BodyAttributes {
 }
 
 impl Attributes {
+    /// What is said of body `id`, if the bodies were counted as mjcf-rs counts them.
+    pub(super) fn body(&self, id: usize, body: &Body) -> Option<&BodyAttributes> {
+        self.bodies.get(id).filter(|a| a.name == body.name && a.geoms.len() == body.geoms.len())
+    }
+
     /// Reads the main file at `path` and what it includes.
     pub(super) fn read(path: &Path, checked: &Checked) -> Self {
         let mut reader = Reader { checked, classes: HashMap::new() };
@@ -37,10 +48,10 @@ impl Attributes {
             bodies: vec![BodyAttributes::default()],
             ..Self::default()
         };
-        reader.document(path, &checked.text, &mut |reader, node, _| reader.settings(node, &mut this));
-        reader.document(path, &checked.text, &mut |reader, node, path| {
+        reader.document(path, &checked.text, &mut |reader, node, _, _| reader.settings(node, &mut this));
+        reader.document(path, &checked.text, &mut |reader, node, path, lines| {
             if node.has_tag_name("worldbody") {
-                reader.body(node, path, 0, None, &mut this.bodies);
+                reader.body(node, (path, lines), 0, None, &mut this.bodies);
             }
         });
         this
@@ -60,13 +71,19 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Visits the elements below the root of a file and of those it includes.
-    fn document(&mut self, path: &Path, text: &str, visit: &mut dyn FnMut(&mut Self, Node<'_, '_>, &Path)) {
+    fn document(
+        &mut self,
+        path: &Path,
+        text: &str,
+        visit: &mut dyn FnMut(&mut Self, Node<'_, '_>, &Path, &Lines),
+    ) {
         // The text was parsed before: an error cannot happen here.
         let Ok(document) = Document::parse(text) else { return };
+        let lines = Lines::new(text);
         for node in document.root_element().children().filter(Node::is_element) {
             match self.included(node, path) {
                 Some((file, text)) => self.document(&file, text, visit),
-                None => visit(self, node, path),
+                None => visit(self, node, path, &lines),
             }
         }
     }
@@ -127,20 +144,27 @@ impl<'a> Reader<'a> {
     fn body(
         &mut self,
         node: Node<'_, '_>,
-        path: &Path,
+        (path, lines): (&Path, &Lines),
         id: usize,
         around: Option<&str>,
         bodies: &mut Vec<BodyAttributes>,
     ) {
+        let place = |node| Place { file: path.to_path_buf(), line: lines.of(node) };
         for child in node.children().filter(Node::is_element) {
             match child.tag_name().name() {
                 "geom" => {
+                    bodies[id].geom_places.push(place(child));
                     let get = |name| self.value(child, "geom", around, name);
                     let softness = softness(get("solref"), get("solimp"));
                     let mix = get("solmix").and_then(|v| v.trim().parse().ok()).unwrap_or(1.0);
                     bodies[id].geoms.push((softness, mix));
                 }
-                "joint" if self.value(child, "joint", around, "type") != Some("free") => {
+                "freejoint" => bodies[id].joint_places.push(place(child)),
+                "joint" => {
+                    bodies[id].joint_places.push(place(child));
+                    if self.value(child, "joint", around, "type") == Some("free") {
+                        continue;
+                    }
                     let get = |name| self.value(child, "joint", around, name);
                     let limit = softness(get("solreflimit"), get("solimplimit"));
                     let dry = softness(get("solreffriction"), get("solimpfriction"));
@@ -148,16 +172,23 @@ impl<'a> Reader<'a> {
                 }
                 "body" => {
                     let name = child.attribute("name").map(str::to_owned);
-                    bodies.push(BodyAttributes { name, ..BodyAttributes::default() });
+                    bodies.push(BodyAttributes {
+                        name,
+                        place: Some(place(child)),
+                        ..BodyAttributes::default()
+                    });
                     let last = bodies.len() - 1;
-                    self.body(child, path, last, child.attribute("childclass").or(around), bodies);
+                    self.body(child, (path, lines), last, child.attribute("childclass").or(around), bodies);
                 }
-                "frame" => self.body(child, path, id, child.attribute("childclass").or(around), bodies),
+                "frame" => {
+                    self.body(child, (path, lines), id, child.attribute("childclass").or(around), bodies)
+                }
                 "include" => {
                     if let Some((file, text)) = self.included(child, path)
                         && let Ok(document) = Document::parse(text)
                     {
-                        self.body(document.root_element(), &file, id, around, bodies);
+                        let lines = Lines::new(text);
+                        self.body(document.root_element(), (&file, &lines), id, around, bodies);
                     }
                 }
                 _ => {}

@@ -24,7 +24,7 @@ const DEFAULT_TIMESTEP_S: f32 = 0.002;
 pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Result<Robot, LoadError> {
     let source = urdf_rs::read_from_string(&checked.text)
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
-    validate(path, &source)?;
+    validate(path, &source, &checked)?;
     let loader = UrdfLoaderOptions {
         collider_blueprint: ColliderBuilder::default()
             .density(0.0)
@@ -57,7 +57,8 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
                 "",
                 "closes a loop",
                 "cut the loop",
-            ));
+            )
+            .at(checked.place("joint", &joint.name)));
         };
         let limited = joint.joint_type != JointType::Continuous && joint.limit.lower < joint.limit.upper;
         let dynamics = joint.dynamics.as_ref();
@@ -74,6 +75,7 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
             handle: inserted,
             parent: handle.link1,
             child: handle.link2,
+            place: checked.place("joint", &joint.name).cloned(),
         });
     }
     let bodies: Vec<Body> = handles
@@ -120,9 +122,10 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
     )
 }
 
-fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
+fn validate(path: &Path, robot: &urdf_rs::Robot, checked: &Checked) -> Result<(), LoadError> {
     let known = |name: &str| robot.links.iter().any(|l| l.name == name);
     for joint in &robot.joints {
+        let place = checked.place("joint", &joint.name);
         for (field, link) in [("<parent> link", &joint.parent.link), ("<child> link", &joint.child.link)] {
             if !known(link) {
                 let field = format!("<joint {}> {field}", joint.name);
@@ -132,7 +135,8 @@ fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
                     link,
                     "no such link",
                     "declare the link or correct its name",
-                ));
+                )
+                .at(place));
             }
         }
         if matches!(joint.joint_type, JointType::Floating | JointType::Planar | JointType::Spherical) {
@@ -144,10 +148,12 @@ fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
                 kind,
                 "not supported",
                 "split it into revolute and prismatic joints",
-            ));
+            )
+            .at(place));
         }
     }
     for link in &robot.links {
+        let place = checked.place("link", &link.name);
         let mass = link.inertial.mass.value;
         if mass < 0.0 {
             return Err(LoadError::new(
@@ -156,7 +162,8 @@ fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
                 mass,
                 "negative",
                 "give its mass in kg",
-            ));
+            )
+            .at(place));
         }
         for collision in &link.collision {
             let sizes: Vec<f64> = match &collision.geometry {
@@ -170,7 +177,8 @@ fn validate(path: &Path, robot: &urdf_rs::Robot) -> Result<(), LoadError> {
             };
             if let Some(size) = sizes.iter().find(|s| **s < SMALLEST_M) {
                 let field = format!("<link {}> <collision> size", link.name);
-                return Err(LoadError::new(path, field, size, "below 1e-6 m", "give sizes in m"));
+                let error = LoadError::new(path, field, size, "below 1e-6 m", "give sizes in m");
+                return Err(error.at(place));
             }
         }
     }

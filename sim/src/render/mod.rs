@@ -34,6 +34,9 @@ pub struct Camera {
 }
 
 impl Camera {
+    /// Vertical field of view of [`Camera::orbit`], rad.
+    pub const FIELD_OF_VIEW: f32 = 0.7;
+
     /// Looks at `target` from `distance` metres away: `azimuth` about z from +x, `elevation` above the horizon, rad.
     #[must_use]
     pub fn orbit(target: [f32; 3], distance: f32, azimuth: f32, elevation: f32, size: [usize; 2]) -> Self {
@@ -41,7 +44,14 @@ impl Camera {
         let (sin_e, cos_e) = elevation.sin_cos();
         let direction = [cos_e * cos_a, cos_e * sin_a, sin_e];
         let position = std::array::from_fn(|i| target[i] + distance * direction[i]);
-        Self { position, target, field_of_view: 0.7, width: size[0], height: size[1] }
+        Self { position, target, field_of_view: Self::FIELD_OF_VIEW, width: size[0], height: size[1] }
+    }
+
+    /// Unit vectors of the picture in the world: to the right, down, and forward.
+    #[must_use]
+    pub fn axes(&self) -> [[f32; 3]; 3] {
+        let view = View::new(self);
+        [view.right, -view.up, view.forward].map(Into::into)
     }
 }
 

@@ -56,16 +56,24 @@ pub enum Channel {
 pub(super) fn check(resolver: &Resolver<'_>, spec: &CameraSpec) -> Result<(), TaskError> {
     let CameraSpec { position, target, field_of_view, size, oversampling, .. } = spec;
     if !position.iter().chain(target).all(|v| v.abs() < 1e3) || position == target {
-        return Err(resolver.fault("camera: give position and target within 1000 m, and not the same"));
+        return Err(resolver.fault(
+            "camera",
+            format!("looks from {position:?} to {target:?}: give both within 1000 m, and not the same"),
+        ));
     }
     if !(0.01..3.1).contains(field_of_view) {
-        return Err(resolver.fault(format!("camera.field_of_view is {field_of_view}: give 0.01 to 3.1 rad")));
+        return Err(
+            resolver.fault("camera.field_of_view", format!("is {field_of_view}: give 0.01 to 3.1 rad"))
+        );
     }
     let sides = size.map(|side| side.saturating_mul(*oversampling));
     if sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
-        return Err(resolver.fault(format!(
-            "camera.size {size:?} with oversampling {oversampling} is {sides:?} pixels: give 1 to {MAX_SIDE} a side"
-        )));
+        return Err(resolver.fault(
+            "camera.size",
+            format!(
+                "{size:?} with oversampling {oversampling} is {sides:?} pixels: give 1 to {MAX_SIDE} a side"
+            ),
+        ));
     }
     Ok(())
 }
@@ -83,10 +91,15 @@ impl Eye {
         Self { pixels: vec![0.0; spec.size[0] * spec.size[1]], spec }
     }
 
-    pub(super) fn look(&mut self, scene: &Scene) {
-        let CameraSpec { position, target, field_of_view, size: [columns, rows], channel, oversampling: n } =
+    pub(super) fn camera(&self) -> Camera {
+        let CameraSpec { position, target, field_of_view, size: [columns, rows], oversampling: n, .. } =
             self.spec;
-        let camera = Camera { position, target, field_of_view, width: columns * n, height: rows * n };
+        Camera { position, target, field_of_view, width: columns * n, height: rows * n }
+    }
+
+    pub(super) fn look(&mut self, scene: &Scene) {
+        let CameraSpec { size: [columns, _], channel, oversampling: n, .. } = self.spec;
+        let camera = self.camera();
         let image = render(scene, &camera);
         let byte = |pixel: usize, channel: usize| f32::from(image.rgb[3 * pixel + channel]) / 255.0;
         let value = |pixel: usize| match channel {

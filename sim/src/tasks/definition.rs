@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tendon_runtime::spec::{ActionSpec, ContractSpec, JointSpec, Mode, TermSpec, UNLIMITED, VERSION};
+use tendon_runtime::spec::{
+    ActionSpec, ContractSpec, JointSpec, Mode, SpecError, TermSpec, UNLIMITED, VERSION,
+};
 
+use super::fault::{Source, SpecFault};
 use super::nearest::matches;
 use super::plan::{Plan, Resolver};
-use super::spec::{ActionsSpec, JointsSpec, MAX_TASK_BYTES, SpecFault, TaskSpec, ViewSpec};
+use super::spec::{ActionsSpec, JointsSpec, MAX_TASK_BYTES, TaskSpec, ViewSpec};
 use super::{TaskEnvironment, TaskError};
+use crate::environment::Environment;
+use crate::interface::InterfaceError;
 use crate::robot::{Keyframe, Robot, RobotOptions};
 
 /// Stands for a joint without position limits, rad or m.
@@ -65,7 +70,7 @@ impl TaskDefinition {
     /// # Errors
     /// Ranges that do not fit the robot.
     pub fn randomised(&self, randomisation: super::RandomisationSpec) -> Result<Arc<Self>, TaskError> {
-        let spec = TaskSpec { randomisation, ..self.spec.clone() };
+        let spec = TaskSpec { randomisation, source: Source::default(), ..self.spec.clone() };
         Self::new(Path::new("randomisation"), spec, Arc::clone(&self.robot))
     }
 
@@ -85,11 +90,11 @@ impl TaskDefinition {
             None => robot.keyframes.first().cloned(),
             Some(name) => Some(robot.keyframe(name).cloned().ok_or_else(|| {
                 let known = robot.keyframes.iter().map(|k| k.name.as_str());
-                resolver.fault(super::nearest::unknown("keyframe", name, known))
+                resolver.unknown("keyframe", "keyframe", name, known)
             })?),
         };
-        for entry in &spec.joints {
-            resolver.joints(&entry.names)?;
+        for (nth, entry) in spec.joints.iter().enumerate() {
+            resolver.joints(&format!("joints[{nth}].names"), &entry.names)?;
         }
         let joints: Vec<JointSpec> =
             (0..robot.joints.len()).map(|i| joint(&resolver, keyframe.as_ref(), i)).collect();
@@ -97,22 +102,23 @@ impl TaskDefinition {
         let mut driven = Vec::new();
         let every_motor = [default_actions()];
         let entries = if spec.actions.is_empty() { &every_motor[..] } else { &spec.actions };
-        for entry in entries {
-            for index in resolver.joints(&entry.joints)? {
+        for (nth, entry) in entries.iter().enumerate() {
+            let field = format!("actions[{nth}].joints");
+            for index in resolver.joints(&field, &entry.joints)? {
                 if joints[index].torque_limit > 0.0 {
                     actions.push(action(entry, &joints[index]));
                     driven.push(index);
                 } else if !spec.actions.is_empty() && !entry.joints.iter().any(|p| p.contains('*')) {
                     let name = &joints[index].name;
-                    return Err(resolver.fault(format!(
-                        "actions: joint {name} has no motor; give it one in the robot file, or a torque_limit in [[joints]]"
+                    return Err(resolver.fault(&field, format!(
+                        "has {name}, a joint without a motor: give it one in the robot file, or a torque_limit in [[joints]]"
                     )));
                 }
             }
         }
         if actions.is_empty() {
-            return Err(resolver
-                .fault("no joint has an action: give the robot file motors, or [[joints]] a torque_limit"));
+            let problem = "are none: give the robot file motors, or [[joints]] a torque_limit";
+            return Err(resolver.fault("actions", problem));
         }
         let plan = resolver.plan(joints.iter().map(|j| j.default_position).collect(), driven)?;
         let contract = ContractSpec {
@@ -133,10 +139,14 @@ impl TaskDefinition {
             monitors: Default::default(),
             error_budget: None,
         };
-        let this =
+        let mut this =
             Self { contract, plan: Arc::new(plan), keyframe, robot: Arc::clone(&robot), spec: spec.clone() };
         // Compiles the contract once, so that later environments cannot fail.
-        this.make()?;
+        let mut environment = this.make().map_err(|error| of_the_file(&resolver, error))?;
+        if this.spec.view.target.is_none() || this.spec.view.distance.is_none() {
+            environment.reset(0, &mut vec![0.0; environment.observation_len()]);
+            this.spec.view = environment.fit_view();
+        }
         Ok(Arc::new(this))
     }
 
@@ -159,7 +169,6 @@ impl TaskDefinition {
             TermSpec::plain("joint_velocity", Signal::JointVelocity),
             TermSpec::plain("last_action", Signal::LastAction),
         ];
-        spec.view.follow = robot.has_free_base();
         Self::new(&file, spec, robot)
     }
 
@@ -199,6 +208,27 @@ impl TaskDefinition {
     #[must_use]
     pub fn view(&self) -> ViewSpec {
         self.spec.view
+    }
+}
+
+/// A fault of the contract as one of the task file, with its line where the field is copied from there.
+fn of_the_file(resolver: &Resolver<'_>, error: TaskError) -> TaskError {
+    match error {
+        TaskError::Interface(InterfaceError::Spec(SpecError::Field { field, problem })) => {
+            let field = match field.strip_prefix("commands[") {
+                Some(rest) => format!("commands.inputs[{rest}"),
+                None => field,
+            };
+            // Joints and actions of the contract are counted by the robot, not by the entries of the file.
+            let is_copied =
+                ["observations", "commands", "fallback"].iter().any(|name| field.starts_with(name));
+            match is_copied {
+                true => resolver.fault(&field, format_args!(": {problem}")),
+                false => SpecFault::new(resolver.file, format!("contract field `{field}`: {problem}")).into(),
+            }
+        }
+        TaskError::Interface(error) => SpecFault::new(resolver.file, error.to_string()).into(),
+        other => other,
     }
 }
 

@@ -8,7 +8,7 @@ use super::people::People;
 use super::plan::{Figure, Memory, Plan};
 use super::quantity::Seen;
 use super::randomise::{Draw, Randomiser};
-use super::spec::TaskSpec;
+use super::spec::{TaskSpec, ViewSpec};
 use super::track::Track;
 use super::{TaskDefinition, TaskError};
 use crate::environment::{Environment, Step};
@@ -250,10 +250,38 @@ impl TaskEnvironment {
     #[must_use]
     pub fn camera(&self, size: [usize; 2]) -> Camera {
         let view = self.task.view;
-        let at = if view.follow { self.track.base_position } else { [0.0; 3] };
-        let at = [at[0], at[1], self.world.ground(at[0], at[1])];
-        let target = std::array::from_fn(|i| view.target[i] + at[i]);
-        Camera::orbit(target, view.distance, view.azimuth, view.elevation, size)
+        let at = self.view_origin();
+        let target = view.target.unwrap_or_default();
+        let target = std::array::from_fn(|i| target[i] + at[i]);
+        Camera::orbit(target, view.distance.unwrap_or(1.0), view.azimuth, view.elevation, size)
+    }
+
+    /// The camera whose pixels the policy observes, if the task has one; before the mean over its cells is taken.
+    #[must_use]
+    pub fn observed_camera(&self) -> Option<Camera> {
+        self.eye.as_ref().map(Eye::camera)
+    }
+
+    /// What the target of the view is relative to.
+    fn view_origin(&self) -> [f32; 3] {
+        let [x, y, _] =
+            if self.task.view.follow.unwrap_or(false) { self.track.base_position } else { [0.0; 3] };
+        [x, y, self.world.ground(x, y)]
+    }
+
+    /// The view of the task, what is left out chosen so that the robot as it stands now fits into a picture.
+    pub(super) fn fit_view(&mut self) -> ViewSpec {
+        if self.task.view.target.is_none() {
+            self.task.view.follow.get_or_insert(self.world.robot().has_free_base());
+        }
+        let [low, high] = self.world.bounds();
+        let (at, half) = (self.view_origin(), [0, 1, 2].map(|i| 0.5 * (high[i] - low[i])));
+        let middle = std::array::from_fn(|i| low[i] + half[i] - at[i]);
+        let radius = half.iter().map(|h| h * h).sum::<f32>().sqrt().max(1e-3);
+        let view = self.task.view;
+        // A tenth is left about the ball that holds the robot.
+        let distance = 1.1 * radius / (0.5 * Camera::FIELD_OF_VIEW).sin();
+        ViewSpec { target: view.target.or(Some(middle)), distance: view.distance.or(Some(distance)), ..view }
     }
 
     /// Takes commands from elsewhere (a controller on a wire) instead of an action, and writes the next observation.

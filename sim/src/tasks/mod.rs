@@ -7,6 +7,7 @@ mod camera;
 mod cards;
 mod definition;
 mod environment;
+mod fault;
 mod nearest;
 mod partner;
 mod people;
@@ -25,12 +26,13 @@ pub use camera::{CameraSpec, Channel};
 pub use cards::cards;
 pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
+pub use fault::SpecFault;
 pub use partner::PartnerSpec;
 pub use people::PeopleSpec;
 pub use randomise::{Draw, NoiseSpec, RandomisationSpec};
 pub use spec::{
-    ActionsSpec, CommandsSpec, CurriculumSpec, JointsSpec, MAX_TASK_BYTES, Over, SpecFault, StartBody,
-    StartJoints, StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
+    ActionsSpec, CommandsSpec, CurriculumSpec, JointsSpec, MAX_TASK_BYTES, Over, StartBody, StartJoints,
+    StartSpec, SuccessSpec, TaskSpec, Term, ViewSpec,
 };
 
 pub use terrain::{TerrainProportions, TerrainSpec};
@@ -158,7 +160,7 @@ pub enum TaskError {
     /// The robot file.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The contract does not fit the robot.
+    /// The contract that follows from both does not hold.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
 }

@@ -43,26 +43,27 @@ pub struct PartnerSpec {
 }
 
 pub(super) fn check(resolver: &Resolver<'_>, spec: &PartnerSpec) -> Result<[Site; 2], TaskError> {
+    let field = |name: &str| format!("partner.{name}");
     for (name, value, most) in
         [("mass", spec.mass, 1e3), ("stiffness", spec.stiffness, 1e4), ("damping", spec.damping, 1e4)]
     {
         let least = if name == "mass" { 1.0 } else { 0.0 };
         if !(least..=most).contains(&value) {
-            return Err(resolver.fault(format!("partner.{name} is {value}: give {least} to {most}")));
+            return Err(resolver.fault(&field(name), format!("is {value}: give {least} to {most}")));
         }
     }
     for (name, range, most) in [("speed", spec.speed, 5.0), ("lead", spec.lead, 1.0)] {
-        let [low, high] = resolver.range(&format!("partner.{name}"), range)?;
+        let [low, high] = resolver.range(&field(name), range)?;
         if low < 0.0 || high > most {
             return Err(
-                resolver.fault(format!("partner.{name} is [{low}, {high}]: give values of 0 to {most}"))
+                resolver.fault(&field(name), format!("is [{low}, {high}]: give values of 0 to {most}"))
             );
         }
     }
     if resolver.spec.commands.inputs.len() < 2 {
-        return Err(resolver.fault("partner needs two commands that say where the load goes: add them"));
+        return Err(resolver.fault("partner", "needs two commands that say where the load goes: add them"));
     }
-    Ok([resolver.site(&spec.site)?, resolver.site(&spec.middle)?])
+    Ok([resolver.site(&field("site"), &spec.site)?, resolver.site(&field("middle"), &spec.middle)?])
 }
 
 /// The partner of one environment.

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::TaskError;
+use super::fault::SpecFault;
 use super::nearest::{matches, unknown};
 use super::people::MAX_PEOPLE;
 use super::quantity::{Args, Needs, QUANTITIES, Quantity, Seen};
-use super::spec::{Over, SpecFault, TaskSpec, Term};
+use super::spec::{Over, TaskSpec, Term};
 use crate::robot::{Body, Robot, Site};
 
 /// Everything of a task that does not change from step to step.
@@ -130,27 +131,28 @@ impl Resolver<'_> {
         let (spec, robot) = (self.spec, self.robot);
         let period_s = spec.control_period_s as f32;
         if !(1e-4..=10.0).contains(&period_s) {
-            return Err(self.fault(format!("control_period_s is {period_s}: give 0.0001 to 10 s")));
+            return Err(self.fault("control_period_s", format!("is {period_s}: give 0.0001 to 10 s")));
         }
         if !(spec.time_limit_s >= period_s && spec.time_limit_s <= 86_400.0) {
-            return Err(self
-                .fault(format!("time_limit_s is {}: give one control period to a day", spec.time_limit_s)));
+            let problem = format!("is {}: give one control period to a day", spec.time_limit_s);
+            return Err(self.fault("time_limit_s", problem));
         }
         let ratio = period_s / robot.timestep_s;
         if ratio < 0.5 || (ratio - ratio.round()).abs() > 1e-3 * ratio {
-            return Err(self.fault(format!(
-                "control_period_s {period_s} is no multiple of the physics step {}: change one of them",
+            let problem = format!(
+                "{period_s} is no multiple of the physics step {}: change one of them",
                 robot.timestep_s
-            )));
+            );
+            return Err(self.fault("control_period_s", problem));
         }
         let command = |name: &str| spec.commands.inputs.iter().position(|c| c.name == name);
-        let base = spec.base.as_deref().map(|name| self.body(name)).transpose()?;
+        let base = spec.base.as_deref().map(|name| self.body("base", name)).transpose()?;
         let mut plan = Plan {
             period_s,
             substeps: ratio.round() as usize,
             max_steps: (spec.time_limit_s / period_s).round() as u32,
             base,
-            feet: spec.feet.iter().map(|name| self.body(name)).collect::<Result<_, _>>()?,
+            feet: self.bodies("feet", &spec.feet)?,
             driven,
             default_position,
             velocity_command: [command("lin_vel_x"), command("lin_vel_y"), command("ang_vel_yaw")],
@@ -174,7 +176,7 @@ impl Resolver<'_> {
         }
         for (index, term) in spec.rewards.iter().enumerate() {
             let weight = term.weight.ok_or_else(|| {
-                self.fault(format!("rewards[{index}] `{}` has no weight: give one", term.term))
+                self.fault(&format!("rewards[{index}]"), format!("`{}` has no weight: give one", term.term))
             })?;
             let scale = if spec.rewards_per_second { period_s } else { 1.0 };
             plan.rewards.push(Use { weight: weight * scale, ..self.resolve("rewards", index, term, &plan)? });
@@ -196,7 +198,7 @@ impl Resolver<'_> {
         }
         if let Some(curriculum) = &spec.curriculum {
             if !(0.0..=1.0).contains(&curriculum.step) {
-                return Err(self.fault(format!("curriculum.step is {}: give 0 to 1", curriculum.step)));
+                return Err(self.fault("curriculum.step", format!("is {}: give 0 to 1", curriculum.step)));
             }
             for (index, term) in curriculum.promote.iter().enumerate() {
                 plan.promote.push(self.figure("curriculum.promote", index, term, &plan, true)?);
@@ -205,19 +207,21 @@ impl Resolver<'_> {
                 plan.demote.push(self.figure("curriculum.demote", index, term, &plan, true)?);
             }
         }
-        for start in &spec.start.joints {
-            for index in self.joints(&start.names)? {
+        for (nth, start) in spec.start.joints.iter().enumerate() {
+            let field = |key: &str| format!("start.joints[{nth}].{key}");
+            for index in self.joints(&field("names"), &start.names)? {
                 if let Some(range) = start.position {
-                    plan.start_positions.push((index, self.range("start.joints.position", range)?));
+                    plan.start_positions.push((index, self.range(&field("position"), range)?));
                 }
                 if let Some(range) = start.velocity {
-                    plan.start_velocities.push((index, self.range("start.joints.velocity", range)?));
+                    plan.start_velocities.push((index, self.range(&field("velocity"), range)?));
                 }
             }
         }
-        for start in &spec.start.bodies {
-            let (x, y) = (self.range("start.bodies.x", start.x)?, self.range("start.bodies.y", start.y)?);
-            plan.start_bodies.push((self.body(&start.name)?, x, y));
+        for (nth, start) in spec.start.bodies.iter().enumerate() {
+            let field = |key: &str| format!("start.bodies[{nth}].{key}");
+            let (x, y) = (self.range(&field("x"), start.x)?, self.range(&field("y"), start.y)?);
+            plan.start_bodies.push((self.body(&field("name"), &start.name)?, x, y));
         }
         for (field, range) in [
             ("start.height", spec.start.height),
@@ -230,8 +234,9 @@ impl Resolver<'_> {
             self.range("people.speed", people.speed)?;
             let lengths = [people.room, people.radius, people.robot_radius, people.speed[0]];
             if people.count > MAX_PEOPLE || lengths.iter().any(|v| !(0.0..=1000.0).contains(v)) {
-                return Err(self.fault(format!(
-                    "people: give a count of at most {MAX_PEOPLE}, speeds of at least 0, and lengths of 0 to 1000 m"
+                return Err(self.fault("people", format!(
+                    "has {lengths:?} and a count of {}: give a count of at most {MAX_PEOPLE}, speeds of at least 0, and lengths of 0 to 1000 m",
+                    people.count
                 )));
             }
         }
@@ -245,28 +250,49 @@ impl Resolver<'_> {
         Ok(plan)
     }
 
-    pub(super) fn fault(&self, problem: impl Into<String>) -> TaskError {
-        TaskError::Spec(SpecFault::new(self.file, problem))
+    /// `field` has `problem`, on its line of the task file.
+    pub(super) fn fault(&self, field: &str, problem: impl std::fmt::Display) -> TaskError {
+        self.fault_at(field, format!("{field} {problem}"))
+    }
+
+    /// The robot has nothing of the `kind` that is called `name`.
+    pub(super) fn unknown<'n>(
+        &self,
+        field: &str,
+        kind: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) -> TaskError {
+        self.fault_at(field, format!("{field}: {}", unknown(kind, name, known)))
+    }
+
+    fn fault_at(&self, field: &str, problem: String) -> TaskError {
+        let line = self.spec.source.line(field);
+        TaskError::Spec(SpecFault { line, ..SpecFault::new(self.file, problem) })
     }
 
     pub(super) fn range(&self, field: &str, range: [f32; 2]) -> Result<[f32; 2], TaskError> {
         let [low, high] = range;
         let usable = low.is_finite() && high.is_finite() && low <= high;
         usable.then_some(range).ok_or_else(|| {
-            self.fault(format!("{field} is [{low}, {high}]: write two finite numbers, the lower first"))
+            self.fault(field, format!("is [{low}, {high}]: write two finite numbers, the lower first"))
         })
     }
 
-    pub(super) fn body(&self, name: &str) -> Result<Body, TaskError> {
+    pub(super) fn body(&self, field: &str, name: &str) -> Result<Body, TaskError> {
         self.robot.body(name).cloned().ok_or_else(|| {
-            self.fault(unknown("body", name, self.robot.bodies.iter().map(|b| b.name.as_str())))
+            self.unknown(field, "body", name, self.robot.bodies.iter().map(|b| b.name.as_str()))
         })
+    }
+
+    fn bodies(&self, field: &str, names: &[String]) -> Result<Vec<Body>, TaskError> {
+        (0..).zip(names).map(|(nth, name): (usize, _)| self.body(&format!("{field}[{nth}]"), name)).collect()
     }
 
     /// Joints whose names match any pattern, in the robot's order within each pattern.
-    pub(super) fn joints(&self, patterns: &[String]) -> Result<Vec<usize>, TaskError> {
+    pub(super) fn joints(&self, field: &str, patterns: &[String]) -> Result<Vec<usize>, TaskError> {
         let mut found = Vec::new();
-        for pattern in patterns {
+        for (nth, pattern) in patterns.iter().enumerate() {
             let before = found.len();
             for (index, joint) in self.robot.joints.iter().enumerate() {
                 if matches(pattern, &joint.name) && !found.contains(&index) {
@@ -275,15 +301,15 @@ impl Resolver<'_> {
             }
             if found.len() == before && !self.robot.joints.iter().any(|j| matches(pattern, &j.name)) {
                 let known = self.robot.joints.iter().map(|j| j.name.as_str());
-                return Err(self.fault(unknown("joint", pattern, known)));
+                return Err(self.unknown(&format!("{field}[{nth}]"), "joint", pattern, known));
             }
         }
         Ok(found)
     }
 
-    pub(super) fn site(&self, name: &str) -> Result<Site, TaskError> {
+    pub(super) fn site(&self, field: &str, name: &str) -> Result<Site, TaskError> {
         self.robot.site(name).cloned().ok_or_else(|| {
-            self.fault(unknown("site", name, self.robot.sites.iter().map(|s| s.name.as_str())))
+            self.unknown(field, "site", name, self.robot.sites.iter().map(|s| s.name.as_str()))
         })
     }
 
@@ -297,10 +323,10 @@ impl Resolver<'_> {
     ) -> Result<Figure, TaskError> {
         let limits = [term.above, term.below, term.within, term.beyond];
         if conditional && limits.iter().all(Option::is_none) {
-            return Err(self.fault(format!(
-                "{field}[{index}] `{}` has no condition: give above, below, within or beyond",
-                term.term
-            )));
+            return Err(self.fault(
+                &format!("{field}[{index}]"),
+                format!("`{}` has no condition: give above, below, within or beyond", term.term),
+            ));
         }
         Ok(Figure {
             of: self.resolve(field, index, term, plan)?,
@@ -338,42 +364,50 @@ impl Resolver<'_> {
     }
 
     fn resolve(&self, field: &str, index: usize, term: &Term, plan: &Plan) -> Result<Use, TaskError> {
-        let place = format!("{field}[{index}] `{}`", term.term);
-        let quantity = QUANTITIES
-            .iter()
-            .find(|q| q.name == term.term)
-            .ok_or_else(|| self.fault(unknown("quantity", &term.term, QUANTITIES.iter().map(|q| q.name))))?;
+        let place = |key: &str| format!("{field}[{index}].{key}");
+        let quantity = QUANTITIES.iter().find(|q| q.name == term.term).ok_or_else(|| {
+            self.unknown(&place("term"), "quantity", &term.term, QUANTITIES.iter().map(|q| q.name))
+        })?;
         if term.axis > 2 {
-            return Err(self.fault(format!("{place} axis is {}: give 0, 1 or 2", term.axis)));
+            return Err(self.fault(&place("axis"), format!("is {}: give 0, 1 or 2", term.axis)));
         }
-        let numbers =
-            [term.weight, term.above, term.below, term.within, term.beyond, term.target, term.sigma];
-        let numbers = numbers.into_iter().flatten().chain([term.for_s]);
-        if let Some(bad) = numbers.into_iter().find(|v| !v.is_finite()) {
-            return Err(self.fault(format!("{place} has {bad}: give finite numbers")));
+        let numbers = [
+            ("weight", term.weight),
+            ("above", term.above),
+            ("below", term.below),
+            ("within", term.within),
+            ("beyond", term.beyond),
+            ("target", term.target),
+            ("sigma", term.sigma),
+            ("for_s", Some(term.for_s)),
+        ];
+        for (key, value) in numbers {
+            if let Some(bad) = value.filter(|v| !v.is_finite()) {
+                return Err(self.fault(&place(key), format!("is {bad}: give finite numbers")));
+            }
         }
         let points = term.measured_points_x.len() * term.measured_points_y.len();
         let mut places = term.measured_points_x.iter().chain(&term.measured_points_y);
         if points > MAX_SCAN || !places.all(|v| (-100.0..=100.0).contains(v)) {
-            return Err(self.fault(format!(
-                "{place} has {points} points: give at most {MAX_SCAN}, each within 100 m of the base"
-            )));
+            return Err(self.fault(
+                &place("measured_points_x"),
+                format!("and measured_points_y are {points} points: give at most {MAX_SCAN}, each within 100 m of the base"),
+            ));
         }
         let sigma = term.sigma.unwrap_or(quantity.defaults[1]);
-        if sigma <= 0.0 || term.for_s < 0.0 {
-            return Err(self.fault(format!(
-                "{place} sigma {sigma}, for_s {}: give sigma above zero and for_s of at least zero",
-                term.for_s
-            )));
+        if sigma <= 0.0 {
+            return Err(self.fault(&place("sigma"), format!("is {sigma}: give one above zero")));
+        }
+        if term.for_s < 0.0 {
+            return Err(self.fault(&place("for_s"), format!("is {}: give at least zero", term.for_s)));
         }
         let joints = match &term.joints {
-            Some(patterns) => self.joints(patterns)?,
+            Some(patterns) => self.joints(&place("joints"), patterns)?,
             None => plan.driven.clone(),
         };
-        let bodies =
-            term.bodies.iter().flatten().map(|name| self.body(name)).collect::<Result<Vec<_>, _>>()?;
-        let site = term.site.as_deref().map(|name| self.site(name)).transpose()?;
-        let to = term.to.as_deref().map(|name| self.site(name)).transpose()?;
+        let bodies = self.bodies(&place("bodies"), term.bodies.as_deref().unwrap_or_default())?;
+        let site = term.site.as_deref().map(|name| self.site(&place("site"), name)).transpose()?;
+        let to = term.to.as_deref().map(|name| self.site(&place("to"), name)).transpose()?;
         let commands = self.spec.commands.inputs.len();
         let missing = match quantity.needs {
             Needs::Feet if plan.feet.is_empty() => Some("`feet`"),
@@ -406,7 +440,8 @@ impl Resolver<'_> {
             _ => None,
         };
         if let Some(missing) = missing {
-            return Err(self.fault(format!("{place} needs {missing}: add it")));
+            let problem = format!("`{}` needs {missing}: add it", term.term);
+            return Err(self.fault(&format!("{field}[{index}]"), problem));
         }
         let wide = 1e6;
         let driven = |i: usize| &self.robot.joints[i];

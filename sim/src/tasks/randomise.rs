@@ -131,36 +131,40 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &RandomisationSpec) -> Result
         ("action_delay_s", spec.action_delay_s),
         ("observation_delay_s", spec.observation_delay_s),
     ];
+    let field = |name: &str| format!("randomisation.{name}");
     for (name, range) in factors {
         let Some(range) = range else { continue };
-        let [low, _] = resolver.range(&format!("randomisation.{name}"), range)?;
+        let [low, _] = resolver.range(&field(name), range)?;
         if low < 0.0 {
-            return Err(resolver.fault(format!("randomisation.{name} begins at {low}: give at least 0")));
+            return Err(resolver.fault(&field(name), format!("begins at {low}: give at least 0")));
         }
     }
     for (name, range) in [("added_mass", spec.added_mass), ("base_com", spec.base_com)] {
         if let Some(range) = range {
-            resolver.range(&format!("randomisation.{name}"), range)?;
+            resolver.range(&field(name), range)?;
         }
     }
     let longest = MAX_DELAY as f32 * resolver.spec.control_period_s as f32;
     for (name, range) in
         [("action_delay_s", spec.action_delay_s), ("observation_delay_s", spec.observation_delay_s)]
     {
-        if range.is_some_and(|[_, high]| high > longest) {
-            return Err(resolver.fault(format!(
-                "randomisation.{name} ends above {MAX_DELAY} control periods ({longest} s): shorten it"
-            )));
+        if let Some([_, high]) = range.filter(|[_, high]| *high > longest) {
+            let problem =
+                format!("ends at {high}, above {MAX_DELAY} control periods ({longest} s): shorten it");
+            return Err(resolver.fault(&field(name), problem));
         }
     }
     for (name, share) in [("action_loss", spec.action_loss), ("observation_loss", spec.observation_loss)] {
         if !(0.0..1.0).contains(&share) {
-            return Err(resolver
-                .fault(format!("randomisation.{name} is {share}: give a share of 0 or more, below 1")));
+            return Err(
+                resolver.fault(&field(name), format!("is {share}: give a share of 0 or more, below 1"))
+            );
         }
     }
-    if spec.push_interval_s.is_some_and(|s| !(s >= resolver.spec.control_period_s as f32)) {
-        return Err(resolver.fault("randomisation.push_interval_s: give at least one control period"));
+    let period_s = resolver.spec.control_period_s as f32;
+    if let Some(interval_s) = spec.push_interval_s.filter(|s| !(*s >= period_s)) {
+        let problem = format!("is {interval_s}: give at least one control period ({period_s} s)");
+        return Err(resolver.fault(&field("push_interval_s"), problem));
     }
     Ok(())
 }

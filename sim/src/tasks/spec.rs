@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tendon_runtime::spec::{FallbackSpec, InputSpec, Mode, TermSpec};
 
 use super::camera::CameraSpec;
+use super::fault::{Source, SpecFault, line_of};
 use super::nearest::nearest;
 use super::partner::PartnerSpec;
 use super::people::PeopleSpec;
@@ -110,6 +111,9 @@ pub struct TaskSpec {
     /// Staged start and fallback on a controller.
     #[serde(default)]
     pub fallback: FallbackSpec,
+    /// What it was read from, for the lines of faults.
+    #[serde(skip)]
+    pub(super) source: Source,
 }
 
 fn control_period() -> f64 {
@@ -356,43 +360,25 @@ pub struct SuccessSpec {
     pub ends: bool,
 }
 
-/// Where the camera that shows the task is.
+/// Where the camera that shows the task is; by default all of the robot fits into the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ViewSpec {
-    /// Point looked at, m; relative to the base where `follow`.
-    pub target: [f32; 3],
-    /// Distance of the eye, m.
-    pub distance: f32,
+    /// Point looked at, m; relative to the base where `follow`; without it the middle of the robot as it starts.
+    pub target: Option<[f32; 3]>,
+    /// Distance of the eye, m; without it so far that the robot as it starts fits.
+    pub distance: Option<f32>,
     /// About z from +x, rad.
     pub azimuth: f32,
     /// Above the horizon, rad.
     pub elevation: f32,
-    /// Moves along with the base.
-    pub follow: bool,
+    /// Moves along with the base; without it where the base is free and no target is given.
+    pub follow: Option<bool>,
 }
 
 impl Default for ViewSpec {
     fn default() -> Self {
-        Self { target: [0.0, 0.0, 0.3], distance: 2.5, azimuth: -1.0, elevation: 0.3, follow: false }
-    }
-}
-
-/// A task file that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {problem}", file.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
-pub struct SpecFault {
-    /// The file.
-    pub file: PathBuf,
-    /// Line, counted from 1, where it is known.
-    pub line: Option<usize>,
-    /// Field, value and next step.
-    pub problem: String,
-}
-
-impl SpecFault {
-    pub(super) fn new(file: &Path, problem: impl Into<String>) -> Self {
-        Self { file: file.to_path_buf(), line: None, problem: problem.into() }
+        Self { target: None, distance: None, azimuth: -1.0, elevation: 0.3, follow: None }
     }
 }
 
@@ -405,15 +391,12 @@ impl TaskSpec {
         if text.len() > MAX_TASK_BYTES {
             return Err(SpecFault::new(file, format!("{} bytes, at most {MAX_TASK_BYTES}", text.len())));
         }
-        toml::from_str(text).map_err(|error| {
+        let read: Result<Self, _> = toml::from_str(text);
+        read.map(|spec| Self { source: Source::new(text), ..spec }).map_err(|error| {
             let line = error.span().map(|span| line_of(text, span.start));
             SpecFault { file: file.to_path_buf(), line, problem: with_suggestion(error.message()) }
         })
     }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|&b| b == b'\n').count() + 1
 }
 
 /// Adds the nearest of the names that serde lists behind an unknown one.

@@ -114,9 +114,10 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &TerrainSpec) -> Result<(), T
         ("step_width", spec.step_width, spec.horizontal_scale, 10.0),
         ("start", spec.start, 0.0, 0.5 * spec.terrain_length),
     ];
+    let field = |name: &str| format!("terrain.{name}");
     for (name, value, least, most) in lengths {
         if !(least..=most).contains(&value) {
-            return Err(resolver.fault(format!("terrain.{name} is {value}: give {least} to {most}")));
+            return Err(resolver.fault(&field(name), format!("is {value}: give {least} to {most}")));
         }
     }
     for (name, range) in [
@@ -128,7 +129,7 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &TerrainSpec) -> Result<(), T
         if !range.iter().all(|v| (0.0..=2.0).contains(v)) {
             let [easy, hard] = range;
             return Err(
-                resolver.fault(format!("terrain.{name} is [{easy}, {hard}]: give two values of 0 to 2"))
+                resolver.fault(&field(name), format!("is [{easy}, {hard}]: give two values of 0 to 2"))
             );
         }
     }
@@ -137,19 +138,21 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &TerrainSpec) -> Result<(), T
         || kinds.iter().all(|(_, share)| *share == 0.0)
     {
         let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
-        return Err(resolver.fault(format!(
-            "terrain.terrain_proportions: give at least one of {} a share above 0",
-            names.join(", ")
-        )));
+        let problem =
+            format!("has no share above 0, or one above 1e6: give one to some of {}", names.join(", "));
+        return Err(resolver.fault(&field("terrain_proportions"), problem));
     }
     let points = spec.points();
     if points * points > MAX_POINTS {
-        return Err(resolver.fault(format!(
-            "terrain has {points} x {points} points, at most {MAX_POINTS}: raise horizontal_scale or shorten terrain_length"
-        )));
+        return Err(resolver.fault(
+            &field("horizontal_scale"),
+            format!(
+                "makes {points} x {points} points, at most {MAX_POINTS}: raise it or shorten terrain_length"
+            ),
+        ));
     }
     if !resolver.robot.has_free_base() {
-        return Err(resolver.fault("terrain needs a robot with a free base: remove [terrain]"));
+        return Err(resolver.fault("terrain", "needs a robot with a free base: remove [terrain]"));
     }
     Ok(())
 }

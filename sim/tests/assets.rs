@@ -1,0 +1,220 @@
+//! Height fields and meshes of MJCF files: what is touched is what is seen, and what is missing is said.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tendon_sim::tasks::TaskDefinition;
+use tendon_sim::{Camera, Engine, Environment, Robot, RobotOptions, World, render};
+
+fn with_engine(engine: Engine) -> RobotOptions {
+    RobotOptions { engine, ..RobotOptions::default() }
+}
+
+/// Depth of the middle of a picture from 5 m straight above a point.
+fn height_seen(world: &World, x: f32, y: f32) -> f32 {
+    let camera =
+        Camera { position: [x, y, 5.0], target: [x, y, 0.0], field_of_view: 0.1, width: 9, height: 9 };
+    5.0 - render(&world.scene(), &camera).depth[4 * 9 + 4]
+}
+
+/// Four plateaus. MuJoCo 4.0 says which is where: the first row lies at +y, the first column at -x, and numbers count
+/// from their least to their largest.
+fn plateaus(engine: Engine, [x, y]: [f32; 2]) -> World {
+    let upper = format!("{}{}", "1 ".repeat(12), "3 ".repeat(12)).repeat(8);
+    let lower = format!("{}{}", "2 ".repeat(12), "5 ".repeat(12)).repeat(8);
+    let text = format!(
+        r#"<mujoco><asset><hfield name="ground" nrow="16" ncol="24" size="1.2 0.8 0.4 0.1" elevation="{upper}{lower}"/></asset>
+        <worldbody><geom type="hfield" hfield="ground" pos="0.3 -0.2 0.1"/>
+        <body pos="{x} {y} 0.8"><freejoint/><geom type="sphere" size="0.05" density="1000"/></body></worldbody></mujoco>"#
+    );
+    let robot = Robot::from_mjcf("field.xml", &text, with_engine(engine)).unwrap_or_else(|e| panic!("{e}"));
+    World::new(robot)
+}
+
+#[test]
+fn a_ball_comes_to_rest_at_the_height_that_the_field_has_there() {
+    for engine in [Engine::Auto, Engine::Rapier] {
+        for (x, y, height) in [(-0.5, 0.3, 0.0), (1.0, 0.3, 0.2), (-0.5, -0.7, 0.1), (1.0, -0.7, 0.4)] {
+            let mut world = plateaus(engine, [x, y]);
+            // Beside the ball.
+            let seen = height_seen(&world, x + 0.15, y);
+            assert!((seen - 0.1 - height).abs() < 1e-3, "{x} {y}: seen at {seen}");
+            world.step(&[], 2000);
+            let ([bx, by, bz], _) = world.base_pose();
+            assert!((bz - 0.15 - height).abs() < 4e-3, "{engine:?} {x} {y}: rests at {bz}");
+            assert!((bx - x).hypot(by - y) < 0.02, "{engine:?} {x} {y}: rolled to {bx} {by}");
+        }
+    }
+}
+
+#[test]
+fn a_field_that_does_not_hold_is_refused_on_its_line() {
+    let with = |asset: &str, geom: &str| {
+        let text = format!(
+            "<mujoco><asset>\n{asset}\n</asset><worldbody>\n{geom}\n<body><freejoint/><geom size=\"1\"/></body></worldbody></mujoco>"
+        );
+        Robot::from_mjcf("field.xml", &text, RobotOptions::default()).err()
+    };
+    let geom = "<geom type=\"hfield\" hfield=\"h\"/>";
+    let asset = |rest: &str| format!("<hfield name=\"h\" {rest}/>");
+    for (asset, geom, line, part) in [
+        (asset("nrow=\"2\" ncol=\"2\" size=\"1 1 1 1\" elevation=\"1 2 3\""), geom, 2, "3 numbers"),
+        (asset("nrow=\"1\" ncol=\"4\" size=\"1 1 1 1\" elevation=\"1 2 3 4\""), geom, 2, "nrow"),
+        (asset("nrow=\"2\" ncol=\"2\" size=\"0 1 1 1\" elevation=\"1 2 3 4\""), geom, 2, "size"),
+        (asset("nrow=\"99999\" ncol=\"99999\" size=\"1 1 1 1\""), geom, 2, "nrow"),
+        (String::new(), geom, 4, "no height field"),
+        (asset("nrow=\"2\" ncol=\"2\" size=\"1 1 1 1\""), "<geom type=\"hfield\"/>", 4, "is missing"),
+        (
+            asset("nrow=\"2\" ncol=\"2\" size=\"1 1 1 1\""),
+            "<body><freejoint/><geom type=\"hfield\" hfield=\"h\"/></body>",
+            4,
+            "cannot move",
+        ),
+    ] {
+        let error = with(&asset, geom).unwrap_or_else(|| panic!("{asset} {geom} was accepted"));
+        assert_eq!(error.line, Some(line), "{error}");
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
+
+/// A box of half sides 0.1, 0.2 and 0.3 m as triangles.
+fn corners() -> ([[f32; 3]; 8], [[usize; 3]; 12]) {
+    let corners = std::array::from_fn(|i| {
+        let side = |axis: usize, half: f32| if i >> axis & 1 == 0 { -half } else { half };
+        [side(0, 0.1), side(1, 0.2), side(2, 0.3)]
+    });
+    let faces = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]];
+    let triangles = faces.map(|[a, b, c, d]| [[a, b, c], [a, c, d]]);
+    (corners, triangles.concat().try_into().unwrap())
+}
+
+fn stl() -> String {
+    let (corners, triangles) = corners();
+    let line = |v: usize| {
+        let [x, y, z] = corners[v];
+        format!("vertex {x} {y} {z}\n")
+    };
+    let facet = |t: &[usize; 3]| {
+        format!("facet normal 0 0 0\nouter loop\n{}endloop\nendfacet\n", t.map(line).concat())
+    };
+    format!("solid box\n{}endsolid box\n", triangles.iter().map(facet).collect::<String>())
+}
+
+fn obj() -> String {
+    let (corners, triangles) = corners();
+    let vertices: String = corners.iter().map(|[x, y, z]| format!("v {x} {y} {z}\n")).collect();
+    let faces: String =
+        triangles.iter().map(|[a, b, c]| format!("f {} {} {}\n", a + 1, b + 1, c + 1)).collect();
+    format!("{vertices}{faces}")
+}
+
+/// A folder with a robot whose body is the mesh `file`, at half its size, and a visual copy beside it.
+fn robot_with(name: &str, file: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("tendon-sim-{}-{name}", std::process::id()));
+    fs::create_dir_all(folder.join("assets")).unwrap();
+    fs::write(folder.join("assets/box.stl"), stl()).unwrap();
+    fs::write(folder.join("assets/box.obj"), obj()).unwrap();
+    let text = format!(
+        r#"<mujoco><compiler meshdir="assets"/><asset>
+        <mesh name="box" file="{file}" scale="0.5 0.5 0.5"/></asset>
+        <worldbody><geom type="plane" size="9 9 1"/>
+        <body pos="0 0 0.3"><freejoint/><geom type="mesh" mesh="box" rgba="0.9 0.1 0.1 1"/>
+          <geom type="mesh" mesh="box" pos="1 0 0" contype="0" conaffinity="0" mass="0" rgba="0.1 0.1 0.9 1"/>
+        </body></worldbody></mujoco>"#
+    );
+    fs::write(folder.join("robot.xml"), text).unwrap();
+    folder.join("robot.xml")
+}
+
+#[test]
+fn meshes_of_both_formats_are_seen_and_touched() {
+    for (name, file) in [("stl", "box.stl"), ("obj", "box.obj")] {
+        let path = robot_with(name, file);
+        let robot = Robot::from_file(&path, RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(robot.unsupported.is_empty(), "{:?}", robot.unsupported);
+        let mut world = World::new(robot);
+        world.step(&[], 1000);
+        let ([x, y, z], _) = world.base_pose();
+        assert!((z - 0.15).abs() < 3e-3, "{file}: the box of 0.15 m stands at {z}");
+        // The solid and its copy, which nothing holds up but their body.
+        for offset in [0.0, 1.0] {
+            let seen = height_seen(&world, x + offset, y);
+            assert!((seen - z - 0.15).abs() < 5e-3, "{file}: its top is seen at {seen}");
+            assert!(height_seen(&world, x + offset + 0.06, y).abs() < 5e-3, "{file}: wider than it is");
+        }
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_mesh_that_cannot_be_read_is_named_with_file_element_and_line() {
+    let path = robot_with("missing", "nowhere.stl");
+    let assets = path.with_file_name("assets");
+    fs::write(assets.join("junk.stl"), "solid x\nfacet nonsense").unwrap();
+    fs::write(assets.join("flat.obj"), "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n").unwrap();
+    fs::write(path.with_file_name("secret.stl"), stl()).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    for (file, problem) in [
+        ("nowhere.stl", "is missing"),
+        ("junk.stl", "file"),
+        ("flat.obj", "no volume"),
+        ("../../../etc/passwd.stl", "is missing"),
+    ] {
+        fs::write(&path, text.replace("nowhere.stl", file)).unwrap();
+        let Err(error) = Robot::from_file(&path, RobotOptions::default()) else {
+            panic!("{file} was accepted")
+        };
+        let message = error.to_string();
+        assert!(message.contains("robot.xml:2: <mesh box> file"), "{message}");
+        assert!(message.contains(problem) && message.contains(file.rsplit('/').next().unwrap()), "{message}");
+    }
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn meshes_lie_beside_the_robot_and_text_has_none() {
+    let path = robot_with("outside", "box.stl");
+    let inner = path.with_file_name("inner");
+    fs::create_dir_all(&inner).unwrap();
+    let text = fs::read_to_string(&path).unwrap().replace("meshdir=\"assets\"", "meshdir=\"../assets\"");
+    fs::write(inner.join("robot.xml"), &text).unwrap();
+    let Err(error) = Robot::from_file(inner.join("robot.xml"), RobotOptions::default()) else {
+        panic!("a mesh outside the folder was read");
+    };
+    assert!(error.problem.contains("lies outside"), "{error}");
+    let Err(error) = Robot::from_mjcf("text.xml", &text, RobotOptions::default()) else {
+        panic!("text read a mesh");
+    };
+    assert!(error.problem.contains("without a folder"), "{error}");
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// A user's robot without a `[view]` fills the picture and does not leave it, whatever its size.
+#[test]
+fn the_default_camera_frames_the_robot_whatever_its_size() {
+    for scale in [0.02, 0.3, 8.0] {
+        let [body, thigh, radius, height] = [0.5, 0.4, 0.05, 1.0].map(|length| length * scale);
+        let text = format!(
+            r#"<mujoco model="biped"><worldbody><geom type="plane" size="9 9 1"/>
+            <body pos="0 0 {height}"><freejoint/><geom type="box" size="{body} {radius} {radius}" density="300"/>
+              <body pos="{body} 0 0"><joint name="hip" axis="0 1 0"/>
+              <geom type="capsule" fromto="0 0 0 0 0 -{thigh}" size="{radius}" density="300"/></body></body></worldbody>
+            <actuator><position joint="hip" kp="1"/></actuator></mujoco>"#
+        );
+        let robot =
+            Robot::from_mjcf("biped.xml", &text, RobotOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        let task = TaskDefinition::of_robot(robot).unwrap_or_else(|e| panic!("{e}"));
+        let mut environment = task.make().unwrap();
+        environment.reset(1, &mut vec![0.0; environment.observation_len()]);
+        let camera = environment.camera([120, 90]);
+        let image = render(&environment.scene(), &camera);
+        // Everything but the sky and the floor, which is the first shape.
+        let robot: Vec<usize> = (0..120 * 90).filter(|&at| image.segmentation[at] > 1).collect();
+        let rows = || robot.iter().map(|at| at / 120);
+        let columns = || robot.iter().map(|at| at % 120);
+        assert!(rows().min() > Some(0) && rows().max() < Some(89), "scale {scale}: cut off");
+        assert!(columns().min() > Some(0) && columns().max() < Some(119), "scale {scale}: cut off");
+        let wide = columns().max().unwrap() - columns().min().unwrap();
+        assert!(wide > 40, "scale {scale}: only {wide} of 120 pixels wide");
+    }
+}
