@@ -54,3 +54,23 @@ pub(crate) fn follows(record: &CommitRecord, before: &CommitRecord) -> bool {
     record.provisioned >= before.provisioned
         && record.lines.iter().zip(&before.lines).all(|(line, before)| line.floor >= before.floor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{follows, fresh};
+
+    #[test]
+    fn a_record_that_lowers_a_floor_or_forgets_the_keys_follows_none() {
+        let mut before = fresh();
+        before.provisioned = 1;
+        before.lines[1].floor = 5;
+        assert!(follows(&before, &before) && follows(&before, &fresh()));
+        let mut lower = before;
+        lower.lines[1].floor = 4;
+        let mut forgetful = before;
+        forgetful.provisioned = 0;
+        for record in [lower, forgetful, fresh()] {
+            assert!(!follows(&record, &before));
+        }
+    }
+}
