@@ -112,7 +112,9 @@ pub(super) fn short(value: f64) -> String {
     } else if size >= 1e4 {
         format!("{:.0}k", value / 1e3)
     } else {
-        let text = format!("{value:.3}");
+        // Two digits of what is small, such as learning rates.
+        let decimals = if size > 0.0 { (1.0 - size.log10().floor()).clamp(3.0, 9.0) as usize } else { 3 };
+        let text = format!("{value:.decimals$}");
         let text = text.trim_end_matches('0').trim_end_matches('.');
         if text == "-0" { "0".into() } else { text.to_owned() }
     }
@@ -132,6 +134,12 @@ mod tests {
         for points in [vec![], vec![(0.0, 0.0)], vec![(f64::INFINITY, 1.0)]] {
             assert!(!line_plot("t", "x", &[line(points)]).contains("NaN"));
         }
+    }
+
+    #[test]
+    fn numbers_are_short_and_small_ones_keep_their_digits() {
+        let numbers = [2_500_000.0, 12_000.0, 3.25, 0.0005, -0.000_02, -0.0, 0.0];
+        assert_eq!(numbers.map(short), ["2.5M", "12k", "3.25", "0.0005", "-0.00002", "0", "0"]);
     }
 
     #[test]
