@@ -32,6 +32,30 @@ pub struct ViewerError {
     source: Box<dyn Error + Send + Sync>,
 }
 
+/// What a run was, by step.
+#[derive(Clone, Debug, Default)]
+pub struct Curves {
+    /// Position of each joint, rad (m).
+    pub joint_positions: Vec<Vec<f32>>,
+    /// Observation that the step acted on, `[n_obs]`.
+    pub observations: Vec<Vec<f32>>,
+    /// Raw action.
+    pub actions: Vec<Vec<f32>>,
+    /// Reward.
+    pub rewards: Vec<f32>,
+}
+
+impl From<&TaskRun> for Curves {
+    fn from(run: &TaskRun) -> Self {
+        Self {
+            joint_positions: run.joint_positions.clone(),
+            observations: run.observations.clone(),
+            actions: run.actions.clone(),
+            rewards: run.rewards.clone(),
+        }
+    }
+}
+
 /// Writes a `.rrd` file while a task runs.
 pub struct Viewer {
     file: String,
@@ -95,30 +119,31 @@ impl Viewer {
         Ok(())
     }
 
-    /// Appends joint positions (rad or m), observations, raw actions and rewards of the run, and writes everything out.
+    /// Appends joint positions, observations, raw actions and rewards of the run, and writes everything out.
     /// State, observation and action of a tick stand at its start, its reward and the scene it led to at its end.
     ///
     /// # Errors
     /// The first failure since [`Viewer::create`].
-    pub fn finish(mut self, run: &TaskRun) -> Result<(), ViewerError> {
-        let logged = self.failed.take().map_or_else(|| self.log_run(run), Err);
+    pub fn finish(mut self, curves: &Curves) -> Result<(), ViewerError> {
+        let logged = self.failed.take().map_or_else(|| self.log_curves(curves), Err);
         let flushed = self.stream.flush_blocking();
         let written = logged.map_err(Into::into).and_then(|()| flushed.map_err(Into::into));
         written.map_err(|source| ViewerError { file: self.file, source })
     }
 
-    fn log_run(&self, run: &TaskRun) -> Result<(), RecordingStreamError> {
+    fn log_curves(&self, curves: &Curves) -> Result<(), RecordingStreamError> {
         let scalars = |values: &[f32]| Scalars::new(values.iter().map(|&value| f64::from(value)));
-        for (tick, (joint_position, action)) in (0..).zip(run.joint_positions.iter().zip(&run.actions)) {
+        for (tick, (joint_position, action)) in (0..).zip(curves.joint_positions.iter().zip(&curves.actions))
+        {
             self.set_tick(tick);
             self.stream.log("joint_position", &scalars(joint_position))?;
             self.stream.log("action", &scalars(action))?;
         }
-        for (tick, observation) in (0..).zip(&run.observations) {
+        for (tick, observation) in (0..).zip(&curves.observations) {
             self.set_tick(tick);
             self.stream.log("observation", &scalars(observation))?;
         }
-        for (tick, &reward) in (1..).zip(&run.rewards) {
+        for (tick, &reward) in (1..).zip(&curves.rewards) {
             self.set_tick(tick);
             self.stream.log("reward", &scalars(&[reward]))?;
         }
