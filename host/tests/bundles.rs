@@ -4,11 +4,12 @@ mod common;
 
 use common::{in_process, open, start};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tendon::hil::{TaskRun, run_task};
 use tendon::link::{ControllerKind, Session, Transport};
 use tendon_compiler::{Options, compile};
 use tendon_runtime::{AlignedBytes, Image};
-use tendon_sim::tasks::find;
+use tendon_sim::tasks::{TaskDefinition, open as open_task};
 
 fn bundles() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/trained");
@@ -26,12 +27,20 @@ fn image_of(bundle: &Path) -> AlignedBytes {
     AlignedBytes::new(&std::fs::read(bundle.join("policy.tnd")).unwrap())
 }
 
+/// The task that its `run.toml` names: a built-in one, or a file of this repository.
+fn task_of(bundle: &Path) -> Arc<TaskDefinition> {
+    let run: toml::Table = std::fs::read_to_string(bundle.join("run.toml")).unwrap().parse().unwrap();
+    let name = run["task"].as_str().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    open_task(if name.ends_with(".toml") { file.to_str().unwrap() } else { name }, None).unwrap()
+}
+
 /// One whole episode from a seed that training did not use.
 fn episode<T: Transport>(session: &mut Session<T>, bundle: &Path) -> TaskRun {
     let image = image_of(bundle);
-    let task = find(bundle.file_name().unwrap().to_str().unwrap()).unwrap();
+    let task = task_of(bundle);
     let mut environment = task.make().unwrap();
-    let limit = f64::from(task.definition().unwrap().spec().time_limit_s);
+    let limit = f64::from(task.spec().time_limit_s);
     let ticks = limit / environment.contract().control_period_s;
     let schema = environment.contract().compile().unwrap().schema_hash();
     session.upload(&image, |_| ()).unwrap();

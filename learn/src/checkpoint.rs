@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tendon_wire::CRC32C;
 use tendon_wire::mutation::{Check, removed};
 
+use crate::communicator::Communicator;
 use crate::run_folder::{FileError, read_limited, replace_link, write_folder_atomically};
 
 /// The state of a learner as named counters and arrays.
@@ -122,22 +123,8 @@ impl Checkpoint {
     /// # Errors
     /// When the disk refuses; older checkpoints and the link are then intact.
     pub fn save(&self, checkpoints: &Path, step: u64) -> Result<PathBuf, FileError> {
-        let header = Header {
-            format: FORMAT.into(),
-            version: VERSION,
-            kind: self.kind.clone(),
-            config: self.config.clone(),
-            counters: self.counters.clone(),
-            arrays: self.arrays.iter().map(|(name, values)| (name.clone(), values.len())).collect(),
-        };
         let folder = checkpoints.join(step.to_string());
-        let json =
-            serde_json::to_vec_pretty(&header).map_err(|e| FileError::new(&folder, "state", e, NEXT_STEP))?;
-        let body: Vec<u8> = self.arrays.values().flatten().flat_map(|v| v.to_le_bytes()).collect();
-        let mut binary = MAGIC.to_vec();
-        binary.extend(CRC32C.checksum(&json).to_le_bytes());
-        binary.extend(CRC32C.checksum(&body).to_le_bytes());
-        binary.extend(body);
+        let (json, binary) = self.encode(&folder)?;
         if removed(Check::CheckpointWhole) {
             replace_link(&checkpoints.join("last"), &step.to_string())?;
         }
@@ -146,14 +133,82 @@ impl Checkpoint {
         Ok(folder)
     }
 
+    /// The whole checkpoint on rank 0, from the parts that ranks have for their environments; nothing on the others.
+    pub(crate) fn gathered(mut self, ranks: &dyn Communicator) -> Result<Option<Self>, FileError> {
+        if ranks.size() == 1 {
+            return Ok(Some(self));
+        }
+        let folder = Path::new("checkpoint of a rank");
+        let (json, binary) = self.of_environments(true).encode(folder)?;
+        for (json, binary) in ranks.gather(json).iter().zip(&ranks.gather(binary)) {
+            let part = Self::decode(folder, json, binary)?;
+            self.counters.extend(part.counters);
+            self.arrays.extend(part.arrays);
+        }
+        Ok((ranks.rank() == 0).then_some(self))
+    }
+
+    /// Of everything that all ranks hold alike.
+    pub(crate) fn hash_of_shared(&self) -> Result<u32, FileError> {
+        let (json, binary) = self.of_environments(false).encode(Path::new("checkpoint of a rank"))?;
+        Ok(CRC32C.checksum(&json) ^ CRC32C.checksum(&binary).rotate_left(1))
+    }
+
+    /// The entries of single environments, or all others.
+    fn of_environments(&self, of_them: bool) -> Self {
+        let wanted = |name: &String| name.starts_with("environment.") == of_them;
+        Self {
+            counters: self
+                .counters
+                .iter()
+                .filter(|(name, _)| wanted(name))
+                .map(|(n, v)| (n.clone(), *v))
+                .collect(),
+            arrays: self
+                .arrays
+                .iter()
+                .filter(|(name, _)| wanted(name))
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect(),
+            kind: self.kind.clone(),
+            config: self.config.clone(),
+            file: self.file.clone(),
+        }
+    }
+
+    /// The bytes of both files.
+    fn encode(&self, folder: &Path) -> Result<(Vec<u8>, Vec<u8>), FileError> {
+        let header = Header {
+            format: FORMAT.into(),
+            version: VERSION,
+            kind: self.kind.clone(),
+            config: self.config.clone(),
+            counters: self.counters.clone(),
+            arrays: self.arrays.iter().map(|(name, values)| (name.clone(), values.len())).collect(),
+        };
+        let json =
+            serde_json::to_vec_pretty(&header).map_err(|e| FileError::new(folder, "state", e, NEXT_STEP))?;
+        let body: Vec<u8> = self.arrays.values().flatten().flat_map(|v| v.to_le_bytes()).collect();
+        let mut binary = MAGIC.to_vec();
+        binary.extend(CRC32C.checksum(&json).to_le_bytes());
+        binary.extend(CRC32C.checksum(&body).to_le_bytes());
+        binary.extend(body);
+        Ok((json, binary))
+    }
+
     /// Reads and checks a folder that [`Checkpoint::save`] wrote.
     ///
     /// # Errors
     /// When anything is missing, cut, flipped or of another version: file, field and next step are named.
     pub fn load(folder: &Path) -> Result<Self, FileError> {
+        let json = read_limited(&folder.join("state.json"), NEXT_STEP)?;
+        let binary = read_limited(&folder.join("arrays.bin"), NEXT_STEP)?;
+        Self::decode(folder, &json, &binary)
+    }
+
+    /// What [`Checkpoint::encode`] wrote.
+    fn decode(folder: &Path, json: &[u8], binary: &[u8]) -> Result<Self, FileError> {
         let (json_file, binary_file) = (folder.join("state.json"), folder.join("arrays.bin"));
-        let json = read_limited(&json_file, NEXT_STEP)?;
-        let binary = read_limited(&binary_file, NEXT_STEP)?;
         let broken = |field: &str, problem: String| FileError::new(&binary_file, field, problem, NEXT_STEP);
         let Some((prefix, body)) = binary.split_first_chunk::<12>() else {
             return Err(broken("length", format!("{} bytes, a header has 12", binary.len())));
@@ -164,7 +219,7 @@ impl Checkpoint {
         let word =
             |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
         let header: Header =
-            serde_json::from_slice(&json).map_err(|e| FileError::new(&json_file, "json", e, NEXT_STEP))?;
+            serde_json::from_slice(json).map_err(|e| FileError::new(&json_file, "json", e, NEXT_STEP))?;
         let wrong = |field: &str, problem: String| FileError::new(&json_file, field, problem, NEXT_STEP);
         if header.format != FORMAT || header.version != VERSION {
             return Err(wrong(
@@ -172,8 +227,8 @@ impl Checkpoint {
                 format!("{} {} instead of {FORMAT} {VERSION}", header.format, header.version),
             ));
         }
-        if word(4) != CRC32C.checksum(&json) {
-            return Err(wrong("crc", format!("{:08x} instead of {:08x}", CRC32C.checksum(&json), word(4))));
+        if word(4) != CRC32C.checksum(json) {
+            return Err(wrong("crc", format!("{:08x} instead of {:08x}", CRC32C.checksum(json), word(4))));
         }
         let expected =
             header.arrays.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(length.checked_mul(8)?));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Communicator, mean};
 use crate::config::PpoConfig;
 use crate::driver::{Learner, Place, drive};
 use crate::policy::{Policy, mlp};
@@ -59,23 +60,30 @@ const MULTIPLIER: (f64, f64) = (1e-3, 1e3);
 pub fn train_constrained(
     config: &ConstrainedConfig,
     make: MakeEnvironment,
+    ranks: &dyn Communicator,
     seed: u64,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    drive(Constrained::new(config, make, seed)?, config, run, on_progress)
+    drive(Constrained::new(config, make, ranks, seed)?, config, run, on_progress)
 }
 
-struct Constrained {
+struct Constrained<'a> {
     config: ConstrainedConfig,
+    ranks: &'a dyn Communicator,
     seed: u64,
-    ppo: Ppo,
+    ppo: Ppo<'a>,
     critic: Regression,
     log_multiplier: f64,
 }
 
-impl Constrained {
-    fn new(config: &ConstrainedConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
+impl<'a> Constrained<'a> {
+    fn new(
+        config: &ConstrainedConfig,
+        make: MakeEnvironment,
+        ranks: &'a dyn Communicator,
+        seed: u64,
+    ) -> Result<Self, LearnError> {
         let probe = make();
         let names = probe.metric_names();
         let metric = names.iter().position(|name| *name == config.cost).ok_or_else(|| {
@@ -87,7 +95,7 @@ impl Constrained {
                 return Err(LearnError::Config { field, problem: format!("{value} is not above 0") });
             }
         }
-        let mut ppo = Ppo::new(&config.ppo, make, seed)?;
+        let mut ppo = Ppo::new(&config.ppo, make, ranks, seed)?;
         ppo.cost_metric = Some(metric);
         let shape = mlp(ppo.state_len(), &config.ppo.hidden, 1, config.ppo.activation);
         let rng = &mut Rng::at(seed, &[stream::COST_CRITIC, stream::WEIGHTS]);
@@ -95,6 +103,7 @@ impl Constrained {
             critic: Regression::new(Network::dense(shape), 1.0, config.ppo.threads, rng),
             log_multiplier: config.multiplier.ln(),
             config: config.clone(),
+            ranks,
             seed,
             ppo,
         })
@@ -119,22 +128,28 @@ impl Constrained {
 
     fn fit_critic(&mut self, rollout: &Rollout, targets: &[f32]) {
         let width = self.ppo.state_len();
-        let mut rows: Vec<usize> = (0..targets.len()).collect();
+        let own = self.ppo.own_rows(rollout);
+        let mut rows: Vec<usize> = (0..self.config.ppo.environments * rollout.steps).collect();
         let mut rng = Rng::at(self.seed, &[stream::COST_CRITIC, stream::SHUFFLE, self.ppo.place().iteration]);
         for _ in 0..self.config.ppo.epochs {
             rng.shuffle(&mut rows);
             for part in rows.chunks(rows.len().div_ceil(self.config.ppo.minibatches)) {
+                let here = part.iter().filter(|r| own.contains(r)).map(|r| r - own.start);
                 let x: Vec<f32> =
-                    part.iter().flat_map(|&r| &rollout.states[r * width..(r + 1) * width]).copied().collect();
-                let y: Vec<f32> = part.iter().map(|&r| targets[r]).collect();
-                self.critic.step(&x, &y, self.config.critic_rate);
+                    here.clone().flat_map(|r| &rollout.states[r * width..(r + 1) * width]).copied().collect();
+                let y: Vec<f32> = here.map(|r| targets[r]).collect();
+                self.critic.step_over(&x, &y, (self.ranks, part.len()), self.config.critic_rate);
             }
         }
     }
 }
 
-impl Learner for Constrained {
+impl Learner for Constrained<'_> {
     const KIND: &'static str = "constrained-ppo";
+
+    fn ranks(&self) -> &dyn Communicator {
+        self.ranks
+    }
 
     fn place(&self) -> Place {
         self.ppo.place()
@@ -142,15 +157,15 @@ impl Learner for Constrained {
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
         let rollout = self.ppo.collect()?;
-        let cost = rollout.costs.iter().map(|&c| f64::from(c)).sum::<f64>() / rollout.costs.len() as f64;
+        let cost = mean(self.ranks, rollout.costs.iter().map(|&c| f64::from(c)));
         let excess = (cost / self.config.limit - 1.0).clamp(-1.0, 1.0);
         self.log_multiplier = (self.log_multiplier + self.config.multiplier_rate * excess)
             .clamp(MULTIPLIER.0.ln(), MULTIPLIER.1.ln());
         let multiplier = self.log_multiplier.exp() as f32;
         let (mut of_cost, cost_targets) = self.cost_advantages(&rollout);
         let (mut of_reward, returns) = self.ppo.advantages(&rollout, &rollout.rewards);
-        standardise(&mut of_cost);
-        standardise(&mut of_reward);
+        standardise(&mut of_cost, self.ranks);
+        standardise(&mut of_reward, self.ranks);
         let both: Vec<f32> = of_reward
             .iter()
             .zip(&of_cost)
@@ -185,12 +200,11 @@ impl Learner for Constrained {
 }
 
 /// Divides by the standard deviation and takes the mean away.
-fn standardise(values: &mut [f32]) {
-    let count = values.len() as f64;
-    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
-    let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+fn standardise(values: &mut [f32], ranks: &dyn Communicator) {
+    let centre = mean(ranks, values.iter().map(|&v| f64::from(v)));
+    let variance = mean(ranks, values.iter().map(|&v| (f64::from(v) - centre).powi(2)));
     let scale = 1.0 / (variance.sqrt() + 1e-8);
-    values.iter_mut().for_each(|v| *v = ((f64::from(*v) - mean) * scale) as f32);
+    values.iter_mut().for_each(|v| *v = ((f64::from(*v) - centre) * scale) as f32);
 }
 
 #[cfg(test)]
@@ -198,6 +212,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::communicator::Alone;
     use crate::pendulum::pendulum;
     use crate::progress::Progress;
     use crate::run_folder::tests::scratch;
@@ -215,7 +230,8 @@ mod tests {
     #[test]
     fn keeps_the_mean_cost_near_its_limit_where_it_would_be_above() {
         let mean_cost = |limit| {
-            let trained = train_constrained(&config(limit), &pendulum, 1, None, &mut keep_on).unwrap();
+            let trained =
+                train_constrained(&config(limit), &pendulum, &Alone, 1, None, &mut keep_on).unwrap();
             let tail = &trained.curves[trained.curves.len() - 10..];
             tail.iter().filter_map(|row| row.cost).sum::<f64>() / 10.0
         };
@@ -233,21 +249,22 @@ mod tests {
             checkpoint_interval: 2,
             ..PpoConfig::default()
         };
-        let whole = train_constrained(&short, &pendulum, 3, None, &mut keep_on).unwrap();
+        let whole = train_constrained(&short, &pendulum, &Alone, 3, None, &mut keep_on).unwrap();
         let run = RunFolder::create(scratch("constrained")).unwrap();
         let mut until = |p: &Progress| {
             if p.done < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        train_constrained(&short, &pendulum, 3, Some(&run), &mut until).unwrap();
+        train_constrained(&short, &pendulum, &Alone, 3, Some(&run), &mut until).unwrap();
         short.ppo.threads = 1;
-        let resumed = train_constrained(&short, &pendulum, 3, Some(&run), &mut keep_on).unwrap();
+        let resumed = train_constrained(&short, &pendulum, &Alone, 3, Some(&run), &mut keep_on).unwrap();
         assert_eq!(resumed.policy, whole.policy);
     }
 
     #[test]
     fn a_metric_that_the_task_has_not_is_refused_with_those_it_has() {
         let config = ConstrainedConfig { cost: "torqe".into(), ..ConstrainedConfig::default() };
-        let message = train_constrained(&config, &pendulum, 1, None, &mut keep_on).unwrap_err().to_string();
+        let message =
+            train_constrained(&config, &pendulum, &Alone, 1, None, &mut keep_on).unwrap_err().to_string();
         assert!(message.contains("torque_nm"), "{message}");
     }
 }

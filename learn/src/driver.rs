@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Alone, Communicator, that_differ};
 use crate::policy::Policy;
 use crate::ppo::{LearnError, Trained, same_config};
 use crate::progress::{CurveRow, OnProgress, Progress, Stage};
@@ -19,6 +20,10 @@ pub(crate) trait Learner {
     const KIND: &'static str;
     /// What its progress reports say.
     const STAGE: Stage = Stage::TrueReward;
+    /// Those that it learns with.
+    fn ranks(&self) -> &dyn Communicator {
+        &Alone
+    }
     /// Where it stands.
     fn place(&self) -> Place;
     /// Does one iteration; the driver fills in the row's place and speed.
@@ -59,6 +64,9 @@ pub(crate) fn drive<L: Learner>(
         learner.restore(&checkpoint)?;
         curves = earlier_curves(learner.place().iteration, run)?;
     }
+    if learner.ranks().size() > 1 {
+        agree(&learner, &config)?;
+    }
     let mut interrupted = false;
     while learner.place().iteration < learner.place().iterations && !interrupted {
         let (started, before) = (Instant::now(), learner.place());
@@ -77,20 +85,37 @@ pub(crate) fn drive<L: Learner>(
             row: Some(row.clone()),
             finished,
         };
-        interrupted = on_progress(&report) == ControlFlow::Break(());
+        let stop = on_progress(&report) == ControlFlow::Break(());
+        let mut stops = [f64::from(u8::from(stop))];
+        learner.ranks().sum_f64(&mut stops);
+        interrupted = stops[0] > 0.0;
         curves.push(row);
         let last = place.iteration == place.iterations;
         let due = last || place.iteration.is_multiple_of(place.checkpoint_interval);
         if let Some(run) = run.filter(|_| due) {
-            let mut checkpoint = Checkpoint::new(L::KIND, config.clone());
-            learner.save(&mut checkpoint);
-            learner.policy().save(&mut checkpoint);
-            // Before the checkpoint, which promises that they are there.
-            run.write_curves(&curves)?;
-            checkpoint.save(&run.checkpoints(), place.steps)?;
+            let checkpoint = agree(&learner, &config)?;
+            if let Some(checkpoint) = checkpoint.gathered(learner.ranks())? {
+                // Before the checkpoint, which promises that they are there.
+                run.write_curves(&curves)?;
+                checkpoint.save(&run.checkpoints(), place.steps)?;
+            }
         }
     }
     Ok(Trained { policy: learner.policy(), curves, interrupted })
+}
+
+/// The learner's checkpoint, with the environments of this rank alone; an error where ranks differ in the rest.
+fn agree<L: Learner>(learner: &L, config: &serde_json::Value) -> Result<Checkpoint, LearnError> {
+    let mut checkpoint = Checkpoint::new(L::KIND, config.clone());
+    learner.save(&mut checkpoint);
+    learner.policy().save(&mut checkpoint);
+    if learner.ranks().size() > 1 {
+        let ranks = that_differ(learner.ranks(), checkpoint.hash_of_shared()?);
+        if !ranks.is_empty() {
+            return Err(LearnError::RanksDiffer { iteration: learner.place().iteration, ranks });
+        }
+    }
+    Ok(checkpoint)
 }
 
 /// The rows of a run's curves before `iteration`.

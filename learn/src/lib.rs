@@ -7,6 +7,7 @@
 
 mod architecture;
 mod checkpoint;
+mod communicator;
 mod config;
 mod constrained;
 pub mod demo;
@@ -15,6 +16,8 @@ mod driver;
 mod flow;
 mod hopper;
 mod imitate;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod network;
 mod normaliser;
 mod parallel;
@@ -31,15 +34,18 @@ mod sac;
 mod sequences;
 pub mod settings;
 
+#[cfg(feature = "mpi")]
+pub use crate::mpi::Mpi;
 pub use architecture::{NetworkConfig, NetworkKind};
 pub use checkpoint::Checkpoint;
+pub use communicator::{Alone, Communicator, Traffic};
 pub use config::{PpoConfig, Schedule};
 pub use constrained::{ConstrainedConfig, train_constrained};
 pub use diffusion::{DiffusionConfig, train_diffusion};
 pub use flow::{FlowConfig, train_flow};
 pub use hopper::Hopper;
 pub use imitate::{ImitationConfig, WithPrivileged, imitate};
-pub use network::{ActorCritic, Batch, Inference, Losses, StepSettings};
+pub use network::{ActorCritic, Batch, Inference, Losses, Minibatch, StepSettings};
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
 pub use pendulum::Pendulum;
 pub use policy::{

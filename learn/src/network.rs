@@ -3,6 +3,7 @@
 use tendon_nn::{Adam, AdamSettings, BLOCK, Network, NetworkWeights, NetworkWorkspace, Sharded};
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::Communicator;
 use crate::random::Rng;
 use crate::run_folder::FileError;
 use crate::sequences::{Rows, Steps};
@@ -53,6 +54,47 @@ impl Batch<'_> {
     }
 }
 
+/// The part of a [`Batch`] for one gradient step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Minibatch {
+    /// This rank's sequences (rows, where these are one step long).
+    pub units: Vec<usize>,
+    /// Rows of all ranks.
+    pub rows: usize,
+    /// Mean and standard deviation of the advantages of all ranks.
+    pub advantage: (f32, f32),
+}
+
+impl Minibatch {
+    /// One minibatch for each list of this rank's sequences of `batch`.
+    pub fn of(batch: &Batch, lists: Vec<Vec<usize>>, ranks: &dyn Communicator) -> Vec<Self> {
+        let steps = batch.sequence;
+        let advantages = |units: &[usize]| {
+            let rows = units.to_vec().into_iter().flat_map(move |u| u * steps..(u + 1) * steps);
+            rows.map(|row| f64::from(batch.advantages[row]))
+        };
+        // Two sums over the ranks for all minibatches together, not two for each.
+        let mut sums: Vec<f64> = lists.iter().map(|units| advantages(units).sum()).collect();
+        sums.extend(lists.iter().map(|units| (units.len() * steps) as f64));
+        ranks.sum_f64(&mut sums);
+        let (sums, rows) = sums.split_at(lists.len());
+        let means: Vec<f64> = sums.iter().zip(rows).map(|(sum, rows)| sum / rows).collect();
+        let squares = |(units, mean): (&Vec<usize>, &f64)| -> f64 {
+            advantages(units).map(|advantage| (advantage - mean).powi(2)).sum()
+        };
+        let mut squares: Vec<f64> = lists.iter().zip(&means).map(squares).collect();
+        ranks.sum_f64(&mut squares);
+        (lists.into_iter().enumerate())
+            .map(|(i, units)| Self {
+                units,
+                rows: rows[i] as usize,
+                // The deviation is kept away from zero.
+                advantage: (means[i] as f32, ((squares[i] / rows[i]).sqrt() + 1e-8) as f32),
+            })
+            .collect()
+    }
+}
+
 /// Settings of one gradient step; see `PpoConfig` for their meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSettings {
@@ -93,6 +135,13 @@ impl Losses {
         self.entropy += weight * part.entropy;
         self.kl += weight * part.kl;
         self.clip_fraction += weight * part.clip_fraction;
+    }
+
+    /// Of all ranks, each of which has its share of the sums.
+    pub(crate) fn sum_over(&mut self, ranks: &dyn Communicator) {
+        let mut sums = [self.policy, self.value, self.kl, self.clip_fraction];
+        ranks.sum_f64(&mut sums);
+        [self.policy, self.value, self.kl, self.clip_fraction] = sums;
     }
 }
 
@@ -209,13 +258,18 @@ impl ActorCritic {
         log_prob(mean, action, self.log_std())
     }
 
-    /// One step of Adam on the PPO loss (Schulman et al. 2017, equations 7 and 9) of the sequences `units` of `batch` (rows, where
-    /// these are one step long): `-min(ratio A, clip(ratio) A) + value_weight (V - R)^2 / 2 - entropy_weight H`.
-    pub fn step(&mut self, batch: &Batch, units: &[usize], settings: &StepSettings) -> Losses {
+    /// One step of Adam on the PPO loss (Schulman et al. 2017, equations 7 and 9) of a minibatch of `batch` over all ranks; the losses
+    /// are this rank's share of the sum: `-min(ratio A, clip(ratio) A) + value_weight (V - R)^2 / 2 - entropy_weight H`.
+    pub fn step(
+        &mut self,
+        batch: &Batch,
+        minibatch: &Minibatch,
+        settings: &StepSettings,
+        ranks: &dyn Communicator,
+    ) -> Losses {
         let steps = batch.sequence;
-        let of_units = units.iter().flat_map(|u| &batch.advantages[u * steps..(u + 1) * steps]);
-        let normalisation = moments(of_units.copied());
-        let total = units.len() * steps;
+        let Minibatch { units, rows: total, advantage: normalisation } = minibatch;
+        let (total, normalisation) = (*total, *normalisation);
         let in_block = BLOCK / steps;
         let (actor_end, critic_start) = (self.actor.parameter_count(), self.critic_start());
         let Self { actor_weights, critic_weights, parameters, sharded, adam, .. } = &mut *self;
@@ -244,6 +298,7 @@ impl ActorCritic {
                 value_gradient(batch, (units, total), critic_weights, settings, scratch, gradient);
             }
         });
+        ranks.sum_f32(gradient);
         adam.step(parameters, gradient, settings.learning_rate);
         let mut losses = Losses::default();
         sharded.states().for_each(|scratch| losses.add(1.0, &scratch.losses));
@@ -395,19 +450,12 @@ pub(crate) fn restore_adam(adam: &mut Adam, checkpoint: &Checkpoint, name: &str)
 /// ln(2 pi) / 2.
 const HALF_LOG_TAU: f32 = 0.918_938_5;
 
-/// Mean and standard deviation, the latter kept away from zero.
-fn moments(values: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
-    let count = values.clone().count() as f64;
-    let mean = values.clone().map(f64::from).sum::<f64>() / count;
-    let variance = values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
-    (mean as f32, (variance.sqrt() + 1e-8) as f32)
-}
-
 #[cfg(test)]
 mod tests {
     use tendon_nn::{Encoder, Gru, Transformer};
 
     use super::*;
+    use crate::communicator::Alone;
     use crate::policy::{Hidden, mlp};
 
     const SETTINGS: StepSettings = StepSettings {
@@ -448,13 +496,13 @@ mod tests {
             returns: &[3.0; 100],
             values: &values,
         };
-        let rows: Vec<usize> = (0..100).collect();
-        let first = network.step(&batch, &rows, &SETTINGS);
+        let rows = &Minibatch::of(&batch, vec![(0..100).collect()], &Alone)[0];
+        let first = network.step(&batch, rows, &SETTINGS, &Alone);
         assert!(
             first.kl.abs() < 1e-6 && first.clip_fraction == 0.0,
             "the first step starts at ratio 1: {first:?}"
         );
-        let last = (0..20).map(|_| network.step(&batch, &rows, &SETTINGS)).last().unwrap();
+        let last = (0..20).map(|_| network.step(&batch, rows, &SETTINGS, &Alone)).last().unwrap();
         assert!(last.value < 0.5 * first.value && last.policy < first.policy - 0.05, "{first:?} {last:?}");
     }
 
@@ -480,7 +528,9 @@ mod tests {
             inference.means(&state[..n_obs], &mut memories[0], &mut means[r * n_act..][..n_act]);
             inference.values(state, &mut memories[1], &mut values[r..=r]);
         }
-        let (mean, std) = moments(batch.advantages.iter().copied());
+        let (mean, std) =
+            Minibatch::of(batch, vec![(0..batch.advantages.len() / batch.sequence).collect()], &Alone)[0]
+                .advantage;
         let mut sum = 0.0;
         for r in 0..rows {
             let log_prob =
@@ -567,7 +617,8 @@ mod tests {
     fn gradient(network: &mut ActorCritic, batch: &Batch, settings: &StepSettings) -> Vec<f64> {
         let units: Vec<usize> = (0..ROWS / batch.sequence).collect();
         network.adam = Adam::new(network.parameters.len(), AdamSettings::default());
-        network.step(batch, &units, &StepSettings { learning_rate: 0.0, ..*settings });
+        let minibatch = &Minibatch::of(batch, vec![units], &Alone)[0];
+        network.step(batch, minibatch, &StepSettings { learning_rate: 0.0, ..*settings }, &Alone);
         // After the first step Adam's first moment is a tenth of the gradient.
         network.adam.first_moment.iter().map(|m| 10.0 * f64::from(*m)).collect()
     }

@@ -1,6 +1,7 @@
 //! Running mean and variance.
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Alone, Communicator};
 use crate::run_folder::FileError;
 
 /// Running mean and variance of vectors, merged batch by batch (Chan, Golub and LeVeque 1983).
@@ -26,19 +27,29 @@ impl Normaliser {
 
     /// Adds `rows`, `[n, width]`.
     pub fn update(&mut self, rows: &[f32]) {
+        self.update_over(&Alone, rows);
+    }
+
+    /// Adds the `rows` of all ranks; each has some.
+    pub fn update_over(&mut self, ranks: &dyn Communicator, rows: &[f32]) {
         let width = self.mean.len();
         if width == 0 || rows.is_empty() {
             return;
         }
-        let n = (rows.len() / width) as f64;
         let column = |j: usize| rows[j..].iter().step_by(width).map(|&x| f64::from(x));
+        let mut sums: Vec<f64> = (0..width).map(|j| column(j).sum()).collect();
+        sums.push((rows.len() / width) as f64);
+        ranks.sum_f64(&mut sums);
+        let n = sums[width];
+        let means: Vec<f64> = sums[..width].iter().map(|sum| sum / n).collect();
+        let mut deviations: Vec<f64> =
+            (0..width).map(|j| column(j).map(|x| (x - means[j]).powi(2)).sum()).collect();
+        ranks.sum_f64(&mut deviations);
         let total = self.count + n;
         for j in 0..width {
-            let mean = column(j).sum::<f64>() / n;
-            let deviation: f64 = column(j).map(|x| (x - mean).powi(2)).sum();
-            let delta = mean - self.mean[j];
+            let delta = means[j] - self.mean[j];
             self.mean[j] += delta * n / total;
-            self.deviation[j] += deviation + delta * delta * self.count * n / total;
+            self.deviation[j] += deviations[j] + delta * delta * self.count * n / total;
         }
         self.count = total;
     }

@@ -1,20 +1,22 @@
 //! Proximal policy optimisation (Schulman et al. 2017) in the form of CleanRL's `ppo_continuous_action.py`, with Spinning Up's
 //! advantages and PPO-max's stabilisers as options.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use tendon_nn::Mlp;
 use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Alone, Communicator, joined, mean, share};
 use crate::config::{PpoConfig, Schedule};
 use crate::driver::{Learner, Place, drive};
-use crate::network::{ActorCritic, Batch, Losses, StepSettings};
+use crate::network::{ActorCritic, Batch, Losses, Minibatch, StepSettings};
 use crate::normaliser::{FrozenNormaliser, Normaliser};
 use crate::policy::{Head, Policy};
 use crate::progress::{CurveRow, OnProgress};
 use crate::random::Rng;
-use crate::rollout::{Finished, MakeEnvironment, Rollout, Slot, advantages, collect, stream};
+use crate::rollout::{Finished, MakeEnvironment, Rollout, Slot, advantages, collect, in_order, stream};
 use crate::run_folder::{FileError, RunFolder};
 
 /// Why learning stopped.
@@ -41,6 +43,27 @@ pub enum LearnError {
         /// What.
         what: &'static str,
     },
+    /// Ranks that should hold the same do not.
+    #[error(
+        "iteration {iteration}: {} not what rank 0 has (settings, seed, weights, moments); start all ranks with the same \
+         program, arguments and run folder, on processors of one kind",
+        ranks_hold(ranks)
+    )]
+    RanksDiffer {
+        /// Where.
+        iteration: u64,
+        /// Those that differ from rank 0.
+        ranks: Vec<usize>,
+    },
+}
+
+fn ranks_hold(ranks: &[usize]) -> String {
+    let names: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    if names.len() == 1 {
+        format!("rank {} holds", names[0])
+    } else {
+        format!("ranks {} hold", names.join(", "))
+    }
 }
 
 /// What training returns.
@@ -66,10 +89,13 @@ pub fn train(
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    train_from(config, make, None, seed, run, on_progress)
+    train_from(config, make, None, &Alone, seed, run, on_progress)
 }
 
-/// [`train`] that starts from a policy trained before, which is also the reference of `reference_kl`.
+/// [`train`] that starts from a policy trained before, which is also the reference of `reference_kl`, over `ranks`: each simulates its
+/// share of the environments, with the seeds that they have on one rank, and rank 0 alone writes into the run folder, which every rank
+/// can read. Minibatches are those of one rank: all ranks shuffle the same list and learn from what is theirs of each part, so that a
+/// run over other numbers of ranks differs from it by the rounding of sums alone. It may be resumed by another number of ranks.
 ///
 /// # Errors
 /// As [`train`]; also when the policy has another network.
@@ -77,11 +103,12 @@ pub fn train_from(
     config: &PpoConfig,
     make: MakeEnvironment,
     start: Option<&Policy>,
+    ranks: &dyn Communicator,
     seed: u64,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    let mut ppo = Ppo::new(config, make, seed)?;
+    let mut ppo = Ppo::new(config, make, ranks, seed)?;
     if let Some(policy) = start {
         ppo.start_from(policy)?;
     }
@@ -89,15 +116,16 @@ pub fn train_from(
 }
 
 /// The learner between two iterations.
-pub(crate) struct Ppo {
+pub(crate) struct Ppo<'a> {
     config: PpoConfig,
+    ranks: &'a dyn Communicator,
     seed: u64,
     network: ActorCritic,
     /// Of observations, and of what only the critic sees.
     normalisers: [Normaliser; 2],
     /// Of the discounted return.
     reward_scale: Normaliser,
-    /// Discounted return of each environment so far.
+    /// Discounted return of each environment of this rank so far.
     discounted: Vec<f32>,
     learning_rate: f32,
     /// Metric whose absolute value rollouts note as the cost.
@@ -106,12 +134,24 @@ pub(crate) struct Ppo {
     reference: Option<Policy>,
     /// Finished iterations.
     iteration: u64,
+    /// Environments of this rank.
+    own: Range<usize>,
     slots: Vec<Slot>,
 }
 
-impl Ppo {
-    pub(crate) fn new(config: &PpoConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
+impl<'a> Ppo<'a> {
+    pub(crate) fn new(
+        config: &PpoConfig,
+        make: MakeEnvironment,
+        ranks: &'a dyn Communicator,
+        seed: u64,
+    ) -> Result<Self, LearnError> {
         config.check()?;
+        let own = share(ranks, config.environments);
+        if config.environments < ranks.size() {
+            let problem = format!("{} for {} ranks; each needs one", config.environments, ranks.size());
+            return Err(LearnError::Config { field: "environments", problem });
+        }
         let probe = make();
         let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
         let n_privileged = if config.privileged_critic { probe.privileged_len() } else { 0 };
@@ -119,7 +159,8 @@ impl Ppo {
             |inputs, outputs| config.network.build(inputs, &config.hidden, outputs, config.activation);
         let (actor, critic) = (build(n_obs, n_act)?, build(n_obs + n_privileged, 1)?);
         let memory = [actor.memory_len(), critic.memory_len()];
-        let slots: Vec<Slot> = (0..config.environments)
+        let slots: Vec<Slot> = own
+            .clone()
             .map(|index| {
                 let first_cut = (index + 1) * config.stagger_steps / config.environments;
                 Slot::start(make, seed, index, first_cut, memory)
@@ -139,7 +180,9 @@ impl Ppo {
             reference: None,
             normalisers: [Normaliser::new(n_obs), Normaliser::new(n_privileged)],
             reward_scale: Normaliser::new(1),
-            discounted: vec![0.0; config.environments],
+            discounted: vec![0.0; own.len()],
+            ranks,
+            own,
             learning_rate: config.learning_rate,
             iteration: 0,
             config: config.clone(),
@@ -152,8 +195,8 @@ impl Ppo {
     pub(crate) fn collect(&mut self) -> Result<Rollout, LearnError> {
         let place = (self.seed, self.iteration);
         let normalisers = [self.normalisers[0].freeze(), self.normalisers[1].freeze()];
-        let rollout = collect(
-            &mut self.slots,
+        let mut rollout = collect(
+            (&mut self.slots, self.own.start),
             &self.network,
             &normalisers,
             (self.config.rollout_steps, self.config.network.sequence()),
@@ -171,6 +214,8 @@ impl Ppo {
                 return Err(LearnError::NotFinite { iteration: self.iteration, what });
             }
         }
+        rollout.finished = joined(self.ranks, rollout.finished);
+        in_order(&mut rollout.finished);
         Ok(rollout)
     }
 
@@ -216,12 +261,22 @@ impl Ppo {
         let warmth = (self.iteration + 1) as f32 / (config.warmup_iterations + 1) as f32;
         let critic_alone = self.iteration < config.critic_warmup_iterations;
         let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.iteration]);
-        let mut units: Vec<usize> = (0..advantages.len() / sequence).collect();
-        let mut losses = Losses::default();
+        let rows = self.own_rows(rollout);
+        let own = rows.start / sequence..rows.end / sequence;
+        let mut units: Vec<usize> = (0..config.environments * rollout.steps / sequence).collect();
+        let mut lists = Vec::new();
         for _ in 0..config.epochs {
-            losses = Losses::default();
             rng.shuffle(&mut units);
-            for minibatch in units.chunks(units.len().div_ceil(config.minibatches)) {
+            for part in units.chunks(units.len().div_ceil(config.minibatches)) {
+                lists.push(part.iter().filter(|u| own.contains(u)).map(|u| u - own.start).collect());
+            }
+        }
+        let in_epoch = lists.len() / config.epochs;
+        let minibatches = Minibatch::of(&batch, lists, self.ranks);
+        let mut losses = Losses::default();
+        for minibatches in minibatches.chunks(in_epoch) {
+            losses = Losses::default();
+            for minibatch in minibatches {
                 let settings = StepSettings {
                     clip: config.clip,
                     value_clip: config.clip_values.then_some(config.clip),
@@ -230,16 +285,17 @@ impl Ppo {
                     entropy_weight: if critic_alone { 0.0 } else { config.entropy_weight },
                     learning_rate: self.learning_rate * warmth.min(1.0),
                 };
-                let part = self.network.step(&batch, minibatch, &settings);
-                losses.add(minibatch.len() as f64 / units.len() as f64, &part);
+                let part = self.network.step(&batch, minibatch, &settings, self.ranks);
+                losses.add(minibatch.rows as f64 / (units.len() * sequence) as f64, &part);
             }
+            losses.sum_over(self.ranks);
             if config.schedule == Schedule::AdaptiveKl && !critic_alone {
                 self.adapt(losses.kl);
             }
         }
         if config.normalise_observations {
-            self.normalisers[0].update(&rollout.observations);
-            self.normalisers[1].update(&rollout.privileged);
+            self.normalisers[0].update_over(self.ranks, &rollout.observations);
+            self.normalisers[1].update_over(self.ranks, &rollout.privileged);
         }
         if !self.network.parameters().iter().all(|p| p.is_finite()) {
             return Err(LearnError::NotFinite { iteration: self.iteration, what: "a weight" });
@@ -287,6 +343,11 @@ impl Ppo {
         values
     }
 
+    /// Where this rank's rows of a rollout are among those of all ranks.
+    pub(crate) fn own_rows(&self, rollout: &Rollout) -> Range<usize> {
+        self.own.start * rollout.steps..self.own.end * rollout.steps
+    }
+
     /// Width of what the critic sees.
     pub(crate) fn state_len(&self) -> usize {
         self.network.critic().0.inputs()
@@ -300,15 +361,15 @@ impl Ppo {
 
     /// The curve's row for the iteration that has just ended.
     pub(crate) fn row(&self, rollout: &Rollout, rewards: &[f32], losses: Losses) -> CurveRow {
-        let mean = |of: &dyn Fn(&Finished) -> f64| {
+        let over_episodes = |of: &dyn Fn(&Finished) -> f64| {
             let count = rollout.finished.len() as f64;
             (count > 0.0).then(|| rollout.finished.iter().map(of).sum::<f64>() / count)
         };
         CurveRow {
-            episode_return: mean(&|e| e.episode_return),
-            episode_length: mean(&|e| e.length as f64),
-            success: mean(&|e| f64::from(u8::from(e.success))),
-            reward_mean: rewards.iter().map(|&r| f64::from(r)).sum::<f64>() / rewards.len() as f64,
+            episode_return: over_episodes(&|e| e.episode_return),
+            episode_length: over_episodes(&|e| e.length as f64),
+            success: over_episodes(&|e| f64::from(u8::from(e.success))),
+            reward_mean: mean(self.ranks, rewards.iter().map(|&r| f64::from(r))),
             policy_loss: losses.policy,
             value_loss: losses.value,
             entropy: losses.entropy,
@@ -353,7 +414,7 @@ impl Ppo {
                 }
             }
         }
-        self.reward_scale.update(&returns);
+        self.reward_scale.update_over(self.ranks, &returns);
         let scale = self.reward_scale.scale()[0];
         rewards.iter().map(|r| (r * scale).clamp(-SCALED_REWARD_LIMIT, SCALED_REWARD_LIMIT)).collect()
     }
@@ -368,8 +429,12 @@ impl Ppo {
     }
 }
 
-impl Learner for Ppo {
+impl Learner for Ppo<'_> {
     const KIND: &'static str = "ppo";
+
+    fn ranks(&self) -> &dyn Communicator {
+        self.ranks
+    }
 
     fn place(&self) -> Place {
         Place {
@@ -401,9 +466,12 @@ impl Learner for Ppo {
         self.normalisers[0].save(checkpoint, "observations");
         self.normalisers[1].save(checkpoint, "privileged");
         self.reward_scale.save(checkpoint, "returns");
-        checkpoint.put("discounted", &self.discounted);
+        let mut discounted = vec![0.0; self.config.environments];
+        discounted[self.own.clone()].copy_from_slice(&self.discounted);
+        self.ranks.sum_f32(&mut discounted);
+        checkpoint.put("discounted", &discounted);
         checkpoint.put("learning_rate", &[self.learning_rate]);
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (index, slot) in self.own.clone().zip(&self.slots) {
             slot.save(checkpoint, index);
         }
     }
@@ -415,9 +483,10 @@ impl Learner for Ppo {
         self.normalisers[0].restore(checkpoint, "observations")?;
         self.normalisers[1].restore(checkpoint, "privileged")?;
         self.reward_scale.restore(checkpoint, "returns")?;
-        self.discounted = checkpoint.array_f32("discounted", self.discounted.len())?;
+        let discounted = checkpoint.array_f32("discounted", self.config.environments)?;
+        self.discounted.copy_from_slice(&discounted[self.own.clone()]);
         self.learning_rate = checkpoint.array_f32("learning_rate", 1)?[0];
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+        for (index, slot) in self.own.clone().zip(&mut self.slots) {
             slot.restore(checkpoint, self.seed, index)?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use tendon_nn::{Adam, AdamSettings, BLOCK, Mlp, Network, NetworkWeights, NetworkWorkspace, Sharded};
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Alone, Communicator};
 use crate::network::{restore_adam, save_adam};
 use crate::random::Rng;
 use crate::run_folder::FileError;
@@ -63,8 +64,21 @@ impl Regression {
     /// remembers nothing.
     pub(crate) fn step(&mut self, inputs: &[f32], targets: &[f32], learning_rate: f32) -> f64 {
         let count = inputs.len() / self.network.inputs();
+        self.step_over(inputs, targets, (&Alone, count), learning_rate)
+    }
+
+    /// [`Regression::step`] over all ranks, which have `total` rows together; returns this rank's share of the loss.
+    pub(crate) fn step_over(
+        &mut self,
+        inputs: &[f32],
+        targets: &[f32],
+        (ranks, total): (&dyn Communicator, usize),
+        learning_rate: f32,
+    ) -> f64 {
+        let count = inputs.len() / self.network.inputs();
         let rows = Rows { sequence: 1, states: inputs, begins: &vec![true; count], memory: &[] };
-        self.step_on(&rows, targets, &(0..count).collect::<Vec<_>>(), learning_rate)
+        let units: Vec<usize> = (0..count).collect();
+        self.step_of(&rows, targets, &units, (ranks, total), learning_rate)
     }
 
     /// [`Regression::step`] on the sequences `units` of `data` (rows, where these are one step long).
@@ -75,8 +89,19 @@ impl Regression {
         units: &[usize],
         learning_rate: f32,
     ) -> f64 {
+        self.step_of(data, targets, units, (&Alone, units.len() * data.sequence), learning_rate)
+    }
+
+    fn step_of(
+        &mut self,
+        data: &Rows,
+        targets: &[f32],
+        units: &[usize],
+        (ranks, total): (&dyn Communicator, usize),
+        learning_rate: f32,
+    ) -> f64 {
         let (n_in, n_out) = (self.network.inputs(), self.network.outputs());
-        let total = (units.len() * data.sequence) as f32;
+        let total = total as f32;
         let in_block = BLOCK / data.sequence;
         let blocks = units.len().div_ceil(in_block);
         let weights = &self.weights;
@@ -97,6 +122,7 @@ impl Regression {
             }
             weights.backward(steps.sequences(), slopes, workspace, gradient);
         });
+        ranks.sum_f32(gradient);
         self.adam.step(&mut self.parameters, gradient, learning_rate);
         self.weights.set(&self.parameters);
         self.sharded.states().map(|state| state.loss).sum()

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tendon_sim::Environment;
 
 use crate::checkpoint::Checkpoint;
@@ -76,7 +77,7 @@ pub struct Rollout {
 }
 
 /// An episode that ended in a rollout.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// Step of the rollout in which it ended.
     pub step: usize,
@@ -195,10 +196,10 @@ impl Slot {
 /// Names of what actor and critic remember, in checkpoints.
 const MEMORIES: [&str; 2] = ["actor_memory", "critic_memory"];
 
-/// Runs every slot for `steps` steps, cut into sequences, on up to `threads` threads. No bit of the result depends on `threads`: each environment draws
+/// Runs every slot, environment `first` and those behind it, for `steps` steps, cut into sequences, on up to `threads` threads. No bit of the result depends on `threads`: each environment draws
 /// from its own stream and each row of the networks is computed alone.
 pub(crate) fn collect(
-    slots: &mut [Slot],
+    (slots, first): (&mut [Slot], usize),
     network: &ActorCritic,
     normalisers: &[FrozenNormaliser; 2],
     (steps, sequence): (usize, usize),
@@ -215,7 +216,7 @@ pub(crate) fn collect(
                 scope.spawn(move || {
                     collect_chunk(
                         chunk,
-                        c * share,
+                        first + c * share,
                         network,
                         normalisers,
                         (steps, sequence),
@@ -255,9 +256,14 @@ pub(crate) fn collect(
         whole.episode_seeds.extend(part.episode_seeds);
         whole.finished.extend(part.finished);
     }
-    // Stable: environments in order where episodes end in the same step.
-    whole.finished.sort_by_key(|episode| episode.step);
+    in_order(&mut whole.finished);
     whole
+}
+
+/// Brings episodes that are sorted by environment into the order of their ends.
+pub(crate) fn in_order(finished: &mut [Finished]) {
+    // Stable: environments in order where episodes end in the same step.
+    finished.sort_by_key(|episode| episode.step);
 }
 
 /// Advantages by GAE(lambda) (Schulman et al. 2016, equation 16): `delta = r + discount V(next) - V`, where `V(next)` is 0 after a

@@ -32,6 +32,7 @@ usage: cargo xtask COMMAND
   bench render [--json FILE]   frames/s at 64x64, against MuJoCo's off-screen renderer on the processor (EGL)
   bench train [--json FILE] [--flex] [--compile] [--only TEXT]   gradient samples per second, against PyTorch (PyPI,
                             5 GB; TENDON_TORCH names an interpreter that has it) and, with --flex, burn-flex
+  bench ranks [--json FILE] what training over MPI exchanges, on 1, 2 and 4 ranks; the plan of docs/scale.md
   bench sim2sim [--json FILE]   the Go1 of ../shared/real: MuJoCo, in process, QEMU controller
   campaign NAME [--short] [--mutate] [--json FILE] [--seed N]   tries to break a promise; --mutate: with the
                             check taken away that it rests on, the campaign has to find the hole (and fail)
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         ["bench", "ppo", rest @ ..] => bench_ppo(rest),
         ["bench", name @ ("sim" | "fidelity" | "scale" | "render"), rest @ ..] => bench_sim(name, rest),
         ["bench", "train", rest @ ..] => bench_train(rest),
+        ["bench", "ranks", rest @ ..] => bench_ranks(rest),
         ["bench", name @ ("mcu" | "sim2sim"), rest @ ..] => bench(name, rest),
         ["campaign", rest @ ..] => campaign::campaign(rest),
         ["help" | "--help" | "-h"] => {
@@ -134,13 +136,15 @@ fn test() -> Result<(), String> {
             "SKIPPED: the ONNX node tests cannot be made (python3 with venv, network to PyPI): {problem}"
         );
     }
+    packages::mpi()?;
     let mut command = cargo();
     if is_there("cargo-nextest", "--version") {
         command.args(["nextest", "run"]);
     } else {
         command.arg("test");
     }
-    run(command.args(["--release", "--workspace", "--locked"]).env("TENDON_FIRMWARE", firmware::folder()))?;
+    command.args(["--release", "--workspace", "--locked", "--features", "mpi"]);
+    run(command.env("TENDON_FIRMWARE", firmware::folder()))?;
     // What the campaigns of the tests found held: now with each safety check taken away.
     campaign::mutants()
 }
@@ -260,6 +264,14 @@ fn bench_sim(name: &str, rest: &[&str]) -> Result<(), String> {
 
 /// Releases that `bench sim`, `fidelity` and `render` measure against.
 const MUJOCO: [&str; 5] = ["mujoco==4.0.0", "gymnasium==1.4.0", "imageio", "numpy", "packaging"];
+
+/// Starts `mpirun` itself.
+fn bench_ranks(rest: &[&str]) -> Result<(), String> {
+    packages::mpi()?;
+    let mut command = cargo();
+    command.args(["run", "--release", "--locked", "--workspace", "--features", "mpi"]);
+    run(command.args(["--example", "bench_ranks", "--"]).args(rest))
+}
 
 /// Without PyTorch where it cannot be installed; the table says so.
 fn bench_train(rest: &[&str]) -> Result<(), String> {

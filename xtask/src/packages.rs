@@ -69,6 +69,29 @@ pub(crate) fn off_screen() -> Result<(), String> {
     install(&[("libegl1", "MuJoCo's off-screen renderer"), ("libegl-mesa0", "its driver for processors")])
 }
 
+/// What the feature `mpi` is built with and run by.
+pub(crate) fn mpi() -> Result<(), String> {
+    let mut missing = Vec::new();
+    if !is_there("mpicc", "--version") {
+        missing.push(("libopenmpi-dev", "MPI, for training over many processes"));
+    }
+    if !is_there("mpirun", "--version") {
+        missing.push(("openmpi-bin", "starts them"));
+    }
+    if !has_libclang() {
+        missing.push(("libclang-dev", "reads MPI's headers while its crate is built"));
+    }
+    install(&missing)
+}
+
+/// Where clang-sys looks on Debian.
+fn has_libclang() -> bool {
+    let of_llvm = |name: &str| Path::new("/usr/lib").join(name).join("lib/libclang.so").exists();
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    std::env::var_os("LIBCLANG_PATH").is_some()
+        || folders.map(|folder| folder.file_name()).any(|name| of_llvm(&name.to_string_lossy()))
+}
+
 fn install(missing: &[(&str, &str)]) -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());

@@ -1,5 +1,6 @@
 //! `train`, `export`.
 
+use super::ranks::Ranks;
 use super::{read_text, write_file};
 use crate::export::{contract_keys, export_onnx};
 use crate::report::{curves_page, curves_png};
@@ -97,7 +98,29 @@ pub(super) struct RunInfo {
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
+        let ranks = Ranks::start()?;
+        let (rank, size) = (ranks.communicator().rank(), ranks.communicator().size());
+        let trained = self.train(&ranks);
+        if size > 1 {
+            trained.with_context(|| format!("rank {rank} of {size}"))?;
+        } else {
+            trained?;
+        }
+        ranks.finish();
+        Ok(())
+    }
+
+    fn train(&self, ranks: &Ranks) -> Result<()> {
         let task = &tasks::open(&self.task, None)?;
+        let over_ranks =
+            matches!(self.learner, LearnerKind::Ppo | LearnerKind::Teacher | LearnerKind::Constrained)
+                && !self.preferences;
+        ensure!(
+            over_ranks || ranks.communicator().size() == 1,
+            "--learner {}{}: learns on one rank; over several do ppo, teacher and constrained",
+            name(self.learner),
+            if self.preferences { " --preferences" } else { "" }
+        );
         ensure!(
             !self.preferences || self.learner == LearnerKind::Ppo,
             "--preferences: learns with PPO; leave --learner out"
@@ -132,18 +155,26 @@ impl Train {
             preferences: self.preferences,
             from: self.from.clone(),
         };
-        keep_info(&path, &info)?;
+        if ranks.is_first() {
+            keep_info(&path, &info)?;
+        }
+        ranks.explain_end(&path)?;
         let stop = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop)).context("SIGINT")?;
         let mut bars = Bars::default();
-        let trained = self.learn(task, &folder, &mut |progress| {
-            let _: ControlFlow<()> = bars.show(progress);
+        let trained = self.learn(task, &folder, ranks, &mut |progress| {
+            if ranks.is_first() {
+                let _: ControlFlow<()> = bars.show(progress);
+            }
             if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        if !ranks.is_first() {
+            return Ok(());
+        }
         bars.finish();
         report(&folder, &info, &trained.curves)?;
         if self.profile {
-            profile(&trained.curves);
+            profile(&trained.curves, ranks);
         }
         if trained.interrupted {
             println!("{}: stopped; the same command goes on from the last checkpoint", path.display());
@@ -167,6 +198,7 @@ impl Train {
         &self,
         task: &Arc<TaskDefinition>,
         folder: &RunFolder,
+        ranks: &Ranks,
         on_progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Trained> {
         let plain = || make(task);
@@ -192,14 +224,18 @@ impl Train {
         let trained = match self.learner {
             LearnerKind::Ppo | LearnerKind::Teacher => {
                 let config: PpoConfig = config(file, PpoConfig::default())?;
-                folder.write_config(&config)?;
+                if ranks.is_first() {
+                    folder.write_config(&config)?;
+                }
                 let start = self.from.as_deref().map(policy_of).transpose()?;
-                train_from(&config, make, start.as_ref(), seed, run, on_progress)
+                train_from(&config, make, start.as_ref(), ranks.communicator(), seed, run, on_progress)
             }
             LearnerKind::Constrained => {
                 let config: ConstrainedConfig = config(file, ConstrainedConfig::default())?;
-                folder.write_config(&config)?;
-                train_constrained(&config, make, seed, run, on_progress)
+                if ranks.is_first() {
+                    folder.write_config(&config)?;
+                }
+                train_constrained(&config, make, ranks.communicator(), seed, run, on_progress)
             }
             LearnerKind::Sac => {
                 let config: SacConfig = config(file, SacConfig::default())?;
@@ -306,7 +342,7 @@ fn report(folder: &RunFolder, info: &RunInfo, curves: &[CurveRow]) -> Result<()>
 }
 
 /// Where the time of training went.
-fn profile(curves: &[CurveRow]) {
+fn profile(curves: &[CurveRow], ranks: &Ranks) {
     let sum = |value: fn(&CurveRow) -> f64| curves.iter().map(value).sum::<f64>();
     let parts = [
         ("simulation", sum(|row| row.simulation_s)),
@@ -321,6 +357,18 @@ fn profile(curves: &[CurveRow]) {
     println!("of a training second:");
     for (name, seconds) in parts {
         println!("  {:5.1}%  {name} ({seconds:.1} s)", 100.0 * seconds / whole);
+    }
+    let (size, traffic) = (ranks.communicator().size(), ranks.communicator().traffic());
+    if size > 1 {
+        println!(
+            "of it with the other {} ranks, waiting included: {:.1}% ({:.1} s), {} sums of {:.1} kB, {:.1} kB gathered",
+            size - 1,
+            100.0 * traffic.seconds / whole,
+            traffic.seconds,
+            traffic.sums,
+            traffic.summed_bytes as f64 / traffic.sums.max(1) as f64 / 1e3,
+            traffic.gathered_bytes as f64 / 1e3
+        );
     }
 }
 

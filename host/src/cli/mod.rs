@@ -15,6 +15,7 @@ mod monitor;
 mod policy;
 #[cfg(feature = "probe")]
 mod probe;
+mod ranks;
 mod robot;
 mod run;
 mod runs;

@@ -10,8 +10,8 @@ use super::teacher::TeacherConfig;
 use crate::driver::{Learner, Place, drive};
 use crate::run_folder::{FileError, RunFolder};
 use crate::{
-    Checkpoint, CurveRow, Finished, Hidden, LearnError, MakeEnvironment, NetworkKind, OnProgress, Policy,
-    Ppo, PpoConfig, Rng, Rollout, Stage, Trained, stream,
+    Alone, Checkpoint, CurveRow, Finished, Hidden, LearnError, MakeEnvironment, NetworkKind, OnProgress,
+    Policy, Ppo, PpoConfig, Rng, Rollout, Stage, Trained, stream,
 };
 
 /// All settings of learning from preferences (PrefPPO of B-Pref; PEBBLE without its unsupervised exploration).
@@ -127,7 +127,7 @@ pub fn train_from_preferences(
     on_progress: OnProgress,
 ) -> Result<PreferenceTrained, LearnError> {
     config.check()?;
-    let ppo = Ppo::new(&config.ppo, make, seed)?;
+    let ppo = Ppo::new(&config.ppo, make, &Alone, seed)?;
     let (n_obs, n_act) = ppo.widths();
     let mut learner = PreferencePpo {
         config,
@@ -149,7 +149,7 @@ pub fn train_from_preferences(
 struct PreferencePpo<'a> {
     config: &'a PreferenceConfig,
     seed: u64,
-    ppo: Ppo,
+    ppo: Ppo<'a>,
     model: RewardModel,
     store: PreferenceStore,
 }
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn the_critic_starts_as_the_reward_model_at_the_mean_action() {
         let config = PreferenceConfig { critic_from_reward: true, ..short() };
-        let ppo = Ppo::new(&config.ppo, &pendulum, 3).unwrap();
+        let ppo = Ppo::new(&config.ppo, &pendulum, &Alone, 3).unwrap();
         let model = RewardModel::new(&config.reward, 3, 1, 3);
         let mut learner =
             PreferencePpo { config: &config, seed: 3, ppo, model, store: PreferenceStore::in_memory() };

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tendon_learn::preference::{PreferenceConfig, RewardConfig, train_from_preferences};
 use tendon_learn::run_folder::RunFolder;
 use tendon_learn::{
-    ConstrainedConfig, DiffusionConfig, ImitationConfig, LearnError, NetworkConfig, NetworkKind, Pendulum,
-    Policy, PpoConfig, Progress, SacConfig, WithPrivileged, imitate, train, train_constrained,
+    Alone, ConstrainedConfig, DiffusionConfig, ImitationConfig, LearnError, NetworkConfig, NetworkKind,
+    Pendulum, Policy, PpoConfig, Progress, SacConfig, WithPrivileged, imitate, train, train_constrained,
     train_diffusion, train_sac,
 };
 use tendon_sim::Environment;
@@ -158,7 +158,7 @@ fn learn(learner: &str, run: &RunFolder) -> Result<(), LearnError> {
                 ppo,
                 ..ConstrainedConfig::default()
             };
-            train_constrained(&config, &pendulum, SEED, run, keep_on)?;
+            train_constrained(&config, &pendulum, &Alone, SEED, run, keep_on)?;
         }
         "sac" => {
             let config = SacConfig {

@@ -1,0 +1,243 @@
+//! Training over the ranks of a real `mpirun` (feature `mpi`).
+
+#![cfg(feature = "mpi")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tendon_learn::Checkpoint;
+
+/// Eight environments, one rollout of 1024 steps per iteration.
+fn settings(folder: &Path, before: &str, iterations: u64, after: &str) -> PathBuf {
+    let file = folder.join("settings.toml");
+    let text = format!(
+        "{before}total_steps = {}\nenvironments = 8\nrollout_steps = 128\nhidden = [32, 32]\ncheckpoint_interval = 2\nthreads = 1\n{after}",
+        1024 * iterations
+    );
+    fs::write(&file, text).unwrap();
+    file
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("ranks-{name}"));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// `tendon train` on this many ranks; 1 is without `mpirun`.
+fn train(ranks: usize, run: &Path, settings: &Path, more: &[&str]) -> Command {
+    let mut command = if ranks == 1 {
+        Command::new(env!("CARGO_BIN_EXE_tendon"))
+    } else {
+        let mut mpirun = mpirun();
+        mpirun.args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_tendon")]);
+        mpirun
+    };
+    command.args(["train", "--task", "cart-pole", "--run"]).arg(run);
+    command.arg("--config").arg(settings).args(more);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn mpirun() -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["--oversubscribe", "--allow-run-as-root", "--bind-to", "none"]);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn done(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn last(run: &Path) -> Checkpoint {
+    Checkpoint::load_last(&run.join("checkpoints")).unwrap().unwrap()
+}
+
+fn parameters(run: &Path) -> Vec<f64> {
+    last(run).any_array("network.parameters").unwrap().to_vec()
+}
+
+/// Largest difference of a parameter, as a share of the largest parameter.
+fn difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).fold(0.0, f64::max);
+    largest(&mut a.iter().zip(b).map(|(a, b)| a - b)) / largest(&mut a.iter().copied())
+}
+
+/// After one iteration of 32 gradient steps parameters differ by a unit in the last place of `f32` (6e-8 relative) or two: sums over
+/// ranks add up in another order than sums over rows. From there a difference grows about tenfold per iteration, because actions, and
+/// with them states, differ by it; where a sample then lies on the other side of a clip, the gradient jumps. So two iterations are
+/// compared, and no more.
+const AFTER_ONE: f64 = 2e-6;
+const AFTER_TWO: f64 = 2e-5;
+
+#[test]
+fn two_and_four_ranks_learn_what_one_learns_but_for_rounding() {
+    let folder = scratch("agree");
+    let constrained = "cost = \"cart_position_m\"\n[ppo]\n";
+    for (learner, before, after, iterations, bound) in [
+        ("ppo", "", "", 1, AFTER_ONE),
+        ("ppo", "", "", 2, AFTER_TWO),
+        ("ppo", "", "[network]\nkind = \"gru\"\nunits = 16\n", 1, AFTER_ONE),
+        ("constrained", constrained, "", 1, AFTER_ONE),
+    ] {
+        let file = settings(&folder, before, iterations, after);
+        let run = |ranks| {
+            let run = folder.join(format!("{learner}-{ranks}"));
+            let _ = fs::remove_dir_all(&run);
+            done(train(ranks, &run, &file, &["--learner", learner]));
+            run
+        };
+        let one = last(&run(1));
+        // The last one does not divide the environments.
+        for ranks in [2, 4, 3] {
+            let many = last(&run(ranks));
+            for name in
+                ["network.parameters", "observations.mean", "observations.deviation", "returns.deviation"]
+            {
+                let values = |checkpoint: &Checkpoint| checkpoint.any_array(name).unwrap().to_vec();
+                let difference = difference(&values(&one), &values(&many));
+                println!(
+                    "{learner} {after:?} {iterations} iterations, {ranks} ranks, {name}: {difference:.1e}"
+                );
+                assert!(difference < bound, "{difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn environments_see_the_same_episodes_on_any_number_of_ranks() {
+    let folder = scratch("episodes");
+    let file = settings(&folder, "", 1, "");
+    let checkpoint = |ranks: usize| {
+        let run = folder.join(ranks.to_string());
+        done(train(ranks, &run, &file, &[]));
+        last(&run)
+    };
+    // In the first iteration the policy is the same, to the bit.
+    let one = checkpoint(1);
+    for ranks in [2, 4] {
+        let many = checkpoint(ranks);
+        for environment in 0..8 {
+            for what in ["history", "observation", "level"] {
+                let name = format!("environment.{environment}.{what}");
+                assert_eq!(
+                    one.any_array(&name).unwrap(),
+                    many.any_array(&name).unwrap(),
+                    "{ranks} ranks, {name}"
+                );
+            }
+        }
+    }
+}
+
+/// Process of a rank of this `mpirun`.
+fn process_of(mpirun: u32, rank: usize) -> Option<u32> {
+    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let process = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?;
+        let environment = fs::read(entry.path().join("environ")).ok()?;
+        let is_it = environment.split(|&byte| byte == 0).any(|line| line == wanted.as_bytes());
+        (parent == mpirun.to_string() && is_it).then_some(process)
+    })
+}
+
+/// Trains until there is a new checkpoint, kills the last rank with SIGKILL, and gives what the job said.
+fn killed(ranks: usize, run: &Path, file: &Path) -> Output {
+    let link = || fs::read_link(run.join("checkpoints/last")).ok();
+    let before = link();
+    let mut command = train(ranks, run, file, &[]);
+    let job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while link() == before {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let process = process_of(job.id(), ranks - 1).expect("the last rank runs");
+    assert!(Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap().success());
+    job.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_lost_rank_ends_the_job_with_its_name_and_the_last_checkpoint_goes_on_with_another_number_of_ranks() {
+    for ranks in [2, 4] {
+        let folder = scratch(&format!("lost-{ranks}"));
+        let run = folder.join("run");
+        let output = killed(ranks, &run, &settings(&folder, "", 2000, ""));
+        let message = errors(&output);
+        assert!(!output.status.success());
+        assert!(message.contains(&format!("process rank {}", ranks - 1)), "{message}");
+        assert!(message.contains("signal 9"), "{message}");
+        let at = last(&run).counter("iteration").unwrap();
+        assert!(at >= 2 && at.is_multiple_of(2), "{at}");
+        let resumed = killed(6 - ranks, &run, &settings(&folder, "", 2000, ""));
+        assert!(errors(&resumed).contains("signal 9"), "{}", errors(&resumed));
+        assert!(last(&run).counter("iteration").unwrap() > at);
+    }
+}
+
+#[test]
+fn a_killed_run_resumes_with_the_same_bits_on_as_many_ranks() {
+    let folder = scratch("resume");
+    let file = settings(&folder, "", 60, "");
+    let whole = folder.join("whole");
+    done(train(2, &whole, &file, &[]));
+    let run = folder.join("killed");
+    let output = killed(2, &run, &file);
+    assert!(!output.status.success(), "killed before its end");
+    done(train(2, &run, &file, &["--resume"]));
+    assert_eq!(parameters(&run), parameters(&whole));
+    assert!(run.join("policy.onnx").is_file());
+    // Every row of the curves once, whoever was killed.
+    assert_eq!(fs::read_to_string(run.join("curves.csv")).unwrap().lines().count(), 61);
+}
+
+#[test]
+fn ranks_that_hold_different_things_are_named() {
+    let folder = scratch("differ");
+    let file = settings(&folder, "", 2, "");
+    let mut command = mpirun();
+    for (index, seed) in ["1", "1", "2"].iter().enumerate() {
+        if index > 0 {
+            command.arg(":");
+        }
+        command.args([
+            "-n",
+            "1",
+            env!("CARGO_BIN_EXE_tendon"),
+            "train",
+            "--task",
+            "cart-pole",
+            "--seed",
+            seed,
+        ]);
+        command.arg("--run").arg(folder.join("run")).arg("--config").arg(&file);
+    }
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    assert!(errors(&output).contains("rank 2 holds not what rank 0 has"), "{}", errors(&output));
+}
+
+#[test]
+fn what_does_not_learn_over_ranks_is_refused() {
+    let folder = scratch("refused");
+    let file = settings(&folder, "", 1, "");
+    let output = train(2, &folder.join("run"), &file, &["--learner", "sac"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(errors(&output).contains("--learner sac: learns on one rank"), "{}", errors(&output));
+    let few = settings(&folder, "", 1, "").with_file_name("few.toml");
+    fs::write(&few, "environments = 2\n").unwrap();
+    let output = train(4, &folder.join("run"), &few, &[]).output().unwrap();
+    assert!(errors(&output).contains("environments: 2 for 4 ranks"), "{}", errors(&output));
+}
