@@ -4,7 +4,8 @@ use crate::image::{self, Checked, Rules};
 use crate::keys;
 use crate::layout::Layout;
 use crate::log::{self, Kind};
-use bytemuck::Zeroable;
+use crate::records::{Keys, follows, fresh, stored};
+use crate::vouch::{REFUSED, padded, vouch};
 use core::ops::Range;
 use embedded_storage::nor_flash::NorFlash;
 use tendon_runtime::Refusal;
@@ -20,16 +21,6 @@ pub const FIRMWARE_BOOTS: u8 = 3;
 const PARTS: [Part; 2] = [Part::Policy, Part::Firmware];
 /// Largest unit that flash is written in.
 const MAX_WRITE: usize = 32;
-
-/// The keys of a controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keys {
-    /// Never provisioned: development mode.
-    None,
-    Set(KeySet),
-    /// Provisioned once and unreadable now: nothing may run.
-    Damaged,
-}
 
 /// Flash of one controller and what is known of it since it booted.
 #[derive(Debug)]
@@ -70,10 +61,10 @@ impl<F: NorFlash> Boot<F> {
             for part in PARTS {
                 boot.select(part);
             }
-            for part in PARTS {
-                if !boot.is_vouched_for(part) {
-                    boot.running[part as usize] = NO_SLOT;
-                }
+            // The firmware is vouched for by the program that starts it.
+            let policy = boot.running[Part::Policy as usize];
+            if policy != NO_SLOT && !boot.is_vouched_for(Part::Policy, policy) {
+                boot.running[Part::Policy as usize] = NO_SLOT;
             }
         }
         boot
@@ -86,7 +77,7 @@ impl<F: NorFlash> Boot<F> {
         self
     }
 
-    /// The slot that runs, verified; `None`: nothing may.
+    /// The slot that runs, verified; `None`: nothing may. Who starts a firmware asks [`vouch`] as well.
     #[must_use]
     pub fn running(&self, part: Part) -> Option<u8> {
         Some(self.running[part as usize]).filter(|slot| *slot != NO_SLOT)
@@ -130,43 +121,25 @@ impl<F: NorFlash> Boot<F> {
 
     /// What the newest records say.
     fn stored(&mut self) -> Result<(CommitRecord, Keys), log::Failed> {
-        let (records, keys) = (self.log(), self.key_pages());
-        let is_believed = |holds: bool| holds || removed(Check::RecordCrc);
-        let commit = log::read(&mut self.flash, records, Kind::Commit)?;
-        let commit = commit.map(|bytes| bytemuck::pod_read_unaligned::<CommitRecord>(&bytes as &[u8; 48]));
-        let commit = match commit {
-            Some(record) if is_believed(record.holds()) => record,
-            // Taken for none, it would be replaced by one without its rollback floors.
-            Some(_) => return Err(log::Failed),
-            None => fresh(),
-        };
-        let keys = log::read(&mut self.flash, keys, Kind::Keys)?;
-        let keys = keys.map(|bytes| bytemuck::pod_read_unaligned::<KeyRecord>(&bytes as &[u8; 112]));
-        let keys = match keys.filter(|record| is_believed(record.holds())) {
-            Some(record) => Keys::Set(record.keys),
-            // A cut while they were provisioned leaves neither a record of them nor this mark.
-            None if commit.provisioned == 0 => Keys::None,
-            None => Keys::Damaged,
-        };
-        Ok((commit, keys))
+        stored(&mut self.flash, &self.layout)
     }
 
-    /// Decides a second time whether what was selected may run, from what flash says now: a glitch that made the
-    /// processor leave out an instruction of the first decision leaves this one whole.
-    fn is_vouched_for(&mut self, part: Part) -> bool {
-        let slot = self.running[part as usize];
-        if slot == NO_SLOT {
-            return true;
-        }
-        let same = self.stored().is_ok_and(|(record, keys)| record == self.record && keys == self.keys);
-        same && self.boots(part, slot)
+    /// The second decision, see [`vouch`].
+    fn is_vouched_for(&mut self, part: Part, slot: u8) -> bool {
+        vouch(&mut self.flash, &self.layout, &self.board, part, slot) != REFUSED
     }
 
     fn append(&mut self, record: CommitRecord) -> Result<(), Refused> {
+        let failed = (Refusal::Flash, 0);
         let record = CommitRecord { sequence: self.record.sequence.wrapping_add(1), ..record }.sealed();
+        // It hides what there was, so it may not come from a memory that a glitch has spoiled.
+        let (before, _) = self.stored().map_err(|_| failed)?;
+        if !follows(&record, &before) {
+            return Err(failed);
+        }
         let bytes: &[u8; 48] = bytemuck::cast_ref(&record);
         let log = self.log();
-        log::append(&mut self.flash, log, Kind::Commit, bytes).map_err(|_| (Refusal::Flash, 0))?;
+        log::append(&mut self.flash, log, Kind::Commit, bytes).map_err(|_| failed)?;
         self.record = record;
         Ok(())
     }
@@ -375,9 +348,11 @@ impl<F: NorFlash> Store for Boot<F> {
         if header.total_len > total_len {
             return Err((Refusal::Image, 0));
         }
-        self.check(part, target)?;
-        // Twice, as at a boot: see `is_vouched_for`.
         let checked = self.check(part, target)?;
+        // Twice, as at a boot.
+        if !self.is_vouched_for(part, target) {
+            return Err((Refusal::Image, 0));
+        }
         self.verified = Some((part, target, checked));
         Ok(())
     }
@@ -478,20 +453,6 @@ impl<F: NorFlash> Store for Boot<F> {
 
 fn refused(why: KeysRefused) -> Refused {
     (Refusal::Keys, why as u32)
-}
-
-/// Nothing committed yet.
-fn fresh() -> CommitRecord {
-    let line = Line { confirmed: NO_SLOT, trial: NO_SLOT, ..Line::zeroed() };
-    CommitRecord { lines: [line; 2], ..CommitRecord::zeroed() }
-}
-
-fn padded(text: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (to, from) in bytes.iter_mut().zip(text.bytes()) {
-        *to = from;
-    }
-    bytes
 }
 
 /// Text from zero-padded UTF-8; empty when it is none.

@@ -18,12 +18,15 @@ mod image;
 mod keys;
 mod layout;
 mod log;
+mod records;
 pub mod service;
 #[cfg(feature = "sign")]
 pub mod sign;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod vouch;
 
 pub use flow::{Boot, FIRMWARE_BOOTS};
 pub use keys::is_usable;
 pub use layout::{Layout, LayoutProblem, Region};
+pub use vouch::{REFUSED, padded, vouch};

@@ -3,8 +3,8 @@
 mod common;
 
 use common::*;
-use tendon_boot::FIRMWARE_BOOTS;
 use tendon_boot::sign::{hand_over, sign};
+use tendon_boot::{FIRMWARE_BOOTS, REFUSED, padded, vouch};
 use tendon_runtime::Refusal;
 use tendon_runtime::store::{KeysRefused, Part, Store};
 use tendon_wire::flash::{KeySet, seal};
@@ -91,6 +91,28 @@ fn an_image_older_than_what_was_confirmed_is_refused_and_one_of_a_trial_does_not
     assert_eq!(update(&mut boot, Part::Policy, &policy(3, 4)), Err((Refusal::Rollback, 5)));
     update(&mut boot, Part::Policy, &policy(3, 5)).unwrap();
     assert_eq!(boot.slots().firmware_floor, 0, "each part has its own");
+}
+
+#[test]
+fn the_second_decision_refuses_by_itself_what_is_older_damaged_or_nowhere() {
+    let mut boot = with_confirmed(Part::Firmware, &firmware(1, 0, 5));
+    let slot = boot.running(Part::Firmware).unwrap();
+    let mut flash = boot.flash().0.clone();
+    let asked = |flash: &mut SimFlash, slot| vouch(flash, &LAYOUT, &padded(BOARD), Part::Firmware, slot);
+    assert_eq!(asked(&mut flash, slot), LAYOUT.address(Part::Firmware, slot));
+    for nowhere in [1 - slot, 2, NO_SLOT] {
+        assert_eq!(asked(&mut flash, nowhere), REFUSED);
+    }
+    let start = LAYOUT.slot(Part::Firmware, slot).start as usize;
+    let mut put = |image: &[u8]| {
+        flash.bytes_mut()[start..start + image.len()].copy_from_slice(image);
+        asked(&mut flash, slot)
+    };
+    assert_eq!(put(&firmware(2, slot, 4)), REFUSED, "older");
+    assert_ne!(put(&firmware(2, slot, 5)), REFUSED);
+    let mut damaged = firmware(2, slot, 5);
+    damaged[100] ^= 1;
+    assert_eq!(put(&damaged), REFUSED);
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn check_all(bytes: &[u8], boot: Option<&[u8]>) -> Result<Report, Vec<Failure>> 
     if let (Ok(report), Some(boot)) = (&mut report, &boot) {
         report.boot = boot_stage(boot, &code, &mut flow);
         if report.boot.is_none() {
-            failures.push(Failure::Missing(format!("symbol {BOOT_START} in its boot stage")));
+            failures.push(Failure::Missing(format!("one of the symbols {BOOT_WORK:?} in its boot stage")));
         }
     }
     failures.extend(flow.violations().into_iter().map(Failure::Path));
@@ -278,13 +278,14 @@ fn check_all(bytes: &[u8], boot: Option<&[u8]>) -> Result<Report, Vec<Failure>> 
     }
 }
 
-/// Function of the boot stage that does its work; what calls it has next to no stack.
-const BOOT_START: &str = "tendon_boot_start";
-/// Stack of the boot stage outside of [`BOOT_START`]: reset handler and `main`.
+/// Functions of the boot stage that do its work, one after the other; what calls them has next to no stack.
+const BOOT_WORK: [&str; 2] = ["tendon_boot_start", "tendon_boot_vouch"];
+/// Stack of the boot stage outside of [`BOOT_WORK`]: reset handler and `main`.
 const BOOT_OUTSIDE: u32 = 64;
 
 fn boot_stage(elf: &Elf<'_>, code: &Code<'_>, flow: &mut Flow<'_, '_>) -> Option<BootStage> {
-    let worst = flow.depth(code.address_of(BOOT_START)?).worst.saturating_add(BOOT_OUTSIDE);
+    let [first, second] = BOOT_WORK.map(|name| Some(flow.depth(code.address_of(name)?).worst));
+    let worst = first?.max(second?).saturating_add(BOOT_OUTSIDE);
     let reserved = elf.value("_stack_start")?.saturating_sub(elf.value("__euninit")?);
     Some(BootStage { worst: worst.saturating_add(FAULT_LEVELS * EXCEPTION_FRAME), reserved })
 }

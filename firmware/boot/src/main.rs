@@ -11,10 +11,11 @@ mod board;
 use board::{Flash, LAYOUT, STALLS};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
-use tendon_boot::Boot;
 use tendon_boot::service::{Call, MAGIC, VERSION, serve};
+use tendon_boot::{Boot, REFUSED, padded, vouch};
 use tendon_runtime::store::Part;
 use tendon_wire::flash::CODE_OFFSET;
+use tendon_wire::message::NO_SLOT;
 
 /// State between services, in this program's own part of RAM.
 struct Stage {
@@ -56,18 +57,33 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     cortex_m::peripheral::SCB::sys_reset()
 }
 
-/// Decides what boots; the address of its vector table, or 0.
+/// Decides what boots: the slot of the firmware, or [`NO_SLOT`].
 #[inline(never)]
 #[allow(unsafe_code, reason = "named, so that its stack can be bounded")]
 #[unsafe(no_mangle)]
-fn tendon_boot_start() -> u32 {
-    let mut vectors = 0;
+fn tendon_boot_start() -> u8 {
+    let mut slot = NO_SLOT;
     STAGE.with(|stage| {
         let boot = Boot::start(Flash::take(), LAYOUT, env!("TENDON_BOARD")).with_stalls(STALLS);
-        if let Some(slot) = boot.running(Part::Firmware) {
-            vectors = LAYOUT.address(Part::Firmware, slot) + CODE_OFFSET;
-        }
+        slot = boot.running(Part::Firmware).unwrap_or(NO_SLOT);
         *stage = Some(boot);
+    });
+    slot
+}
+
+/// Decides a second time; the address of its vector table, or [`REFUSED`].
+#[inline(never)]
+#[allow(unsafe_code, reason = "named, so that its stack can be bounded")]
+#[unsafe(no_mangle)]
+fn tendon_boot_vouch(slot: u8) -> u32 {
+    let mut vectors = REFUSED;
+    STAGE.with(|stage| {
+        if let Some(boot) = stage {
+            let address = vouch(boot.flash().0, &LAYOUT, &padded(env!("TENDON_BOARD")), Part::Firmware, slot);
+            if address != REFUSED {
+                vectors = address + CODE_OFFSET;
+            }
+        }
     });
     vectors
 }
@@ -76,14 +92,25 @@ fn tendon_boot_start() -> u32 {
 fn main() -> ! {
     #[cfg(feature = "mutate")]
     tendon_wire::mutation::remove_number(board::removed_check());
-    let vectors = tendon_boot_start();
-    if vectors == 0 {
-        // Nothing that may run. Outputs are as the reset left them.
-        loop {
-            cortex_m::asm::wfi();
+    // Two decisions that share no register, and what refuses once refuses: no single instruction left out starts what
+    // may not run.
+    let slot = tendon_boot_start();
+    if slot != NO_SLOT {
+        let vectors = tendon_boot_vouch(slot);
+        if vectors != REFUSED {
+            start(vectors)
         }
     }
-    start(vectors)
+    wait();
+    cortex_m::peripheral::SCB::sys_reset()
+}
+
+/// Nothing that may run. Outputs are as the reset left them. Its end is never reached, but the one who compiles it is not told.
+#[inline(never)]
+#[allow(unsafe_code, reason = "two jumps, of which a glitch leaves one")]
+fn wait() {
+    // SAFETY: touches neither memory nor registers.
+    unsafe { core::arch::asm!("2:", "wfi", "b 2b", "b 2b", options(nomem, nostack)) }
 }
 
 /// Hands the core to the firmware.

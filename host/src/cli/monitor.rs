@@ -1,7 +1,8 @@
 //! `tendon monitor`.
 
+use super::flash::started;
 use super::{Controller, read_image, write_file};
-use crate::link::{LinkError, Serial, Session, launch};
+use crate::link::{Address, LinkError, Serial, Session, launch};
 use crate::monitor::{JointLabel, Snapshot, csv, fetch, joint_labels, line, page, table};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -16,9 +17,9 @@ use tendon_wire::message::Identity;
 /// Looks at a controller: a live table in a terminal, one line per second elsewhere; ends with q or Ctrl-C.
 #[derive(Debug, Args)]
 pub(super) struct Monitor {
-    /// Serial port of a controller that already runs
+    /// Serial port of a controller that already runs, or qemu[:FLASH], stand-in[:FLASH]
     #[arg(long)]
-    port: Option<String>,
+    port: Option<Address>,
     /// Controller to launch
     #[arg(long, value_enum, default_value = "auto", conflicts_with = "port")]
     controller: Controller,
@@ -45,9 +46,14 @@ impl Monitor {
             Some(path) => joint_labels(&super::run::contract_of(&read_image(path)?)?.0),
             None => Vec::new(),
         };
-        let launched = if self.port.is_none() { Some(launch(self.controller.kind())?) } else { None };
-        let port =
-            self.port.clone().or_else(|| launched.as_ref().map(|l| l.port().to_owned())).unwrap_or_default();
+        let (_launched, port) = match &self.port {
+            Some(address) => started(address)?,
+            None => {
+                let launched = launch(self.controller.kind())?;
+                let port = launched.port().to_owned();
+                (Some(launched), port)
+            }
+        };
         let (mut session, identity) = Session::open(Serial::open(&port)?)?;
         if self.black_box {
             return self.print_black_box(&mut session, &labels);
