@@ -1,28 +1,22 @@
 //! Rerun recordings of closed-loop runs, for the feature `viewer`: what a run looked like and what the policy
 //! did, on the timelines `tick` and `sim_time`.
 //!
-//! Entities: `world/shape_<n>` (a transform per tick over a shape drawn once), `world/camera` (the view of the task: a
-//! pinhole that moves, `rgb`, `depth` and `segmentation` below it ten times a second), `world/eye` the same for the
-//! camera that the policy observes, `joint_position`, `observation`, `action`, `reward`.
+//! Entities: `world/shape_<n>` (a transform per tick over a shape drawn once), `joint_position`, `action`,
+//! `reward`.
 
 use crate::hil::TaskRun;
-use rerun::datatypes::ChannelDatatype;
 use rerun::{
-    AsComponents, Boxes3D, Capsules3D, Cylinders3D, DepthImage, Ellipsoids3D, FillMode, Image, Mesh3D,
-    Pinhole, Quaternion, RecordingStream, RecordingStreamBuilder, RecordingStreamError, Scalars,
-    SegmentationImage, SeriesLines, Transform3D, ViewCoordinates,
+    AsComponents, Boxes3D, Capsules3D, Cylinders3D, Ellipsoids3D, FillMode, Mesh3D, Quaternion,
+    RecordingStream, RecordingStreamBuilder, RecordingStreamError, Scalars, SeriesLines, Transform3D,
+    ViewCoordinates,
 };
 use std::error::Error;
 use std::path::Path;
 use tendon_sim::tasks::TaskEnvironment;
-use tendon_sim::{Camera, Placed, Scene, Shape, render};
+use tendon_sim::{Placed, Shape};
 
 /// Half of the extents of the slab whose upper face stands for an infinite plane, m.
 const SLAB: [f32; 3] = [5.0, 5.0, 0.005];
-/// Width and height of the task's view.
-const PICTURE: [usize; 2] = [160, 120];
-/// Pictures per second of simulated time.
-const PICTURES_PER_S: f64 = 10.0;
 
 /// Why there is no recording, or half of one.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +59,7 @@ impl Viewer {
         }
     }
 
-    /// Appends the poses of all shapes, and ten times a second what the cameras see, after the step of `tick`. A failure is kept for [`Viewer::finish`].
+    /// Appends the poses of all shapes after the step of `tick`. A failure is kept for [`Viewer::finish`].
     pub fn scene(&mut self, tick: u64, environment: &TaskEnvironment) {
         if self.failed.is_none() {
             self.failed = self.log_scene(tick + 1, environment).err();
@@ -74,15 +68,7 @@ impl Viewer {
 
     fn log_scene(&mut self, tick: u64, environment: &TaskEnvironment) -> Result<(), RecordingStreamError> {
         self.set_tick(tick);
-        let scene = environment.scene();
-        let every = ((1.0 / PICTURES_PER_S / self.period_s).round() as u64).max(1);
-        if (tick - 1).is_multiple_of(every) {
-            log_picture(&self.stream, "world/camera", &scene, &environment.camera(PICTURE))?;
-            if let Some(eye) = environment.observed_camera() {
-                log_picture(&self.stream, "world/eye", &scene, &eye)?;
-            }
-        }
-        for (index, placed) in scene.shapes.iter().enumerate() {
+        for (index, placed) in environment.scene().shapes.iter().enumerate() {
             let entity = format!("world/shape_{index}");
             if index >= self.shapes {
                 log_shape(&self.stream, &entity, placed)?;
@@ -95,8 +81,8 @@ impl Viewer {
         Ok(())
     }
 
-    /// Appends joint positions (rad or m), observations, raw actions and rewards of the run, and writes everything out.
-    /// State, observation and action of a tick stand at its start, its reward and the scene it led to at its end.
+    /// Appends joint positions (rad or m), raw actions and rewards of the run, and writes everything out.
+    /// State and action of a tick stand at its start, its reward and the scene it led to at its end.
     ///
     /// # Errors
     /// The first failure since [`Viewer::create`].
@@ -114,10 +100,6 @@ impl Viewer {
             self.stream.log("joint_position", &scalars(joint_position))?;
             self.stream.log("action", &scalars(action))?;
         }
-        for (tick, observation) in (0..).zip(&run.observations) {
-            self.set_tick(tick);
-            self.stream.log("observation", &scalars(observation))?;
-        }
         for (tick, &reward) in (1..).zip(&run.rewards) {
             self.set_tick(tick);
             self.stream.log("reward", &scalars(&[reward]))?;
@@ -129,30 +111,6 @@ impl Viewer {
         self.stream.set_time_sequence("tick", tick.cast_signed());
         self.stream.set_duration_secs("sim_time", tick as f64 * self.period_s);
     }
-}
-
-/// Renders what a camera sees: its pose and pinhole, colour, depth in m, and which shape a pixel shows.
-fn log_picture(
-    stream: &RecordingStream,
-    entity: &str,
-    scene: &Scene,
-    camera: &Camera,
-) -> Result<(), RecordingStreamError> {
-    let size = [camera.width as u32, camera.height as u32];
-    let aspect = camera.width as f32 / camera.height as f32;
-    let pinhole = Pinhole::from_fov_and_aspect_ratio(camera.field_of_view, aspect)
-        .with_resolution([camera.width as f32, camera.height as f32])
-        .with_camera_xyz(ViewCoordinates::RDF());
-    stream.log(entity, &Transform3D::from_translation_mat3x3(camera.position, camera.axes()))?;
-    stream.log(entity, &pinhole)?;
-    let image = render(scene, camera);
-    let depth: Vec<u8> = image.depth.iter().flat_map(|depth| depth.to_le_bytes()).collect();
-    let shapes: Vec<u8> = image.segmentation.iter().flat_map(|shape| shape.to_le_bytes()).collect();
-    stream.log(format!("{entity}/rgb"), &Image::from_rgb24(image.rgb, size))?;
-    let depth = DepthImage::from_data_type_and_bytes(depth, size, ChannelDatatype::F32).with_meter(1.0);
-    stream.log(format!("{entity}/depth"), &depth)?;
-    let format = rerun::datatypes::ImageFormat::segmentation(size, ChannelDatatype::U16);
-    stream.log(format!("{entity}/segmentation"), &SegmentationImage::new(shapes, format))
 }
 
 /// Draws the primitive in its own frame, once for all ticks.

@@ -161,9 +161,9 @@ fn sim2sim(real: &Path, seconds: f64, json: Option<&PathBuf>) -> Result<()> {
             [m.mean_velocity[0], m.mean_velocity[1], m.mean_yaw_rate, m.lowest_height]
         };
         table.push(line("MuJoCo 4.0.0", *mujoco, String::new()));
-        table.push(line("rapier, in process", figures(here), format!("{:016x}", here.hash)));
+        table.push(line("tendon, in process", figures(here), format!("{:016x}", here.hash)));
         table.push(line(
-            &format!("rapier, {}", identity.board),
+            &format!("tendon, {}", identity.board),
             figures(there),
             format!("{:016x}", there.hash),
         ));
