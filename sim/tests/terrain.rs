@@ -198,7 +198,11 @@ fn wrong_terrain_is_refused_with_its_field() {
     let info = find("quadruped-rough").unwrap();
     for (from, to, expected) in [
         ("[terrain]", "[terrain]\nhorizontal_scale = 0.0001", "terrain.horizontal_scale is 0.0001"),
-        ("[terrain]", "[terrain]\nterrain_length = 190.0\nhorizontal_scale = 0.01", "terrain.horizontal_scale makes 19201 x 19201 points"),
+        (
+            "[terrain]",
+            "[terrain]\nterrain_length = 190.0\nhorizontal_scale = 0.01",
+            "terrain.horizontal_scale makes 19201 x 19201 points",
+        ),
         ("flat = 0.1", "flatt = 0.1", "did you mean `flat`?"),
         ("roughness = [0.01, 0.05]", "roughness = [-0.01, 0.05]", "terrain.roughness is [-0.01, 0.05]"),
         ("step = 0.1", "step = 7.0", "curriculum.step is 7"),
