@@ -26,7 +26,7 @@ pub(crate) fn campaign(words: &[&str]) -> Result<(), String> {
             }
             Ok(())
         }
-        ["mutants"] => mutants(),
+        ["mutants"] => mutants(&[]),
         ["onnx", rest @ ..] => conformance::damaged(rest),
         ["aarch64", rest @ ..] => aarch64::campaign(rest),
         ["conformance", rest @ ..] => conformance::campaign(rest),
@@ -47,7 +47,7 @@ pub(crate) fn campaign(words: &[&str]) -> Result<(), String> {
 fn tests(words: &[&str]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().copied().filter(|word| *word != "all").collect();
     let mutate = words.contains(&"--mutate");
-    let mut command = Command::new(if mutate { mutant()? } else { program(&[], "campaign")? });
+    let mut command = Command::new(if mutate { mutant(&[])? } else { program(&[], "campaign")? });
     let firmware = if mutate {
         firmware::mutants()?
     } else {
@@ -59,9 +59,10 @@ fn tests(words: &[&str]) -> Result<(), String> {
     run(command.args(words).env("TENDON_FIRMWARE", firmware))
 }
 
-/// Every campaign in its short form with each of its checks taken away. Prints `N passed, N failed`.
-pub(crate) fn mutants() -> Result<(), String> {
-    let (program, firmware) = (mutant()?, firmware::mutants()?);
+/// Every campaign in its short form with each of its checks taken away. Prints `N passed, N failed`. `features` are those of what was
+/// built before, so that its dependencies are not built again.
+pub(crate) fn mutants(features: &[&str]) -> Result<(), String> {
+    let (program, firmware) = (mutant(features)?, firmware::mutants()?);
     let mut missed = Vec::new();
     for (name, _) in NAMES {
         let mut command = Command::new(&program);
@@ -83,14 +84,25 @@ pub(crate) fn mutants() -> Result<(), String> {
     }
 }
 
-fn mutant() -> Result<PathBuf, String> {
-    program(&["--features", "tendon-tests/mutate"], "campaign-mutant")
+fn mutant(features: &[&str]) -> Result<PathBuf, String> {
+    program(&[&["--features", "tendon-tests/mutate"], features].concat(), "campaign-mutant")
 }
 
 /// Builds the program of the campaigns and keeps it under this name: both forms have the same one in cargo's eyes.
 fn program(arguments: &[&str], name: &str) -> Result<PathBuf, String> {
     let mut command = cargo();
-    command.args(["build", "--release", "--workspace", "--locked", "--bin", "campaign"]).args(arguments);
+    // With a test among the targets cargo unites the features of all dependencies as for `cargo test`, and builds none of them twice.
+    command.args([
+        "build",
+        "--release",
+        "--workspace",
+        "--locked",
+        "--bin",
+        "campaign",
+        "--test",
+        "campaigns",
+    ]);
+    command.args(arguments);
     if !arguments.is_empty() {
         command.env("TENDON_CAMPAIGN", "1");
     }

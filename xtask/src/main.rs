@@ -146,7 +146,7 @@ fn test() -> Result<(), String> {
     command.args(["--release", "--workspace", "--locked", "--features", "mpi"]);
     run(command.env("TENDON_FIRMWARE", firmware::folder()))?;
     // What the campaigns of the tests found held: now with each safety check taken away.
-    campaign::mutants()
+    campaign::mutants(&["--features", "mpi"])
 }
 
 /// Links the joint drivers so that a reachable panic is an undefined symbol.
