@@ -2,7 +2,7 @@
 
 use super::{print_table, read_file, write_file};
 use crate::keys;
-use crate::link::{Address, Launched, Package, Serial, Session, launch_from};
+use crate::link::{Address, ControllerKind, Launched, Package, Serial, Session, launch, launch_from};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -52,12 +52,24 @@ impl Port {
 pub(super) fn started(address: &Address) -> Result<(Option<Launched>, String)> {
     match address {
         Address::Port(name) => Ok((None, name.clone())),
-        Address::Launch(kind, flash) => {
-            let launched = launch_from(*kind, flash.as_deref())?;
-            let name = launched.port().to_owned();
-            Ok((Some(launched), name))
-        }
+        Address::Launch(kind, flash) => Ok(named(launch_from(*kind, flash.as_deref())?)),
     }
+}
+
+/// [`started`]; without an address a controller of this kind.
+pub(super) fn started_or(
+    address: Option<&Address>,
+    kind: ControllerKind,
+) -> Result<(Option<Launched>, String)> {
+    match address {
+        Some(address) => started(address),
+        None => Ok(named(launch(kind)?)),
+    }
+}
+
+fn named(launched: Launched) -> (Option<Launched>, String) {
+    let name = launched.port().to_owned();
+    (Some(launched), name)
 }
 
 /// The ports there are, for people who gave none.

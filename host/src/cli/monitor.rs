@@ -1,8 +1,8 @@
 //! `tendon monitor`.
 
-use super::flash::started;
+use super::flash::started_or;
 use super::{Controller, read_image, write_file};
-use crate::link::{Address, LinkError, Serial, Session, launch};
+use crate::link::{Address, LinkError, Serial, Session};
 use crate::monitor::{JointLabel, Snapshot, csv, fetch, joint_labels, line, page, table};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -46,14 +46,7 @@ impl Monitor {
             Some(path) => joint_labels(&super::run::contract_of(&read_image(path)?)?.0),
             None => Vec::new(),
         };
-        let (_launched, port) = match &self.port {
-            Some(address) => started(address)?,
-            None => {
-                let launched = launch(self.controller.kind())?;
-                let port = launched.port().to_owned();
-                (Some(launched), port)
-            }
-        };
+        let (_launched, port) = started_or(self.port.as_ref(), self.controller.kind())?;
         let (mut session, identity) = Session::open(Serial::open(&port)?)?;
         if self.black_box {
             return self.print_black_box(&mut session, &labels);

@@ -1,11 +1,11 @@
 //! `sim`, `hil`.
 
-use super::flash::started;
+use super::flash::started_or;
 use super::mishaps::mishaps;
 use super::{Controller, print_table, read_image, write_file};
 use crate::faults::{Plant, TaskPlant, WalkPlant};
 use crate::hil::{TickStats, run_task};
-use crate::link::{Address, Serial, Session, launch, with_in_process};
+use crate::link::{Address, Serial, Session, with_in_process};
 use crate::recording::Recorder;
 use crate::report::{frames_gif, frames_png};
 #[cfg(feature = "viewer")]
@@ -241,14 +241,7 @@ impl Hil {
     pub(super) fn run(self) -> Result<()> {
         self.video.as_deref().map(video_kind).transpose()?;
         let image = read_image(&self.image)?;
-        let (_launched, port) = match &self.port {
-            Some(address) => started(address)?,
-            None => {
-                let launched = launch(self.controller.kind())?;
-                let port = launched.port().to_owned();
-                (Some(launched), port)
-            }
-        };
+        let (_launched, port) = started_or(self.port.as_ref(), self.controller.kind())?;
         let (mut session, identity) = Session::open(Serial::open(&port)?)?;
         println!("{port}: {} with firmware {}", identity.board, identity.firmware);
         let mut recorder = self

@@ -46,13 +46,6 @@ impl Camera {
         let position = std::array::from_fn(|i| target[i] + distance * direction[i]);
         Self { position, target, field_of_view: Self::FIELD_OF_VIEW, width: size[0], height: size[1] }
     }
-
-    /// Unit vectors of the picture in the world: to the right, down, and forward.
-    #[must_use]
-    pub fn axes(&self) -> [[f32; 3]; 3] {
-        let view = View::new(self);
-        [view.right, -view.up, view.forward].map(Into::into)
-    }
 }
 
 /// Distance beyond which nothing is seen, m.

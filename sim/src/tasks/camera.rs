@@ -91,15 +91,10 @@ impl Eye {
         Self { pixels: vec![0.0; spec.size[0] * spec.size[1]], spec }
     }
 
-    pub(super) fn camera(&self) -> Camera {
-        let CameraSpec { position, target, field_of_view, size: [columns, rows], oversampling: n, .. } =
-            self.spec;
-        Camera { position, target, field_of_view, width: columns * n, height: rows * n }
-    }
-
     pub(super) fn look(&mut self, scene: &Scene) {
-        let CameraSpec { size: [columns, _], channel, oversampling: n, .. } = self.spec;
-        let camera = self.camera();
+        let CameraSpec { position, target, field_of_view, size: [columns, rows], channel, oversampling: n } =
+            self.spec;
+        let camera = Camera { position, target, field_of_view, width: columns * n, height: rows * n };
         let image = render(scene, &camera);
         let byte = |pixel: usize, channel: usize| f32::from(image.rgb[3 * pixel + channel]) / 255.0;
         let value = |pixel: usize| match channel {

@@ -256,12 +256,6 @@ impl TaskEnvironment {
         Camera::orbit(target, view.distance.unwrap_or(1.0), view.azimuth, view.elevation, size)
     }
 
-    /// The camera whose pixels the policy observes, if the task has one; before the mean over its cells is taken.
-    #[must_use]
-    pub fn observed_camera(&self) -> Option<Camera> {
-        self.eye.as_ref().map(Eye::camera)
-    }
-
     /// What the target of the view is relative to.
     fn view_origin(&self) -> [f32; 3] {
         let [x, y, _] =
