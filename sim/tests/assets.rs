@@ -12,8 +12,8 @@ fn with_engine(engine: Engine) -> RobotOptions {
 
 /// Depth of the middle of a picture from 5 m straight above a point.
 fn height_seen(world: &World, x: f32, y: f32) -> f32 {
-    let camera =
-        Camera { position: [x, y, 5.0], target: [x, y, 0.0], field_of_view: 0.1, width: 9, height: 9 };
+    let (position, target) = ([x, y, 5.0], [x, y, 0.0]);
+    let camera = Camera { position, target, up: Camera::UP, field_of_view: 0.1, width: 9, height: 9 };
     5.0 - render(&world.scene(), &camera).depth[4 * 9 + 4]
 }
 
