@@ -202,6 +202,72 @@ fn trains_continues_and_exports() {
 }
 
 #[test]
+fn trainings_that_differ_in_their_seeds_alone_make_one_table_one_card_and_one_curve_and_others_are_refused() {
+    let folder = Folder::new("seeds");
+    let run = |name: &str, settings: &str, seed: &str| {
+        let text = format!("environments = 4\nrollout_steps = 64\ntotal_steps = 512\n{settings}");
+        let config = folder.file("settings.toml", text.as_bytes());
+        let run = folder.0.join(name);
+        let output = tendon(&[
+            &"train",
+            &"--task",
+            &"cart-pole",
+            &"--config",
+            &config,
+            &"--run",
+            &run,
+            &"--seed",
+            &seed,
+        ]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        run
+    };
+    let (one, two) = (run("one", "clip = 0.2", "1"), run("two", "clip = 0.2\nthreads = 1", "2"));
+    let (again, other) = (run("again", "clip = 0.2", "1"), run("other", "clip = 0.3", "3"));
+    let longer = run("longer", "clip = 0.2", "4");
+    let curves = longer.join("curves.json");
+    std::fs::write(&curves, "[]").unwrap();
+    let says = |arguments: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let output = tendon(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let table = says(&[&"eval", &one, &two, &"--episodes", &"2"]);
+    for word in ["2 trainings", "seed 1", "seed 2", "95% t-interval over 2 trainings", "cart_position_m"] {
+        assert!(table.contains(word), "`{word}` is not in: {table}");
+    }
+    let card = folder.0.join("bundle/README.md");
+    says(&[&"runs", &"card", &one, &two, &"--episodes", &"2", &"-o", &card, &"--note", &"It is **short**."]);
+    let card = std::fs::read_to_string(card).unwrap();
+    for word in [
+        "# bundle",
+        "tendon train --task cart-pole --learner ppo --seed 2 --config config.toml\n",
+        "tendon runs card runs/cart-pole-ppo-1 runs/cart-pole-ppo-2 --episodes 2 --seed 1000",
+        "| seed 1 | seed 2 | mean (95% t-interval over 2 trainings) |",
+        "This is the training with seed 1",
+        "It is **short**.",
+        "## Robustness",
+    ] {
+        assert!(card.contains(word), "`{word}` is not in: {card}");
+    }
+    let plot = folder.0.join("compare.png");
+    let table = says(&[&"runs", &"compare", &one, &two, &other, &"-o", &plot]);
+    assert!(table.contains("other") && plot.is_file());
+
+    let of = |runs: &[&PathBuf], words: &[&str]| {
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"runs", &"card"];
+        arguments.extend(runs.iter().map(|run| run as &dyn AsRef<std::ffi::OsStr>));
+        complains(&tendon(&arguments), words);
+    };
+    of(&[&one, &other], &["other: config.toml: clip: 0.3", "one has 0.2"]);
+    of(&[&one, &again], &["again: seed: 1 as in", "one"]);
+    of(&[&one, &longer], &["longer: curves.json: 0 iterations", "one has 2", "--resume"]);
+    of(&[&one, &folder.0.join("none")], &["none/run.toml"]);
+    std::fs::write(two.join("run.toml"), "task = \"hopper\"\nseed = 2\npreferences = false\n").unwrap();
+    of(&[&one, &two], &["two: run.toml: task: hopper", "one has cart-pole"]);
+}
+
+#[test]
 fn inspect_says_which_firmware_the_stack_is_of_or_why_it_has_no_bound() {
     let folder = Folder::new("stack");
     let image = folder.file("bare.tnd", &bare(1));

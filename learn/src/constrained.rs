@@ -1,5 +1,5 @@
-//! PPO under a constraint: Lagrangian relaxation with a cost critic, as in Safe RLHF (Dai et al. 2024) and PPO-Lagrangian (Ray,
-//! Achiam and Amodei 2019).
+//! PPO under a constraint: Lagrangian relaxation with a cost critic (Ray, Achiam and Amodei 2019; Safe RLHF, Dai et al. 2024), whose
+//! multiplier is a controller's output (Stooke, Achiam and Abbeel 2020, arXiv:2007.03964).
 
 use serde::{Deserialize, Serialize};
 use tendon_nn::Network;
@@ -18,8 +18,10 @@ use crate::run_folder::{FileError, RunFolder};
 
 /// Hyper-parameters of PPO under a constraint.
 ///
-/// The policy follows `A = (A_r - lambda A_c) / (1 + lambda)` with `lambda = e^{log lambda}` (Safe RLHF), both advantages in units of
-/// their own deviation; `log lambda` ascends on how far the mean cost is above its limit.
+/// The policy follows `A = (A_r - lambda A_c) / (1 + lambda)` (Safe RLHF), both advantages in units of their own deviation. With the excess
+/// `e = cost / limit - 1` of the mean cost of an iteration's steps, `lambda = max(0, P e + I)` and `I <- max(0, I + K e)` (Stooke et al.,
+/// algorithm 2, without a derivative). Gradient ascent on the multiplier is the integral alone: it swings about the limit for ever,
+/// because the policy follows the multiplier late; `P` damps that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConstrainedConfig {
@@ -27,10 +29,10 @@ pub struct ConstrainedConfig {
     pub cost: String,
     /// What the mean cost per step shall not exceed, in the metric's unit.
     pub limit: f64,
-    /// Lagrange multiplier at the start.
-    pub multiplier: f64,
-    /// Change of its logarithm per iteration where the mean cost is twice the limit.
-    pub multiplier_rate: f64,
+    /// Part of the Lagrange multiplier per excess of the iteration (`P`).
+    pub proportional: f64,
+    /// Change of the other part (`I`, 0 at the start) per iteration and excess (`K`).
+    pub integral: f64,
     /// Adam's step size of the cost critic.
     pub critic_rate: f32,
     /// The policy's learner.
@@ -42,16 +44,13 @@ impl Default for ConstrainedConfig {
         Self {
             cost: String::new(),
             limit: 1.0,
-            multiplier: 0.1,
-            multiplier_rate: 0.1,
+            proportional: 5.0,
+            integral: 0.2,
             critic_rate: 1e-3,
             ppo: PpoConfig::default(),
         }
     }
 }
-
-/// Range of the multiplier: it can always come back.
-const MULTIPLIER: (f64, f64) = (1e-3, 1e3);
 
 /// Trains on the task's own reward under a constraint. Checkpoints and resumption as for [`crate::train`].
 ///
@@ -74,7 +73,8 @@ struct Constrained<'a> {
     seed: u64,
     ppo: Ppo<'a>,
     critic: Regression,
-    log_multiplier: f64,
+    /// What excesses summed up to (`I`).
+    integral: f64,
 }
 
 impl<'a> Constrained<'a> {
@@ -90,10 +90,14 @@ impl<'a> Constrained<'a> {
             let problem = format!("{:?} is no metric of this task; it has {}", config.cost, names.join(", "));
             LearnError::Config { field: "cost", problem }
         })?;
-        for (field, value) in [("limit", config.limit), ("multiplier", config.multiplier)] {
+        for (field, value) in [("limit", config.limit), ("integral", config.integral)] {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(LearnError::Config { field, problem: format!("{value} is not above 0") });
             }
+        }
+        if !(config.proportional >= 0.0 && config.proportional.is_finite()) {
+            let problem = format!("{} is not 0 or above", config.proportional);
+            return Err(LearnError::Config { field: "proportional", problem });
         }
         let mut ppo = Ppo::new(&config.ppo, make, ranks, seed)?;
         ppo.cost_metric = Some(metric);
@@ -101,7 +105,7 @@ impl<'a> Constrained<'a> {
         let rng = &mut Rng::at(seed, &[stream::COST_CRITIC, stream::WEIGHTS]);
         Ok(Self {
             critic: Regression::new(Network::dense(shape), 1.0, config.ppo.threads, rng),
-            log_multiplier: config.multiplier.ln(),
+            integral: 0.0,
             config: config.clone(),
             ranks,
             seed,
@@ -158,10 +162,9 @@ impl Learner for Constrained<'_> {
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
         let rollout = self.ppo.collect()?;
         let cost = mean(self.ranks, rollout.costs.iter().map(|&c| f64::from(c)));
-        let excess = (cost / self.config.limit - 1.0).clamp(-1.0, 1.0);
-        self.log_multiplier = (self.log_multiplier + self.config.multiplier_rate * excess)
-            .clamp(MULTIPLIER.0.ln(), MULTIPLIER.1.ln());
-        let multiplier = self.log_multiplier.exp() as f32;
+        let excess = cost / self.config.limit - 1.0;
+        self.integral = (self.integral + self.config.integral * excess).max(0.0);
+        let multiplier = (self.config.proportional * excess + self.integral).max(0.0) as f32;
         let (mut of_cost, cost_targets) = self.cost_advantages(&rollout);
         let (mut of_reward, returns) = self.ppo.advantages(&rollout, &rollout.rewards);
         standardise(&mut of_cost, self.ranks);
@@ -184,13 +187,13 @@ impl Learner for Constrained<'_> {
     fn save(&self, checkpoint: &mut Checkpoint) {
         self.ppo.save(checkpoint);
         self.critic.save(checkpoint, "cost_critic");
-        checkpoint.put("log_multiplier", &[self.log_multiplier]);
+        checkpoint.put("integral", &[self.integral]);
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
         self.ppo.restore(checkpoint)?;
         self.critic.restore(checkpoint, "cost_critic")?;
-        self.log_multiplier = checkpoint.array("log_multiplier", 1)?[0];
+        self.integral = checkpoint.array("integral", 1)?[0];
         Ok(())
     }
 
@@ -224,7 +227,7 @@ mod tests {
     fn config(limit: f64) -> ConstrainedConfig {
         let ppo =
             PpoConfig { total_steps: 200_000, environments: 16, discount: 0.95, ..PpoConfig::default() };
-        ConstrainedConfig { cost: "torque_nm".into(), limit, multiplier_rate: 0.2, ppo, ..Default::default() }
+        ConstrainedConfig { cost: "torque_nm".into(), limit, ppo, ..Default::default() }
     }
 
     #[test]
@@ -236,7 +239,11 @@ mod tests {
             tail.iter().filter_map(|row| row.cost).sum::<f64>() / 10.0
         };
         let (free, bound) = (mean_cost(100.0), mean_cost(0.3));
-        assert!(free > 0.4 && bound < 0.36, "{free} without, {bound} under the limit of 0.3 Nm");
+        println!("{free} without, {bound} under the limit of 0.3 Nm");
+        assert!(
+            free > 0.4 && (bound - 0.3).abs() < 0.03,
+            "{free} without, {bound} under the limit of 0.3 Nm"
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use network::{ActorCritic, Batch, Inference, Losses, Minibatch, StepSettings
 pub use normaliser::{FrozenNormaliser, NORMALISED_LIMIT, Normaliser};
 pub use pendulum::Pendulum;
 pub use policy::{
-    Actor, EPISODE_LIMIT, Episode, Head, Hidden, Interval, Policy, Sampler, bootstrap, evaluate, mlp,
+    Actor, EPISODE_LIMIT, Episode, Head, Hidden, Interval, Policy, Sampler, bootstrap, evaluate, mlp, student,
 };
 pub use ppo::{LearnError, Trained, train, train_from};
 pub use progress::{CurveRow, OnProgress, Progress, Stage};

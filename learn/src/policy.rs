@@ -360,6 +360,8 @@ pub struct Episode {
     pub success: bool,
     /// The task's physical metrics in the last step, in the order of its names.
     pub metrics: Vec<f32>,
+    /// Means of their absolute values over all steps: what a constraint limits.
+    pub metric_means: Vec<f64>,
 }
 
 /// Runs `episodes` seeded episodes of `policy` under the task's own reward; `None` acts uniformly at random in the action range.
@@ -385,6 +387,7 @@ pub fn evaluate(
             terminated: false,
             success: false,
             metrics: Vec::new(),
+            metric_means: vec![0.0; environment.metric_names().len()],
         };
         while episode.length < EPISODE_LIMIT {
             match &mut actor {
@@ -397,12 +400,16 @@ pub fn evaluate(
             episode.episode_return += f64::from(step.reward);
             episode.length += 1;
             episode.terminated = step.terminated;
+            for (sum, value) in episode.metric_means.iter_mut().zip(environment.metrics()) {
+                *sum += f64::from(value.abs());
+            }
             if step.terminated || step.truncated {
                 break;
             }
         }
         episode.success = environment.success();
         episode.metrics = environment.metrics().to_vec();
+        episode.metric_means.iter_mut().for_each(|sum| *sum /= episode.length as f64);
         episode
     })
 }
@@ -410,15 +417,32 @@ pub fn evaluate(
 /// Longest evaluated episode in control steps.
 pub const EPISODE_LIMIT: u64 = 10_000;
 
-/// A mean with a percentile bootstrap interval.
+/// A mean with its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Interval {
     /// Mean of the sample.
     pub mean: f64,
-    /// 2.5% quantile of resampled means.
+    /// Lower end.
     pub low: f64,
-    /// 97.5% quantile.
+    /// Upper end.
     pub high: f64,
+}
+
+/// Mean of `values` with Student's 95% interval: for the few trainings that there are of a task, where resampled means (which never leave
+/// the range of the sample) would claim too much. One value or none gives an interval without ends (NaN).
+pub fn student(values: &[f64]) -> Interval {
+    /// 97.5% quantiles of the t distribution with 1, 2, ... degrees of freedom.
+    const QUANTILES: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    /// Of the normal distribution, beyond.
+    const NORMAL: f64 = 1.96;
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
+    let half = match values.len().checked_sub(2) {
+        Some(index) => QUANTILES.get(index).copied().unwrap_or(NORMAL) * deviation / count.sqrt(),
+        None => f64::NAN,
+    };
+    Interval { mean, low: mean - half, high: mean + half }
 }
 
 /// Mean of `values` with its 95% bootstrap interval (Efron 1979; 10 000 resamples). Empty input gives NaN.
@@ -438,6 +462,14 @@ pub fn bootstrap(values: &[f64], seed: u64) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_interval_over_three_trainings_is_as_wide_as_students_and_one_training_has_none() {
+        let Interval { mean, low, high } = student(&[1.0, 2.0, 3.0]);
+        // 4.303 / sqrt(3).
+        assert!(mean == 2.0 && (high - 4.4843).abs() < 1e-4 && (low + 0.4843).abs() < 1e-4, "{low} {high}");
+        assert!(student(&[1.0]).low.is_nan() && student(&[1.0]).mean == 1.0 && student(&[]).mean.is_nan());
+    }
 
     #[test]
     fn an_encoder_comes_back_from_its_numbers_and_wrong_numbers_are_none() {

@@ -1,9 +1,9 @@
 //! `runs card`: what a bundle's README says, all of it measured by the command.
 
-use super::learn::{LearnerKind, info_of, name, policy_of};
-use super::runs::Eval;
+use super::eval::{Eval, Run, table_of, table_over};
+use super::learn::{LearnerKind, RunInfo, default_run, info_of, name};
 use super::write_file;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -14,9 +14,12 @@ use tendon_sim::tasks::{self, NoiseSpec, RandomisationSpec};
 pub(super) struct Card {
     #[command(flatten)]
     eval: Eval,
-    /// Where it goes; without it README.md in the run folder
+    /// Where it goes; without it README.md in the folder of the first run. Its folder gives the card its name
     #[arg(short, long)]
     output: Option<PathBuf>,
+    /// What the card says behind its figures in your own words, as Markdown
+    #[arg(long)]
+    note: Option<String>,
 }
 
 /// Lines of `tendon inspect` that a card repeats.
@@ -24,44 +27,54 @@ const COSTS: [&str; 5] = ["network", "operations", "instructions", inspect::TIME
 
 impl Card {
     pub(super) fn run(self) -> Result<()> {
-        ensure!(self.eval.episodes > 0, "--episodes: 0 is nothing to evaluate");
-        let run = &self.eval.run;
-        let (info, policy) = (info_of(run)?, policy_of(run)?);
+        let runs = self.eval.open()?;
+        let Run { path: run, info, .. } = &runs[0];
         let task = tasks::open(&info.task, None)?;
-        let (_, rows) = self.eval.measure(&info, &policy, &task)?;
-        let mut text = String::new();
-        let from = info.from.as_ref().map_or_else(String::new, |from| format!(" --from {}", from.display()));
-        let learner = if info.preferences {
-            "--preferences".into()
-        } else {
-            format!("--learner {}", name(info.learner))
-        };
+        let file = self.output.clone().unwrap_or_else(|| run.join("README.md"));
+        let folder = std::path::absolute(&file).with_context(|| file.display().to_string())?;
+        let folder = folder.parent().unwrap_or(&folder);
+        // Before the work of measuring.
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let title =
-            run.file_name().map_or_else(|| info.task.clone(), |name| name.to_string_lossy().into_owned());
-        writeln!(text, "# {title}\n\n{}\n", task.spec().doc)?;
-        writeln!(
-            text,
-            "```sh\ntendon train --task {} {learner} --seed {}{from} --config config.toml --run {title}\ntendon runs card {title} --episodes {} --seed {}\n```\n",
-            info.task, info.seed, self.eval.episodes, self.eval.seed
-        )?;
-        writeln!(
-            text,
-            "| {} episodes, seed {} | mean (95% bootstrap interval) |\n|---|---|",
-            self.eval.episodes, self.eval.seed
-        )?;
-        for row in &rows[1..] {
-            writeln!(text, "| {} | {} |", row[0], row[1])?;
+            folder.file_name().map_or_else(|| info.task.clone().into(), |name| name.to_string_lossy());
+        let mut text = format!("# {title}\n\n{}\n\n```sh\n", task.spec().doc);
+        if let Some(teacher) = info.from.as_deref().and_then(|from| info_of(from).ok()) {
+            writeln!(text, "{}", training(&teacher, &format!("{}.toml", name(teacher.learner))))?;
         }
-        text.push_str(
-            "\nOne training: the intervals are over episodes, not over trainings.\n\n## Robustness\n\n",
-        );
-        text.push_str("The same policy where the robot differs from the one that it was trained on.\n\n");
+        for run in &runs {
+            writeln!(text, "{}", training(&run.info, "config.toml"))?;
+        }
+        let folders: Vec<String> =
+            runs.iter().map(|run| default_run(&run.info).display().to_string()).collect();
+        let Eval { episodes, seed, .. } = self.eval;
+        writeln!(text, "tendon runs card {} --episodes {episodes} --seed {seed}\n```\n", folders.join(" "))?;
+        let mut measured = Vec::new();
+        for run in &runs {
+            measured.push(self.eval.measure(run, &task)?.1);
+        }
+        let mut rows = table_of(&measured[0], seed);
+        rows[0][0] = format!("{episodes} episodes, seed {seed}");
+        text.push_str(&markdown(&rows));
+        if runs.len() > 1 {
+            writeln!(
+                text,
+                "\nThis is the training with seed {}; its intervals are over episodes. All trainings, {episodes} episodes each:\n",
+                info.seed
+            )?;
+            text.push_str(&markdown(&table_over(&runs, &measured)));
+        } else {
+            text.push_str("\nOne training: the intervals are over episodes, not over trainings.\n");
+        }
+        if let Some(note) = &self.note {
+            writeln!(text, "\n{}", note.trim())?;
+        }
+        text.push_str("\n## Robustness\n\nThe same policy where the robot differs from the one that it was trained on.\n\n");
         text.push_str("| what differs | return | success |\n|---|---|---|\n");
         for (what, randomisation) in variations(task.spec().control_period_s as f32, task.randomisation()) {
             match task.randomised(randomisation) {
                 Ok(task) => {
-                    let (evaluation, rows) = self.eval.measure(&info, &policy, &task)?;
-                    writeln!(text, "| {what} | {} | {:.0}% |", rows[1][1], 100.0 * evaluation.success_rate)?;
+                    let rows = table_of(&self.eval.measure(&runs[0], &task)?.1, seed);
+                    writeln!(text, "| {what} | {} | {} |", rows[1][1], rows[2][1])?;
                 }
                 Err(error) => writeln!(text, "| {what} | not for this task: {error} | |")?,
             }
@@ -89,11 +102,34 @@ impl Card {
         if run.join("curves.png").is_file() {
             text.push_str("\n![curves](curves.png)\n");
         }
-        let file = self.output.unwrap_or_else(|| run.join("README.md"));
         write_file(&file, text.as_bytes())?;
         println!("{}", file.display());
         Ok(())
     }
+}
+
+/// The command of a training, its run folder by its default name.
+fn training(info: &RunInfo, config: &str) -> String {
+    let learner =
+        if info.preferences { "--preferences".into() } else { format!("--learner {}", name(info.learner)) };
+    let from = info.from.as_ref().map_or_else(String::new, |from| {
+        let from = info_of(from).map_or_else(|_| from.clone(), |teacher| default_run(&teacher));
+        format!(" --from {}", from.display())
+    });
+    format!("tendon train --task {} {learner} --seed {}{from} --config {config}", info.task, info.seed)
+}
+
+/// A table; the first row is its head.
+fn markdown(rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        text += &format!("| {} |\n", cells.join(" | "));
+        if index == 0 {
+            text += &format!("|{}\n", "---|".repeat(row.len()));
+        }
+    }
+    text
 }
 
 /// What a robot may differ in, one after the other and together; pushes come on top of the task's own randomisation.

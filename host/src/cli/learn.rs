@@ -3,7 +3,7 @@
 use super::ranks::Ranks;
 use super::{read_text, write_file};
 use crate::export::{contract_keys, export_onnx};
-use crate::report::{curves_page, curves_png};
+use crate::report::{Curves, curves_page, curves_png};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -125,11 +125,14 @@ impl Train {
             !self.preferences || self.learner == LearnerKind::Ppo,
             "--preferences: learns with PPO; leave --learner out"
         );
-        let path = self.run.clone().unwrap_or_else(|| {
-            let name = if self.preferences { "preferences".into() } else { name(self.learner) };
-            let task = Path::new(&self.task).file_stem().unwrap_or_default().to_string_lossy();
-            PathBuf::from(format!("runs/{task}-{name}-{}", self.seed))
-        });
+        let info = RunInfo {
+            task: self.task.clone(),
+            learner: self.learner,
+            seed: self.seed,
+            preferences: self.preferences,
+            from: self.from.clone(),
+        };
+        let path = self.run.clone().unwrap_or_else(|| default_run(&info));
         ensure!(
             !self.resume || RunFolder::opened(&path).is_some_and(|run| run.has_checkpoint()),
             "{}: has no checkpoint to go on from; leave --resume out",
@@ -148,13 +151,6 @@ impl Train {
             }
         }
         let folder = RunFolder::create(&path)?;
-        let info = RunInfo {
-            task: self.task.clone(),
-            learner: self.learner,
-            seed: self.seed,
-            preferences: self.preferences,
-            from: self.from.clone(),
-        };
         if ranks.is_first() {
             keep_info(&path, &info)?;
         }
@@ -303,6 +299,21 @@ pub(super) fn info_of(path: &Path) -> Result<RunInfo> {
         .with_context(|| format!("{}: name a run folder that `tendon train` made", file.display()))
 }
 
+/// Where `train` without `--run` leaves such a run.
+pub(super) fn default_run(info: &RunInfo) -> PathBuf {
+    let name = if info.preferences { "preferences".into() } else { name(info.learner) };
+    let task = Path::new(&info.task).file_stem().unwrap_or_default().to_string_lossy();
+    PathBuf::from(format!("runs/{task}-{name}-{}", info.seed))
+}
+
+/// A run's curves up to its last checkpoint; none before the first.
+pub(super) fn curves_of(path: &Path) -> Result<Vec<CurveRow>> {
+    match RunFolder::opened(path) {
+        Some(folder) if path.join("curves.json").exists() => Ok(folder.read_curves()?),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The policy of a run's last checkpoint.
 pub(super) fn policy_of(path: &Path) -> Result<Policy> {
     info_of(path)?;
@@ -338,7 +349,10 @@ fn report(folder: &RunFolder, info: &RunInfo, curves: &[CurveRow]) -> Result<()>
         &folder.path().join("report.html"),
         curves_page(&title, curves, &facts, &settings).as_bytes(),
     )?;
-    write_file(&folder.path().join("curves.png"), &curves_png(&[(title, curves.to_vec())])?)
+    write_file(
+        &folder.path().join("curves.png"),
+        &curves_png(&[Curves { name: title, runs: vec![curves.to_vec()] }])?,
+    )
 }
 
 /// Where the time of training went.

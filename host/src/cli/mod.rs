@@ -1,5 +1,6 @@
 //! The command line: adds context to errors, prints, picks the exit code. What commands do is in the library.
 
+mod alike;
 mod bench;
 mod bench_cost;
 mod bench_host;
@@ -8,6 +9,7 @@ mod bench_realtime;
 mod card;
 mod demo;
 mod doctor;
+mod eval;
 mod flash;
 mod learn;
 mod mishaps;
@@ -41,8 +43,8 @@ enum Command {
     Demo(demo::Demo),
     /// Train a policy in simulation, on the task's reward or on one learned from preferences
     Train(learn::Train),
-    /// Evaluate a training run's policy: return, success, physical metrics, with intervals
-    Eval(runs::Eval),
+    /// Evaluate policies of training runs: return, success, physical metrics, with intervals
+    Eval(eval::Eval),
     /// List and compare training runs
     Runs(runs::Runs),
     /// Write policy.onnx from a training run's last checkpoint

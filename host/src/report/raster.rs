@@ -9,6 +9,8 @@ pub struct Panel {
     pub title: String,
     /// Its curves, over a common x axis.
     pub lines: Vec<Line>,
+    /// `(x, low, high)` of a band around each of them, of finite numbers; empty where there is none.
+    pub bands: Vec<Vec<(f64, f64, f64)>>,
 }
 
 const WIDTH: usize = 480;
@@ -46,7 +48,9 @@ pub fn panels_png(panels: &[Panel], x_label: &str) -> Result<Vec<u8>, png::Encod
 
 fn draw(canvas: &mut Canvas, panel: &Panel, x_label: &str, x0: usize, y0: usize) {
     let finite = |&&(x, y): &&(f64, f64)| x.is_finite() && y.is_finite();
-    let points = || panel.lines.iter().flat_map(|line| &line.points).filter(finite);
+    let of_bands = || panel.bands.iter().flatten().flat_map(|&(x, low, high)| [(x, low), (x, high)]);
+    let of_lines = || panel.lines.iter().flat_map(|line| &line.points).filter(finite).copied();
+    let points = || of_lines().chain(of_bands());
     let (x_low, x_high) = span(points().map(|p| p.0));
     let (y_low, y_high) = span(points().map(|p| p.1));
     let [left, top, right, bottom] = MARGIN;
@@ -65,6 +69,12 @@ fn draw(canvas: &mut Canvas, panel: &Panel, x_label: &str, x0: usize, y0: usize)
     }
     canvas.text(x0 + left, y0 + 6, &panel.title, INK);
     canvas.text(x0 + (WIDTH - text_width(x_label)) / 2, y0 + HEIGHT - 14, x_label, INK);
+    for (band, colour) in panel.bands.iter().zip(COLOURS.iter().cycle()) {
+        for pair in band.windows(2) {
+            let [from, to] = [pair[0], pair[1]].map(|(x, low, high)| (x_at(x), y_at(high), y_at(low)));
+            canvas.band(from, to, *colour);
+        }
+    }
     let mut legend = x0 + left;
     for (line, colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
         let points: Vec<_> = line.points.iter().filter(finite).map(|&(x, y)| (x_at(x), y_at(y))).collect();
@@ -102,6 +112,23 @@ impl Canvas {
             let t = i as f64 / steps;
             let (x, y) = (from.0 + t * (to.0 - from.0), from.1 + t * (to.1 - from.1));
             self.dot(x.round() as usize, y.round() as usize, colour);
+        }
+    }
+
+    /// Tints what lies between two upright spans `(x, top, bottom)`; the right one's column is the next band's.
+    fn band(&mut self, from: (f64, f64, f64), to: (f64, f64, f64), colour: [u8; 3]) {
+        /// Share of the colour.
+        const TINT: f64 = 0.2;
+        let (left, right) = (from.0.round() as usize, to.0.round() as usize);
+        for x in left..right.min(self.width) {
+            let t = (x - left) as f64 / (right - left) as f64;
+            let (top, bottom) = (from.1 + t * (to.1 - from.1), from.2 + t * (to.2 - from.2));
+            for y in top.round() as usize..(bottom.round() as usize).min(self.height) {
+                let dot = &mut self.rgb[3 * (y * self.width + x)..][..3];
+                for (own, tint) in dot.iter_mut().zip(colour) {
+                    *own = (f64::from(*own) * (1.0 - TINT) + f64::from(tint) * TINT) as u8;
+                }
+            }
         }
     }
 
@@ -158,7 +185,11 @@ mod tests {
     #[test]
     fn a_panel_shows_its_curve_and_survives_what_is_not_finite() {
         let line = |points: Vec<(f64, f64)>| Line { name: "a".into(), points };
-        let panel = |points| Panel { title: "RETURN".into(), lines: vec![line(points)] };
+        let panel = |points| Panel {
+            title: "RETURN".into(),
+            lines: vec![line(points)],
+            bands: vec![vec![(0.0, 1.0, 2.0), (2.0, 2.5, 3.5)]],
+        };
         let panels =
             [panel(vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)]), panel(vec![]), panel(vec![(1e300, 0.0)])];
         let bytes = panels_png(&panels, "STEPS").unwrap();
@@ -168,5 +199,7 @@ mod tests {
         let of_colour = |colour: [u8; 3]| rgb.chunks(3).filter(|dot| **dot == colour).count();
         assert!(of_colour(COLOURS[0]) > 400, "{}", of_colour(COLOURS[0]));
         assert!(of_colour(INK) > 400);
+        // A fifth of the curve's colour, four fifths of white.
+        assert!(of_colour([204, 226, 239]) > 1000, "{}", of_colour([204, 226, 239]));
     }
 }
