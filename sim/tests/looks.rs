@@ -138,5 +138,5 @@ fn ranges_without_meaning_are_refused_with_their_line() {
     let info = find("hopper").unwrap();
     let text = format!("{}\n{ALL}", info.text);
     let error = TaskDefinition::from_text(Path::new("my.toml"), &text, info.robot_file, info.robot);
-    assert!(error.unwrap_err().to_string().contains("add a table [camera]"));
+    assert!(error.err().unwrap().to_string().contains("add a table [camera]"));
 }
