@@ -181,6 +181,8 @@ pub struct TaskRun {
     pub rewards: Vec<f32>,
     /// Position of each joint per step, rad (m).
     pub joint_positions: Vec<Vec<f32>>,
+    /// Observation that each step acted on, `[n_obs]`.
+    pub observations: Vec<Vec<f32>>,
     /// Raw action per step.
     pub actions: Vec<Vec<f32>>,
     /// Timing.
@@ -211,6 +213,7 @@ pub fn run_task<T: Transport>(
     let mut control = Loop::start(session, period_us, schema_hash, environment.raw_state(), recorder)?;
     let mut hash = TrajectoryHash::default();
     let (mut rewards, mut joint_positions, mut actions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut observations = Vec::new();
     for tick in 0..ticks {
         let state = environment.raw_state().clone();
         let (commands, action) = control.tick(&state)?;
@@ -221,6 +224,7 @@ pub fn run_task<T: Transport>(
         }
         joint_positions.push(state.joint_position.to_vec());
         actions.push(action.proposed.to_vec());
+        observations.push(observation.clone());
         let step = environment.step_commands(&action.proposed, &commands, &mut observation);
         rewards.push(step.reward);
         each_tick(tick, environment);
@@ -236,6 +240,7 @@ pub fn run_task<T: Transport>(
         hash: hash.value(),
         rewards,
         joint_positions,
+        observations,
         actions,
         stats,
         misses: telemetry.misses,

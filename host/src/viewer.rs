@@ -1,22 +1,28 @@
-//! Rerun recordings of closed-loop runs, for the feature `viewer`: what a run looked like and what the policy
-//! did, on the timelines `tick` and `sim_time`.
+//! Rerun recordings of runs of a task, for the feature `viewer`: what a run looked like, what the policy saw and what
+//! it did, on the timelines `tick` (control periods done) and `sim_time` (s).
 //!
-//! Entities: `world/shape_<n>` (a transform per tick over a shape drawn once), `joint_position`, `action`,
-//! `reward`.
+//! Entities: `world/shape_<n>` (a transform per tick over a shape drawn once), `world/camera` (the view of the task: a
+//! pinhole that moves, with `rgb`, `depth` and `segmentation` below it ten times a second), `world/eye` the same for
+//! the camera that the policy observes, `joint_position`, `observation`, `action`, `reward`.
 
 use crate::hil::TaskRun;
+use rerun::datatypes::ChannelDatatype;
 use rerun::{
-    AsComponents, Boxes3D, Capsules3D, Cylinders3D, Ellipsoids3D, FillMode, Mesh3D, Quaternion,
-    RecordingStream, RecordingStreamBuilder, RecordingStreamError, Scalars, SeriesLines, Transform3D,
-    ViewCoordinates,
+    AsComponents, Boxes3D, Capsules3D, Cylinders3D, DepthImage, Ellipsoids3D, FillMode, Image, Mesh3D,
+    Pinhole, Quaternion, RecordingStream, RecordingStreamBuilder, RecordingStreamError, Scalars,
+    SegmentationImage, SeriesLines, Transform3D, ViewCoordinates,
 };
 use std::error::Error;
 use std::path::Path;
 use tendon_sim::tasks::TaskEnvironment;
-use tendon_sim::{Placed, Shape};
+use tendon_sim::{Camera, Placed, Scene, Shape, render};
 
 /// Half of the extents of the slab whose upper face stands for an infinite plane, m.
 const SLAB: [f32; 3] = [5.0, 5.0, 0.005];
+/// Width and height of the task's view.
+const PICTURE: [usize; 2] = [160, 120];
+/// Pictures per second of simulated time.
+const PICTURES_PER_S: f64 = 10.0;
 
 /// Why there is no recording, or half of one.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +30,30 @@ const SLAB: [f32; 3] = [5.0, 5.0, 0.005];
 pub struct ViewerError {
     file: String,
     source: Box<dyn Error + Send + Sync>,
+}
+
+/// What the policy saw and did, by step.
+#[derive(Clone, Debug, Default)]
+pub struct Curves {
+    /// Position of each joint, rad (m).
+    pub joint_positions: Vec<Vec<f32>>,
+    /// Observation that the step acted on, `[n_obs]`.
+    pub observations: Vec<Vec<f32>>,
+    /// Raw action.
+    pub actions: Vec<Vec<f32>>,
+    /// Reward.
+    pub rewards: Vec<f32>,
+}
+
+impl From<&TaskRun> for Curves {
+    fn from(run: &TaskRun) -> Self {
+        Self {
+            joint_positions: run.joint_positions.clone(),
+            observations: run.observations.clone(),
+            actions: run.actions.clone(),
+            rewards: run.rewards.clone(),
+        }
+    }
 }
 
 /// Writes a `.rrd` file while a task runs.
@@ -36,7 +66,7 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Starts a recording of a run of `environment`; an older one at this place is replaced.
+    /// Starts a recording of a run of `environment`, which was just reset; an older one at this place is replaced.
     ///
     /// # Errors
     /// When the file cannot be made.
@@ -54,21 +84,34 @@ impl Viewer {
         });
         let period_s = contract.control_period_s;
         match started {
-            Ok(stream) => Ok(Self { file, stream, period_s, shapes: 0, failed: None }),
+            Ok(stream) => {
+                let mut this = Self { file, stream, period_s, shapes: 0, failed: None };
+                this.scene(0, environment);
+                Ok(this)
+            }
             Err(error) => Err(ViewerError { file, source: error.into() }),
         }
     }
 
-    /// Appends the poses of all shapes after the step of `tick`. A failure is kept for [`Viewer::finish`].
+    /// Appends where all shapes are after `tick` steps, and ten times a second what the cameras see. A failure is
+    /// kept for [`Viewer::finish`].
     pub fn scene(&mut self, tick: u64, environment: &TaskEnvironment) {
         if self.failed.is_none() {
-            self.failed = self.log_scene(tick + 1, environment).err();
+            self.failed = self.log_scene(tick, environment).err();
         }
     }
 
     fn log_scene(&mut self, tick: u64, environment: &TaskEnvironment) -> Result<(), RecordingStreamError> {
         self.set_tick(tick);
-        for (index, placed) in environment.scene().shapes.iter().enumerate() {
+        let scene = environment.scene();
+        let every = ((1.0 / PICTURES_PER_S / self.period_s).round() as u64).max(1);
+        if tick.is_multiple_of(every) {
+            log_picture(&self.stream, "world/camera", &scene, &environment.camera(PICTURE))?;
+            if let Some(eye) = environment.observed_camera() {
+                log_picture(&self.stream, "world/eye", &scene, &eye)?;
+            }
+        }
+        for (index, placed) in scene.shapes.iter().enumerate() {
             let entity = format!("world/shape_{index}");
             if index >= self.shapes {
                 log_shape(&self.stream, &entity, placed)?;
@@ -81,26 +124,32 @@ impl Viewer {
         Ok(())
     }
 
-    /// Appends joint positions (rad or m), raw actions and rewards of the run, and writes everything out.
-    /// State and action of a tick stand at its start, its reward and the scene it led to at its end.
+    /// Appends joint positions, observations, raw actions and rewards of the run, and writes everything out.
+    /// State, observation and action of a tick stand at its start, its reward and the scene it led to at its end.
     ///
     /// # Errors
     /// The first failure since [`Viewer::create`].
-    pub fn finish(mut self, run: &TaskRun) -> Result<(), ViewerError> {
-        let logged = self.failed.take().map_or_else(|| self.log_run(run), Err);
+    pub fn finish(mut self, curves: &Curves) -> Result<(), ViewerError> {
+        let logged = self.failed.take().map_or_else(|| self.log_curves(curves), Err);
         let flushed = self.stream.flush_blocking();
         let written = logged.map_err(Into::into).and_then(|()| flushed.map_err(Into::into));
         written.map_err(|source| ViewerError { file: self.file, source })
     }
 
-    fn log_run(&self, run: &TaskRun) -> Result<(), RecordingStreamError> {
+    fn log_curves(&self, curves: &Curves) -> Result<(), RecordingStreamError> {
         let scalars = |values: &[f32]| Scalars::new(values.iter().map(|&value| f64::from(value)));
-        for (tick, (joint_position, action)) in (0..).zip(run.joint_positions.iter().zip(&run.actions)) {
-            self.set_tick(tick);
-            self.stream.log("joint_position", &scalars(joint_position))?;
-            self.stream.log("action", &scalars(action))?;
+        let sequences = [
+            ("joint_position", &curves.joint_positions),
+            ("observation", &curves.observations),
+            ("action", &curves.actions),
+        ];
+        for (entity, values) in sequences {
+            for (tick, values) in (0..).zip(values) {
+                self.set_tick(tick);
+                self.stream.log(entity, &scalars(values))?;
+            }
         }
-        for (tick, &reward) in (1..).zip(&run.rewards) {
+        for (tick, &reward) in (1..).zip(&curves.rewards) {
             self.set_tick(tick);
             self.stream.log("reward", &scalars(&[reward]))?;
         }
@@ -111,6 +160,30 @@ impl Viewer {
         self.stream.set_time_sequence("tick", tick.cast_signed());
         self.stream.set_duration_secs("sim_time", tick as f64 * self.period_s);
     }
+}
+
+/// Renders what a camera sees: its pose and pinhole, colour, depth in m, and which shape a pixel shows.
+fn log_picture(
+    stream: &RecordingStream,
+    entity: &str,
+    scene: &Scene,
+    camera: &Camera,
+) -> Result<(), RecordingStreamError> {
+    let size = [camera.width as u32, camera.height as u32];
+    let aspect = camera.width as f32 / camera.height as f32;
+    let pinhole = Pinhole::from_fov_and_aspect_ratio(camera.field_of_view, aspect)
+        .with_resolution([camera.width as f32, camera.height as f32])
+        .with_camera_xyz(rerun::components::ViewCoordinates::RDF);
+    stream.log(entity, &Transform3D::from_translation_mat3x3(camera.position, camera.axes()))?;
+    stream.log(entity, &pinhole)?;
+    let image = render(scene, camera);
+    let depth: Vec<u8> = image.depth.iter().flat_map(|depth| depth.to_le_bytes()).collect();
+    let shapes: Vec<u8> = image.segmentation.iter().flat_map(|shape| shape.to_le_bytes()).collect();
+    stream.log(format!("{entity}/rgb"), &Image::from_rgb24(image.rgb, size))?;
+    let depth = DepthImage::from_data_type_and_bytes(depth, size, ChannelDatatype::F32).with_meter(1.0);
+    stream.log(format!("{entity}/depth"), &depth)?;
+    let format = rerun::datatypes::ImageFormat::segmentation(size, ChannelDatatype::U16);
+    stream.log(format!("{entity}/segmentation"), &SegmentationImage::new(shapes, format))
 }
 
 /// Draws the primitive in its own frame, once for all ticks.

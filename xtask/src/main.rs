@@ -17,6 +17,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   setup                     install what is missing (as root), or print the command that does
   test                      setup, build the firmware of every board, run every test
+  test --viewer             build the program with the feature `viewer` and read its Rerun recordings back
   lint                      rustfmt and clippy
   docs                      write the generated parts of docs/ again
   firmware build [--board NAME | --list]   build the firmware of every board, or of one
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["setup"] => packages::setup(),
         ["test"] => test(),
+        ["test", "--viewer"] => test_viewer(),
         ["lint"] => lint(),
         ["docs"] => docs(),
         ["firmware", "build"] => built().map(|_| ()),
@@ -147,6 +149,22 @@ fn test() -> Result<(), String> {
     run(command.env("TENDON_FIRMWARE", firmware::folder()))?;
     // What the campaigns of the tests found held: now with each safety check taken away.
     campaign::mutants(&["--features", "mpi"])
+}
+
+/// Apart from the other tests: rerun changes the features of crates below everything here, which are then compiled once
+/// more (about half an hour on two cores, 4 GB).
+fn test_viewer() -> Result<(), String> {
+    run(cargo().args([
+        "test",
+        "--release",
+        "--locked",
+        "-p",
+        "tendon",
+        "--features",
+        "viewer",
+        "--test",
+        "viewer",
+    ]))
 }
 
 /// Links the joint drivers so that a reachable panic is an undefined symbol.

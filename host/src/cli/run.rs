@@ -9,7 +9,7 @@ use crate::link::{Address, Serial, Session, with_in_process};
 use crate::recording::Recorder;
 use crate::report::{frames_gif, frames_png};
 #[cfg(feature = "viewer")]
-use crate::viewer::Viewer;
+use crate::viewer::{Curves, Viewer};
 use crate::walk::walk;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -55,6 +55,10 @@ pub(super) struct Sim {
     /// Animation of the run, a .gif or .png
     #[arg(long, alias = "png")]
     video: Option<PathBuf>,
+    /// Rerun recording (.rrd) of the run
+    #[cfg(feature = "viewer")]
+    #[arg(long)]
+    rrd: Option<PathBuf>,
 }
 
 /// Frames per second of animations.
@@ -83,7 +87,12 @@ impl Sim {
             let image = read_image(path)?;
             return with_in_process(image.len(), |transport| {
                 let (mut session, _) = Session::open(transport)?;
-                let outputs = Outputs { video: self.video.as_ref(), ..Outputs::default() };
+                let outputs = Outputs {
+                    video: self.video.as_ref(),
+                    #[cfg(feature = "viewer")]
+                    rrd: self.rrd.as_deref(),
+                    ..Outputs::default()
+                };
                 hil_task(&mut session, &image, task, self.seed, self.seconds, outputs)
             });
         }
@@ -96,21 +105,41 @@ impl Sim {
         let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
         let (mut rng, mut hash, mut total, mut frames) =
             (Rng::new(self.seed, 9), TrajectoryHash::default(), 0.0, Vec::new());
+        #[cfg(feature = "viewer")]
+        let mut viewer = self.rrd.as_deref().map(|path| Viewer::create(path, &environment)).transpose()?;
+        #[cfg(feature = "viewer")]
+        let mut curves = Curves::default();
         let mut steps = 0;
         for tick in 0..ticks {
             if self.agent == Agent::Random {
                 action.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0));
             }
+            #[cfg(feature = "viewer")]
+            if viewer.is_some() {
+                curves.joint_positions.push(environment.raw_state().joint_position.to_vec());
+                curves.observations.push(observation.clone());
+                curves.actions.push(action.clone());
+            }
             let step = environment.step(&action, &mut observation);
             hash.update(&observation);
             total += f64::from(step.reward);
             steps = tick + 1;
+            #[cfg(feature = "viewer")]
+            if let Some(viewer) = &mut viewer {
+                curves.rewards.push(step.reward);
+                viewer.scene(steps, &environment);
+            }
             if self.video.is_some() && tick % every == 0 {
                 frames.push(render(&environment.scene(), &environment.camera(FRAME_SIZE)));
             }
             if step.terminated || step.truncated {
                 break;
             }
+        }
+        #[cfg(feature = "viewer")]
+        if let (Some(viewer), Some(path)) = (viewer, &self.rrd) {
+            viewer.finish(&curves)?;
+            println!("{}", path.display());
         }
         println!(
             "{}: {steps} steps, return {total:.2}, success {}, hash {:016x}",
@@ -401,6 +430,9 @@ fn hil_task<T: crate::link::Transport>(
     let every = ((1.0 / FRAMES_PER_S / period).round() as u64).max(1);
     let mut frames = Vec::new();
     let ticks = (seconds / period).round() as u64;
+    // The recording begins with the robot as the run finds it.
+    #[cfg(feature = "viewer")]
+    environment.reset(seed, &mut vec![0.0; environment.observation_len()]);
     #[cfg(feature = "viewer")]
     let mut viewer = outputs.rrd.map(|path| Viewer::create(path, &environment)).transpose()?;
     let run = run_task(
@@ -416,7 +448,7 @@ fn hil_task<T: crate::link::Transport>(
             }
             #[cfg(feature = "viewer")]
             if let Some(viewer) = &mut viewer {
-                viewer.scene(tick, environment);
+                viewer.scene(tick + 1, environment);
             }
         },
     )?;
@@ -432,7 +464,7 @@ fn hil_task<T: crate::link::Transport>(
     print!("{}", crate::monitor::times(&session.timing()?, 120));
     #[cfg(feature = "viewer")]
     if let (Some(viewer), Some(path)) = (viewer, outputs.rrd) {
-        viewer.finish(&run)?;
+        viewer.finish(&Curves::from(&run))?;
         println!("{}", path.display());
     }
     save_frames(outputs.video, &frames)
