@@ -106,8 +106,10 @@ impl<'s, T: Transport> Loop<'s, T> {
         Ok(())
     }
 
-    fn exchange(&mut self, state: &RawState) -> Result<Action, HilError> {
+    /// Sends a state at the next period's time, whatever state the controller is in.
+    pub(crate) fn exchange(&mut self, state: &RawState) -> Result<Action, HilError> {
         self.time_us += self.period_us;
+        self.last.clone_from(state);
         let state = RawState { time_us: self.time_us, ..state.clone() };
         let action = self.session.tick(&state)?;
         if let Some(recorder) = &mut self.recorder {
@@ -133,7 +135,6 @@ impl<'s, T: Transport> Loop<'s, T> {
                 cause: Cause::from_code(action.cause).unwrap_or_default(),
             });
         }
-        self.last.clone_from(state);
         self.tick += 1;
         self.stats.ticks += 1;
         self.stats.round_trip_us.push(before.elapsed().as_secs_f64() * 1e6);
@@ -142,12 +143,21 @@ impl<'s, T: Transport> Loop<'s, T> {
         Ok((joint_commands(&action), action))
     }
 
+    /// The link between two ticks.
+    pub(crate) fn session(&mut self) -> &mut Session<T> {
+        self.session
+    }
+
     /// Stops the policy and waits, with the simulation standing still, until the controller has damped.
     ///
     /// # Errors
     /// The link's.
     pub fn finish(mut self) -> Result<TickStats, HilError> {
-        self.session.stop()?;
+        match self.session.stop() {
+            // It fell back by itself before.
+            Ok(()) | Err(LinkError::Refused { refusal: Some(Refusal::State), .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let last = self.last.clone();
         for _ in 0..READY_TICKS {
             if self.exchange(&last)?.state != State::Damping as u8 {

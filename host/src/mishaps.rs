@@ -2,14 +2,13 @@
 //! the controller makes of it.
 
 use crate::faults::{Channel, Fault, Injector, Kind, Plant};
+use crate::hil::{HilError, Loop};
 use crate::link::{LinkError, Session, Transport, joint_commands};
 use std::time::Duration;
 use tendon_runtime::node::LOCKSTEP_SILENCE_US;
 use tendon_runtime::spec::ContractSpec;
-use tendon_runtime::{Cause, RawState, Refusal, State};
+use tendon_runtime::{Cause, Refusal, State};
 
-/// Ticks given to a controller for getting ready.
-const READY_TICKS: u32 = 2000;
 /// Silence of a pulled link, on this computer's clock: more than a controller in lockstep bears.
 const PULLED: Duration = Duration::from_micros(LOCKSTEP_SILENCE_US + 500_000);
 
@@ -117,10 +116,9 @@ pub fn play<T: Transport>(
     after: u64,
     mut choose: impl FnMut(u64) -> Option<Mishap>,
     mut period: impl FnMut(),
-) -> Result<Option<Scene>, LinkError> {
+) -> Result<Option<Scene>, HilError> {
     let period_us = (contract.control_period_s * 1e6).round() as u64;
-    session.pace(true)?;
-    let mut time_us = start(session, &plant.state(), schema_hash, period_us)?;
+    let mut control = Loop::start(session, period_us, schema_hash, &plant.state(), None)?;
     let mut moments = Vec::new();
     let (mut chosen, mut refusal, mut injector): (Option<(u64, Mishap)>, _, Option<Injector>) =
         (None, None, None);
@@ -134,7 +132,7 @@ pub fn play<T: Transport>(
             chosen = Some((tick, mishap));
             match mishap {
                 Mishap::PullLink => std::thread::sleep(PULLED),
-                Mishap::CorruptImage => refusal = send_corrupt(session, image)?,
+                Mishap::CorruptImage => refusal = send_corrupt(control.session(), image)?,
                 Mishap::NotANumber => {}
                 Mishap::FreezeSensor => {
                     let fault = Fault::new(Channel::JointPosition(1), Kind::Stuck, tick, 1);
@@ -142,9 +140,8 @@ pub fn play<T: Transport>(
                 }
             }
         }
-        time_us += period_us;
         let truth = plant.state();
-        let mut state = RawState { time_us, ..truth.clone() };
+        let mut state = truth.clone();
         if let Some(injector) = &mut injector {
             injector.sense(tick, &mut state);
         }
@@ -153,7 +150,7 @@ pub fn play<T: Transport>(
         {
             *velocity = f32::NAN;
         }
-        let action = session.tick(&state)?;
+        let action = control.exchange(&state)?;
         let [w, x, y, z] = truth.base_orientation;
         let norm = (w * w + x * x + y * y + z * z).max(1e-12);
         moments.push(Moment {
@@ -165,62 +162,19 @@ pub fn play<T: Transport>(
         });
         if chosen.is_none() && action.state != State::Running as u8 {
             // It fell back by itself: there is nothing to show.
-            rest(session, &truth, time_us, period_us)?;
+            control.finish()?;
             return Ok(None);
         }
         plant.apply(&action.proposed, &joint_commands(&action));
         period();
     }
-    rest(session, &plant.state(), time_us, period_us)?;
+    control.finish()?;
     Ok(chosen.map(|(at, mishap)| Scene {
         mishap,
         at_s: at as f64 * contract.control_period_s,
         moments,
         refusal,
     }))
-}
-
-/// Arms and runs while the simulation stands still; the controller's time.
-fn start<T: Transport>(
-    session: &mut Session<T>,
-    standing: &RawState,
-    schema_hash: u64,
-    period_us: u64,
-) -> Result<u64, LinkError> {
-    let mut time_us = 0;
-    let (mut is_armed, mut left) = (false, READY_TICKS);
-    loop {
-        time_us += period_us;
-        session.tick(&RawState { time_us, ..standing.clone() })?;
-        let taken = if is_armed { session.run() } else { session.arm(schema_hash) };
-        match taken {
-            Ok(()) if is_armed => return Ok(time_us),
-            Ok(()) => is_armed = true,
-            Err(LinkError::Refused { refusal: Some(Refusal::Dwell | Refusal::Pose), .. }) if left > 0 => {
-                left -= 1
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Stops the policy and waits, with the simulation standing still, until no torque is on.
-fn rest<T: Transport>(
-    session: &mut Session<T>,
-    state: &RawState,
-    mut time_us: u64,
-    period_us: u64,
-) -> Result<(), LinkError> {
-    // Refused where it is damping or at rest already.
-    let _ = session.stop();
-    for _ in 0..READY_TICKS {
-        time_us += period_us;
-        let action = session.tick(&RawState { time_us, ..state.clone() })?;
-        if [State::Idle, State::Fault].map(|state| state as u8).contains(&action.state) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Sends the image with a flipped bit in its middle; what the controller says to it.

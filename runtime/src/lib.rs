@@ -16,6 +16,7 @@ mod action;
 #[cfg(feature = "spec")]
 mod aligned;
 mod blackbox;
+mod codes;
 mod contract;
 mod controller;
 pub mod cost;
@@ -47,8 +48,9 @@ pub use action::{JointCommand, map_action};
 #[cfg(feature = "spec")]
 pub use aligned::AlignedBytes;
 pub use blackbox::BlackBox;
+pub use codes::{Cause, Refusal, State};
 pub use contract::{Contract, ContractError, MAX_PROFILES};
-pub use controller::{Applied, Cause, Controller, Memory, Refusal, State};
+pub use controller::{Applied, Controller, Memory};
 pub use envelope::Envelope;
 pub use image::{Image, ImageError, Policy};
 pub use limits::{Limits, Profile};

@@ -2,69 +2,12 @@
 //! stage's services (firmware) and by the same code in process (`boot`).
 
 use crate::Refusal;
+pub use crate::codes::{KeysRefused, Part};
 use tendon_wire::flash::{KeySet, Signature};
 use tendon_wire::message::Slots;
 
 /// Why something was refused, and the number that belongs to it.
 pub type Refused = (Refusal, u32);
-
-/// What is updated; the number is the `part` of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Part {
-    /// The policy image.
-    Policy = 0,
-    /// The firmware itself.
-    Firmware = 1,
-}
-
-impl Part {
-    /// The part with this number.
-    #[must_use]
-    pub fn from_code(code: u8) -> Option<Self> {
-        [Self::Policy, Self::Firmware].into_iter().find(|part| *part as u8 == code)
-    }
-}
-
-/// Why a key set was refused; the detail of [`Refusal::Keys`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum KeysRefused {
-    /// A key is no point of the curve, not in its canonical form, of small order, or there twice.
-    Weak = 1,
-    /// There are keys already: rotate them.
-    Provisioned = 2,
-    /// There are no keys yet: provision them.
-    NotProvisioned = 3,
-    /// Not the next generation.
-    Generation = 4,
-    /// Not signed by a key that counts now.
-    Signature = 5,
-    /// What boots is not signed by one of the new keys: it would not boot again.
-    Locked = 6,
-    /// The robot is another one.
-    Robot = 7,
-    /// The keys in flash are damaged. Nothing is taken any more.
-    Damaged = 8,
-}
-
-impl KeysRefused {
-    /// The reason with this number.
-    #[must_use]
-    pub fn from_code(code: u32) -> Option<Self> {
-        const ALL: [KeysRefused; 8] = [
-            KeysRefused::Weak,
-            KeysRefused::Provisioned,
-            KeysRefused::NotProvisioned,
-            KeysRefused::Generation,
-            KeysRefused::Signature,
-            KeysRefused::Locked,
-            KeysRefused::Robot,
-            KeysRefused::Damaged,
-        ];
-        ALL.into_iter().find(|reason| *reason as u32 == code)
-    }
-}
 
 /// Set in [`Slots::flags`]: writing flash stalls the core.
 pub const STALLS: u8 = 1;

@@ -1,38 +1,7 @@
 //! What a controller knows of its own times: histograms, and the rule by which its watchdog is fed.
 
+pub use crate::codes::ResetCause;
 use tendon_wire::message::{BINS, Counts};
-
-/// Why the controller started; the number is the `reset_cause` of messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum ResetCause {
-    /// The board cannot tell.
-    #[default]
-    Unknown = 0,
-    /// Power came on.
-    PowerOn = 1,
-    /// The watchdog was not fed.
-    Watchdog = 2,
-    /// The firmware asked for it.
-    Software = 3,
-    /// From outside: the reset pin, a debugger, the emulator's monitor.
-    External = 4,
-}
-
-impl ResetCause {
-    /// The cause with this number.
-    #[must_use]
-    pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [ResetCause; 5] = [
-            ResetCause::Unknown,
-            ResetCause::PowerOn,
-            ResetCause::Watchdog,
-            ResetCause::Software,
-            ResetCause::External,
-        ];
-        ALL.into_iter().find(|cause| *cause as u8 == code)
-    }
-}
 
 /// Counts times in bins of a quarter octave, from 256 ns to 0.2 s. Counts saturate.
 #[derive(Clone, Debug)]
