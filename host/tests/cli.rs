@@ -416,3 +416,14 @@ fn keys_are_provisioned_and_rotated_over_the_port_and_unsigned_policies_are_refu
         &["confirmed"],
     );
 }
+
+#[test]
+fn a_reader_that_leaves_early_is_no_bug_to_report() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/trained/hopper/policy.tnd");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tendon"));
+    let output = command.arg("inspect").arg(image).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -20,7 +20,7 @@ mod world;
 pub use environment::{Environment, Step};
 pub use interface::{InterfaceError, PolicyInterface};
 pub use load::{LoadError, Unsupported};
-pub use render::{Camera, Image, Looks, Randomisation, Texture, render};
+pub use render::{Camera, Drawn, Image, Looks, Randomisation, Texture, render};
 pub use robot::{Actuator, Body, Engine, Joint, JointKind, Keyframe, Robot, RobotOptions, Site};
 pub use rollout::{LocomotionMetrics, LocomotionTask, RolloutError, run_locomotion};
 pub use scene::{Mesh, Placed, Scene, Shape};

@@ -270,6 +270,11 @@ impl World {
         Scene { shapes: shapes.chain(ground).collect(), ..Scene::default() }
     }
 
+    /// Index of the terrain in [`World::scene`].
+    pub(crate) fn terrain_shape(&self) -> Option<usize> {
+        self.terrain.as_ref().and_then(Terrain::placed).map(|_| self.robot.visuals.len())
+    }
+
     /// Least and largest corner of a box about the robot's shapes, m; of all shapes but planes where its base is fixed.
     pub(crate) fn bounds(&self) -> [[f32; 3]; 2] {
         let moves = |visual: &&Visual| {

@@ -1,4 +1,4 @@
-//! Height fields and meshes of MJCF files: what is touched is what is seen, and what is missing is said.
+//! Height fields and meshes of robot files: what is touched is what is seen, and what is missing is said.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ fn with_engine(engine: Engine) -> RobotOptions {
 
 /// Depth of the middle of a picture from 5 m straight above a point.
 fn height_seen(world: &World, x: f32, y: f32) -> f32 {
-    let camera =
-        Camera { position: [x, y, 5.0], target: [x, y, 0.0], field_of_view: 0.1, width: 9, height: 9 };
+    let (position, target) = ([x, y, 5.0], [x, y, 0.0]);
+    let camera = Camera { position, target, up: Camera::UP, field_of_view: 0.1, width: 9, height: 9 };
     5.0 - render(&world.scene(), &camera).depth[4 * 9 + 4]
 }
 
@@ -45,6 +45,74 @@ fn a_ball_comes_to_rest_at_the_height_that_the_field_has_there() {
             assert!((bx - x).hypot(by - y) < 0.02, "{engine:?} {x} {y}: rolled to {bx} {by}");
         }
     }
+}
+
+/// MuJoCo 4.0 lays its own format with the first row at -y, and a picture with the first row at +y.
+#[test]
+fn a_field_from_a_file_lies_as_mujoco_lays_it() {
+    let folder = std::env::temp_dir().join(format!("tendon-sim-{}-fields", std::process::id()));
+    fs::create_dir_all(folder.join("assets")).unwrap();
+    // Plateaus of 24 x 16 points; the first row of the list lies at +y.
+    let shades: Vec<u8> =
+        (0..16 * 24).map(|i| [[1, 3], [2, 5]][usize::from(i >= 8 * 24)][usize::from(i % 24 >= 12)]).collect();
+    let mut numbers = [16i32, 24].map(i32::to_le_bytes).concat();
+    for row in shades.chunks_exact(24).rev() {
+        numbers.extend(row.iter().flat_map(|&shade| f32::from(shade).to_le_bytes()));
+    }
+    fs::write(folder.join("assets/field.hf"), &numbers).unwrap();
+    let picture = |color, samples: usize| {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 24, 16);
+        encoder.set_color(color);
+        let data: Vec<u8> = shades.iter().flat_map(|&s| [40 * s, 255, 7][..samples].to_vec()).collect();
+        encoder.write_header().unwrap().write_image_data(&data).unwrap();
+        bytes
+    };
+    fs::write(folder.join("assets/grey.png"), picture(png::ColorType::Grayscale, 1)).unwrap();
+    fs::write(folder.join("assets/red.PNG"), picture(png::ColorType::Rgb, 3)).unwrap();
+    let path = folder.join("robot.xml");
+    let load = |file: &str| {
+        let text = format!(
+            r#"<mujoco><compiler meshdir="assets"/><asset>
+            <hfield name="ground" file="{file}" size="1.2 0.8 0.4 0.1"/></asset>
+            <worldbody><geom type="hfield" hfield="ground"/><body pos="0.6 -0.4 0.8"><freejoint/>
+            <geom type="sphere" size="0.05" density="1000"/></body></worldbody></mujoco>"#
+        );
+        fs::write(&path, text).unwrap();
+        Robot::from_file(&path, RobotOptions::default())
+    };
+    for file in ["field.hf", "grey.png", "red.PNG"] {
+        let robot = load(file).unwrap_or_else(|e| panic!("{e}"));
+        assert!(robot.unsupported.is_empty(), "{:?}", robot.unsupported);
+        let mut world = World::new(robot);
+        for (x, y, height) in [(-0.8, 0.5, 0.0), (0.8, 0.5, 0.2), (-0.8, -0.5, 0.1), (0.8, -0.5, 0.4)] {
+            let seen = height_seen(&world, x, y);
+            assert!((seen - height).abs() < 1e-3, "{file} {x} {y}: seen at {seen}");
+        }
+        world.step(&[], 1000);
+        let height = world.base_pose().0[2];
+        assert!((height - 0.45).abs() < 4e-3, "{file}: rests at {height}");
+    }
+    fs::write(folder.join("assets/short.hf"), &numbers[..numbers.len() - 4]).unwrap();
+    fs::write(folder.join("assets/empty.hf"), []).unwrap();
+    fs::write(folder.join("assets/huge.hf"), [i32::MAX, i32::MAX].map(i32::to_le_bytes).concat()).unwrap();
+    let nan = [numbers[..8].to_vec(), f32::NAN.to_le_bytes().repeat(16 * 24)].concat();
+    fs::write(folder.join("assets/nan.hf"), nan).unwrap();
+    fs::write(folder.join("assets/text.png"), "this is no picture").unwrap();
+    for (file, problem) in [
+        ("short.hf", "says 16 x 24 points"),
+        ("empty.hf", "no nrow and ncol"),
+        ("huge.hf", "says 2147483647 x 2147483647 points"),
+        ("nan.hf", "holds NaN"),
+        ("text.png", "is no PNG"),
+        ("nowhere.hf", "is missing"),
+    ] {
+        let Err(error) = load(file) else { panic!("{file} was accepted") };
+        let message = error.to_string();
+        assert!(message.contains("robot.xml:2: <hfield ground> file"), "{message}");
+        assert!(message.contains(problem), "{file}: {message}");
+    }
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -186,6 +254,65 @@ fn meshes_lie_beside_the_robot_and_text_has_none() {
         panic!("text read a mesh");
     };
     assert!(error.problem.contains("without a folder"), "{error}");
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// A URDF whose only link is the mesh `file` at half its size, seen there and a metre beside it.
+fn urdf_with(name: &str, file: &str) -> PathBuf {
+    let path = robot_with(name, "box.stl").with_file_name("robot.urdf");
+    let mesh = format!(r#"<geometry><mesh filename="{file}" scale="0.5 0.5 0.5"/></geometry>"#);
+    let text = format!(
+        r#"<robot name="box"><material name="blue"><color rgba="0.1 0.1 0.9 1"/></material>
+        <link name="box"><inertial><mass value="1"/>
+          <inertia ixx="0.01" ixy="0" ixz="0" iyy="0.01" iyz="0" izz="0.01"/></inertial>
+          <collision>{mesh}</collision><visual>{mesh}<material name="blue"/></visual>
+          <visual><origin xyz="1 0 0" rpy="1.5707963 0 0"/>{mesh}<material name="red"><color rgba="0.9 0.1 0.1 1"/></material></visual>
+        </link></robot>"#
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn meshes_of_urdf_files_are_seen_and_touched() {
+    let options = RobotOptions { floor_friction: Some(0.8), ..RobotOptions::default() };
+    for (name, file) in [
+        ("urdf-stl", "assets/box.stl"),
+        ("urdf-obj", "assets/box.obj"),
+        ("urdf-ros", "package://box/assets/box.stl"),
+    ] {
+        let path = urdf_with(name, file);
+        let robot = Robot::from_file(&path, options).unwrap_or_else(|e| panic!("{e}"));
+        assert!(robot.unsupported.is_empty(), "{:?}", robot.unsupported);
+        let mut world = World::new(robot);
+        world.set_base_pose([0.0, 0.0, 0.3], [1.0, 0.0, 0.0, 0.0]);
+        world.step(&[], 1000);
+        let ([x, y, z], _) = world.base_pose();
+        assert!((z - 0.15).abs() < 3e-3, "{file}: the box of 0.15 m stands at {z}");
+        let top = height_seen(&world, x, y);
+        assert!((top - z - 0.15).abs() < 5e-3, "{file}: its top is seen at {top}");
+        // Lying on its side: as high as it was wide.
+        let side = height_seen(&world, x + 1.0, y);
+        assert!((side - z - 0.1).abs() < 5e-3, "{file}: its side is seen at {side}");
+        let colors: Vec<_> = world.scene().shapes.iter().map(|placed| placed.color).collect();
+        assert!(colors.contains(&[0.1, 0.1, 0.9]) && colors.contains(&[0.9, 0.1, 0.1]), "{colors:?}");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+    for (name, file, problem) in [
+        ("urdf-missing", "assets/nowhere.stl", "is missing"),
+        ("urdf-outside", "../../../etc/passwd.stl", "is missing"),
+        ("urdf-inner", "/etc/passwd.obj", "is missing"),
+    ] {
+        let path = urdf_with(name, file);
+        let Err(error) = Robot::from_file(&path, options) else { panic!("{file} was accepted") };
+        let message = error.to_string();
+        assert!(message.contains("robot.urdf:2: <link box> <collision> mesh"), "{message}");
+        assert!(message.contains(problem), "{message}");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+    let path = urdf_with("urdf-dae", "assets/box.dae");
+    let robot = Robot::from_file(&path, options).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(robot.unsupported.len(), 3, "{:?}", robot.unsupported);
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
 

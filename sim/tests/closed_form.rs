@@ -246,6 +246,110 @@ fn friction_is_the_larger_coefficient_or_that_of_the_higher_priority() {
     }
 }
 
+/// A ball that spins on its lowest point, held upright by its joints: the floor brakes it by `mu_spin m g`.
+#[test]
+fn a_spinning_ball_slows_down_by_torsional_friction() {
+    for cone in ["elliptic", "pyramidal"] {
+        for (condim, coefficient) in [(3, 0.0), (4, 0.01), (6, 0.01)] {
+            let mut world = world(&format!(
+                r#"<mujoco><option timestep="0.002" cone="{cone}"/><worldbody>
+                   <geom type="plane" size="0 0 1" friction="1 0.001 0.0001"/><body pos="0 0 0.1">
+                   <joint name="lift" type="slide" axis="0 0 1"/><joint name="spin" axis="0 0 1"/>
+                   <inertial pos="0 0 0" mass="1" diaginertia="0.004 0.004 0.004"/>
+                   <geom size="0.1" condim="{condim}" friction="1 0.01 0.0001"/></body></worldbody></mujoco>"#
+            ));
+            assert!(world.robot().unsupported.is_empty(), "{:?}", world.robot().unsupported);
+            world.step(&[], 200);
+            let q = [world.joint_position(0), world.joint_position(1)];
+            world.set_joint_state(&q, &[0.0, 10.0]);
+            world.step(&[], 100);
+            let braked = (10.0 - world.joint_velocity(1)) / 0.2;
+            let expected = coefficient * 9.81 / 0.004;
+            let error = (braked - expected).abs();
+            assert!(error < 0.01 * expected + 1e-4, "{cone} {condim}: {braked} rad/s^2, formula {expected}");
+            world.step(&[], 400);
+            let left = world.joint_velocity(1);
+            assert_eq!(left.abs() < 0.01, coefficient > 0.0, "{cone} {condim}: {left} rad/s after a second");
+        }
+    }
+}
+
+/// A ball that rolls without slipping: rolling friction `mu_roll m g` against the turning slows it down by
+/// `mu_roll g / (7/5 r)`; where the cone is a pyramid the edge that keeps it from slipping takes its share.
+#[test]
+fn a_rolling_ball_slows_down_by_rolling_friction() {
+    for (cone, edge) in [("elliptic", 0.0), ("pyramidal", 0.01)] {
+        for (condim, coefficient) in [(4, 0.0), (6, 0.01f32)] {
+            let mut world = world(&format!(
+                r#"<mujoco><option timestep="0.002" cone="{cone}"/><worldbody><geom type="plane" size="0 0 1"/>
+                   <body pos="0 0 0.1"><freejoint/><geom size="0.1" mass="1" condim="{condim}" friction="1 0.005 0.01"/>
+                   </body></worldbody></mujoco>"#
+            ));
+            world.step(&[], 200);
+            world.set_base_velocity([2.0, 0.0, 0.0]);
+            world.step(&[], 150);
+            let before = world.base_velocity()[0];
+            world.step(&[], 250);
+            let braked = (before - world.base_velocity()[0]) / 0.5;
+            let expected = coefficient * 9.81 / (1.4 * 0.1 + edge);
+            let error = (braked - expected).abs();
+            assert!(error < 0.02 * expected + 2e-3, "{cone} {condim}: {braked} m/s^2, formula {expected}");
+            world.step(&[], 1000);
+            let (x, speed) = (world.base_pose().0[0], world.base_velocity()[0]);
+            // A pyramid's soft edges let it creep. MuJoCo 4.0: 1.5313 m, 0.0002 m/s and 1.7434 m, 0.0283 m/s.
+            let [mujoco, creep] = if edge == 0.0 { [1.5313, 0.0002] } else { [1.7434, 0.0283] };
+            if condim == 6 {
+                assert!(
+                    (x - mujoco).abs() < 1e-3 && (speed - creep).abs() < 1e-3,
+                    "{cone}: {x} m, {speed} m/s"
+                );
+            } else {
+                assert!(speed > 1.4, "{cone}: {speed} m/s without rolling friction");
+            }
+        }
+    }
+}
+
+/// A pair that says nothing of something has MuJoCo's default there, not its geoms' value.
+#[test]
+fn a_pair_says_how_its_geoms_touch_whatever_they_say_themselves() {
+    let slid = |geoms: &str, pair: &str| {
+        let mut world = world(&format!(
+            r#"<mujoco><option timestep="0.002"/><default><pair friction="0.4 0.4"/></default>
+               <worldbody><geom name="floor" type="plane" size="0 0 1" {geoms}/><body pos="0 0 0.1"><freejoint/>
+               <geom name="box" type="box" size="0.3 0.3 0.1" mass="2" {geoms}/></body></worldbody>
+               <contact>{pair}</contact></mujoco>"#
+        ));
+        assert!(world.robot().unsupported.is_empty(), "{:?}", world.robot().unsupported);
+        world.step(&[], 200);
+        let start = world.base_pose().0;
+        world.set_base_velocity([2.0, 0.0, 0.0]);
+        world.step(&[], 1000);
+        (world.base_pose().0[0] - start[0], start[2])
+    };
+    let formula = |mu: f32| 4.0 / (2.0 * mu * 9.81);
+    for (geoms, pair, expected) in [
+        ("friction=\"0.8\"", "", formula(0.8)),
+        ("friction=\"0.8\"", "<pair geom1=\"box\" geom2=\"floor\"/>", formula(0.4)),
+        ("friction=\"0.8\"", "<pair geom1=\"floor\" geom2=\"box\" friction=\"0.5 0.1\"/>", formula(0.5)),
+        // Which of them touch is not asked of geoms in pairs.
+        (
+            "contype=\"0\" conaffinity=\"0\"",
+            "<pair geom1=\"floor\" geom2=\"box\" friction=\"0.5 0.5\"/>",
+            formula(0.5),
+        ),
+        ("friction=\"0.8\"", "<pair geom1=\"floor\" geom2=\"box\" condim=\"1\"/>", 4.0),
+    ] {
+        let (distance, height) = slid(geoms, pair);
+        // The tangents of a floor are y and -x: a pyramid with two coefficients brakes along x by the second.
+        let expected = if pair.contains("0.5 0.1") { formula(0.1) } else { expected };
+        assert!((distance - expected).abs() < 0.02 * expected, "{pair}: {distance} m, formula {expected} m");
+        assert!((height - 0.1).abs() < 1e-3, "{pair}: rests at {height} m");
+    }
+    let (_, height) = slid("", "<pair geom1=\"box\" geom2=\"floor\" margin=\"0.02\" gap=\"0.01\"/>");
+    assert!((height - 0.12).abs() < 1e-3, "a margin holds the box up: {height} m");
+}
+
 /// A mass on a contact with `solref="-stiffness -damping"` is a spring and damper that cannot pull. With the damping
 /// ratio `z` it leaves with `exp(-2 z acos(z) / sqrt(1 - z^2))` of its speed: the force is zero when `wd t = 2 acos(z)`.
 #[test]

@@ -53,6 +53,9 @@ pub(crate) fn run() -> Result<Vec<Row>> {
         controls: vec![targets_home(&humanoid)?; 100],
         file: humanoid,
     });
+    let scenes = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bench"));
+    comparisons.push(push("rolling ball", scenes.join("rolling_ball.xml"), 5, 200, 0.0, &[])?);
+    comparisons.push(push("braked disc", scenes.join("braked_disc.xml"), 5, 200, 1.0, &[])?);
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     let requests: Vec<Value> = comparisons.iter().map(Comparison::request).collect::<Result<_>>()?;
     let peers = crate::peers::ask("traces", &json!({ "cases": requests }))?;

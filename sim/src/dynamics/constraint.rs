@@ -47,27 +47,36 @@ impl Single {
     }
 }
 
-/// The three rows of a contact: normal and two tangents.
+/// The rows of a contact: normal, two tangents and, of six, the turning about each of them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Point {
-    /// Where its degrees of freedom lie in `support`, and three times as many entries in `jacobian`.
+pub(super) struct Point<const D: usize> {
+    /// Where its degrees of freedom lie in `support`, and `D` times as many entries in `jacobian`.
     pub(super) start: usize,
     pub(super) end: usize,
-    pub(super) target: [f64; 3],
-    pub(super) law: Law,
-    pub(super) x: [f64; 3],
-    pub(super) force: [f64; 3],
+    pub(super) target: [f64; D],
+    pub(super) law: Law<D>,
+    pub(super) x: [f64; D],
+    pub(super) force: [f64; D],
+}
+
+/// The contacts of one number of rows, in their order.
+#[derive(Clone, Default)]
+pub(super) struct Block<const D: usize> {
+    pub(super) points: Vec<Point<D>>,
+    pub(super) support: Vec<u16>,
+    /// Per contact the row of the normal, then those of the tangents, then those of turning.
+    pub(super) jacobian: Vec<f64>,
+    /// How the forces fall with the residuals.
+    pub(super) slopes: Vec<[[f64; D]; D]>,
 }
 
 /// Rows of the current step.
 #[derive(Clone, Default)]
 pub(super) struct Rows {
     pub(super) singles: Vec<Single>,
-    /// In the order of the contacts.
-    pub(super) points: Vec<Point>,
-    pub(super) support: Vec<u16>,
-    /// Per contact the row of the normal, then those of the tangents.
-    pub(super) jacobian: Vec<f64>,
+    pub(super) sliding: Block<3>,
+    /// Those with torsional or rolling friction.
+    pub(super) turning: Block<6>,
     /// A contact holds two branches together: the sparse factors do not fit.
     pub(super) is_coupled: bool,
 }
@@ -95,9 +104,8 @@ impl Rows {
         dt: f64,
     ) {
         self.singles.clear();
-        self.points.clear();
-        self.support.clear();
-        self.jacobian.clear();
+        self.sliding.clear();
+        self.turning.clear();
         self.is_coupled = false;
         for joint in joints {
             let JointRow { dof, .. } = *joint;
@@ -132,10 +140,35 @@ impl Rows {
             }
         }
         for contact in contacts {
-            self.push(tree, motion, weights, contact, &surfaces[contact.pair as usize]);
+            let surface = &surfaces[contact.pair as usize];
+            self.is_coupled |= match surface.turns {
+                false => self.sliding.push(tree, motion, weights, contact, surface),
+                true => self.turning.push(tree, motion, weights, contact, surface),
+            };
         }
     }
 
+    /// Forces along normal and tangents of all contacts, whose surfaces say in turn whether they rub against turning.
+    pub(super) fn forces<'a>(
+        &'a self,
+        turns: impl Iterator<Item = bool> + 'a,
+    ) -> impl Iterator<Item = [f64; 3]> + 'a {
+        let (mut sliding, mut turning) = (self.sliding.points.iter(), self.turning.points.iter());
+        turns.filter_map(move |turns| match turns {
+            false => sliding.next().map(|point| point.force),
+            true => turning.next().map(|point| [0, 1, 2].map(|k| point.force[k])),
+        })
+    }
+}
+
+impl<const D: usize> Block<D> {
+    fn clear(&mut self) {
+        self.points.clear();
+        self.support.clear();
+        self.jacobian.clear();
+    }
+
+    /// Whether the contact holds two branches together.
     fn push(
         &mut self,
         tree: &Tree,
@@ -143,7 +176,7 @@ impl Rows {
         weights: &Weights,
         contact: &Contact,
         surface: &Surface,
-    ) {
+    ) -> bool {
         let offset = contact.point - motion.reference;
         let start = self.support.len();
         let (chain, others) =
@@ -151,15 +184,14 @@ impl Rows {
         merge(chain, others, &mut self.support);
         let end = self.support.len();
         // A chain is its first degree of freedom's: anything longer holds branches together.
-        self.is_coupled |=
+        let is_coupled =
             self.support.get(start).is_some_and(|&tip| tree.chain(usize::from(tip)).len() != end - start);
 
         let (first, second) = tangents(contact.normal);
         let axes = [contact.normal, first, second];
-        let at = self.jacobian.len();
-        self.jacobian.resize(at + 3 * (end - start), 0.0);
-        let (normals, rest) = self.jacobian[at..].split_at_mut(end - start);
-        let (firsts, seconds) = rest.split_at_mut(end - start);
+        let (at, length) = (self.jacobian.len(), end - start);
+        self.jacobian.resize(at + D * length, 0.0);
+        let jacobian = &mut self.jacobian[at..];
         let mut place = [0, 0];
         for (column, &k) in self.support[start..end].iter().enumerate() {
             // Velocity of the point on the one body less that of the point on the other, at unit speed of `k`.
@@ -172,15 +204,21 @@ impl Rows {
             }
             if sign != 0.0 {
                 let speed = motion.axes[usize::from(k)].at(offset) * sign;
-                normals[column] = axes[0].dot(speed);
-                firsts[column] = axes[1].dot(speed);
-                seconds[column] = axes[2].dot(speed);
+                for (row, axis) in axes.iter().enumerate() {
+                    jacobian[row * length + column] = axis.dot(speed);
+                }
+                if D > 3 {
+                    let turning = motion.axes[usize::from(k)].angular * sign;
+                    for (row, axis) in axes.iter().enumerate() {
+                        jacobian[(3 + row) * length + column] = axis.dot(turning);
+                    }
+                }
             }
         }
 
         let impedance = surface.softness.impedance(contact.depth);
         let weight = weights.links[contact.link] + contact.other.map_or(0.0, |link| weights.links[link]);
-        let mu = surface.friction;
+        let mu = surface.friction[1];
         let (normal, tangential) = match surface.cone {
             Cone::Elliptic => {
                 let hardness = hardness(impedance, weight);
@@ -194,13 +232,25 @@ impl Rows {
             Cone::Pyramidal => (hardness(impedance, weight), 0.0),
         };
         let relative = |link: usize| -> Spatial { motion.velocities[link] };
-        let velocity = relative(contact.link).at(offset)
-            - contact.other.map_or(DVec3::ZERO, |link| relative(link).at(offset));
+        let other = contact.other.map(relative);
+        let velocity =
+            relative(contact.link).at(offset) - other.map_or(DVec3::ZERO, |motion| motion.at(offset));
         let [damping, stiffness] = surface.gains;
-        let mut target = axes.map(|axis| -damping * axis.dot(velocity));
+        let mut target = [0.0; D];
+        for (target, axis) in target.iter_mut().zip(axes) {
+            *target = -damping * axis.dot(velocity);
+        }
+        if D > 3 {
+            let turning = relative(contact.link).angular - other.map_or(DVec3::ZERO, |motion| motion.angular);
+            for (target, axis) in target[3..].iter_mut().zip(axes) {
+                *target = -damping * axis.dot(turning);
+            }
+        }
         target[0] += stiffness * impedance * contact.depth;
-        let law = Law { cone: surface.cone, friction: mu, hardness: normal, tangential };
-        self.points.push(Point { start, end, target, law, x: [0.0; 3], force: [0.0; 3] });
+        let friction = std::array::from_fn(|row| surface.friction[row]);
+        let law = Law::new(surface.cone, friction, normal, tangential);
+        self.points.push(Point { start, end, target, law, x: [0.0; D], force: [0.0; D] });
+        is_coupled
     }
 }
 

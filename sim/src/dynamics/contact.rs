@@ -7,7 +7,7 @@ use rapier3d::math::Pose;
 use rapier3d::parry::glamx::{DPose3, DVec3};
 use rapier3d::parry::query::{DefaultQueryDispatcher, PersistentQueryDispatcher};
 
-use super::details::{Details, GeomDetails};
+use super::details::{Details, GeomDetails, Touch};
 use super::heights;
 use super::inertia::Motion;
 use super::narrow;
@@ -35,7 +35,10 @@ pub(super) struct Contact {
 /// How a pair of shapes touches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surface {
-    pub(super) friction: f64,
+    /// Largest force of each row over the normal's, in the order of [`super::constraint::Point`]; of turning in m.
+    pub(super) friction: [f64; 6],
+    /// Rubs against turning, too.
+    pub(super) turns: bool,
     /// Distance at which contacts begin, m.
     pub(super) margin: f64,
     pub(super) cone: Cone,
@@ -64,6 +67,8 @@ struct Geom {
 pub(super) struct Contacts {
     geoms: Vec<Geom>,
     pairs: Vec<(u32, u32)>,
+    /// What a `<pair>` says of each of them.
+    own: Vec<Option<Touch>>,
     pub(super) surfaces: Vec<Surface>,
     cone: Cone,
     impratio: f64,
@@ -100,12 +105,15 @@ impl Contacts {
             for (b, second) in this.geoms.iter().enumerate() {
                 // The moving one first; of two moving ones each pair once.
                 let is_ordered = first.link.is_some() && (second.link.is_none() || a < b);
+                let pair = details.pair(first.collider, second.collider);
                 let may_touch = match (&first.details, &second.details) {
+                    _ if pair.is_some() => true,
                     (Some(one), Some(other)) => one.may_touch(other, details),
                     _ => root(first) != root(second) && groups[a].test(groups[b]),
                 };
                 if is_ordered && may_touch {
                     this.pairs.push((a as u32, b as u32));
+                    this.own.push(pair);
                 }
             }
         }
@@ -128,31 +136,33 @@ impl Contacts {
         }
         self.poses = self.geoms.iter().map(|g| g.local).collect();
         let dt = f64::from(state.parameters.dt);
-        let surface = |&(a, b): &(u32, u32)| {
+        let surface = |(&(a, b), own): (&(u32, u32), &Option<Touch>)| {
             let (first, second) = (&self.geoms[a as usize], &self.geoms[b as usize]);
-            let margin = match (&first.details, &second.details) {
-                (Some(one), Some(other)) => one.margin + other.margin,
-                _ => 0.0,
-            };
-            let (friction, softness) = match (&first.details, &second.details) {
+            let touch = match (&first.details, &second.details) {
+                (Some(one), _) if own.is_some_and(|own| own.condim > 1) => {
+                    // What changes the friction of a geom changes that of its pairs.
+                    let factor = one.factor(f64::from(first.friction));
+                    own.map(|own| Touch { friction: own.friction.map(|mu| factor * mu), ..own })
+                }
+                _ if own.is_some() => *own,
                 (Some(one), Some(other)) => {
-                    one.mixed(f64::from(first.friction), other, f64::from(second.friction))
+                    Some(one.mixed(f64::from(first.friction), other, f64::from(second.friction)))
                 }
-                // Ground that a task puts under a robot, or a format without softness.
-                (one, other) => {
-                    let least = CoefficientCombineRule::combine(
-                        first.friction,
-                        second.friction,
-                        first.rule,
-                        second.rule,
-                    );
-                    (f64::from(least), one.or(*other).map_or(Softness::default(), |geom| geom.softness))
-                }
+                _ => None,
             };
+            // Else: ground that a task puts under a robot, or a format without softness.
+            let touch = touch.unwrap_or_else(|| {
+                let least =
+                    CoefficientCombineRule::combine(first.friction, second.friction, first.rule, second.rule);
+                let softness = first.details.or(second.details).map_or(Softness::default(), |g| g.softness);
+                Touch::sliding(f64::from(least), softness)
+            });
+            let Touch { margin, softness, .. } = touch;
             let Self { cone, impratio, .. } = *self;
-            Surface { friction, margin, cone, impratio, softness, gains: softness.gains(dt) }
+            let (friction, turns) = (touch.rows(), touch.condim > 3);
+            Surface { friction, turns, margin, cone, impratio, softness, gains: softness.gains(dt) }
         };
-        self.surfaces = self.pairs.iter().map(surface).collect();
+        self.surfaces = self.pairs.iter().zip(&self.own).map(surface).collect();
     }
 
     /// Fills `found`.

@@ -1,5 +1,6 @@
 //! What a robot file says of contacts and joints beyond what rapier's sets hold.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use rapier3d::geometry::ColliderHandle;
@@ -20,7 +21,56 @@ pub(crate) struct Details {
     pub(crate) joints: Vec<[Softness; 2]>,
     /// Bodies that never touch, by index in the file, smaller first.
     pub(crate) excluded: HashSet<(usize, usize)>,
+    /// Shapes that touch in a way of their own, in either order.
+    pub(crate) pairs: HashMap<(ColliderHandle, ColliderHandle), Touch>,
 }
+
+impl Details {
+    pub(super) fn pair(&self, a: ColliderHandle, b: ColliderHandle) -> Option<Touch> {
+        self.pairs.get(&(a, b)).or_else(|| self.pairs.get(&(b, a))).copied()
+    }
+}
+
+/// How two shapes touch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Touch {
+    /// 1: nothing rubs; 3: sliding does; 4: turning about the normal, too; 6: rolling, too.
+    pub(crate) condim: u32,
+    /// Along both tangents, then about the normal and about both tangents (m).
+    pub(crate) friction: [f64; 5],
+    /// Contacts begin at this distance, m.
+    pub(crate) margin: f64,
+    pub(crate) softness: Softness,
+}
+
+impl Default for Touch {
+    /// MuJoCo's `<pair>` that says nothing.
+    fn default() -> Self {
+        let friction = [1.0, 1.0, 0.005, 1e-4, 1e-4];
+        Self { condim: 3, friction, margin: 0.0, softness: Softness::default() }
+    }
+}
+
+impl Touch {
+    pub(super) fn sliding(friction: f64, softness: Softness) -> Self {
+        let friction = [friction, friction, 0.0, 0.0, 0.0];
+        Self { condim: 3, friction, margin: 0.0, softness }
+    }
+
+    /// Bounds of the rows of a contact; that of the normal means nothing.
+    pub(super) fn rows(&self) -> [f64; 6] {
+        let Self { condim, friction, .. } = *self;
+        let mut rows = [0.0; 6];
+        for (row, mu) in rows.iter_mut().zip([0.0].into_iter().chain(friction)).take(condim as usize) {
+            // With several coefficients all are above zero, as MuJoCo's.
+            *row = if condim > 3 { mu.max(SMALLEST_FRICTION) } else { mu };
+        }
+        rows
+    }
+}
+
+/// MuJoCo's `mjMINMU`.
+const SMALLEST_FRICTION: f64 = 1e-5;
 
 impl Default for Details {
     fn default() -> Self {
@@ -31,6 +81,7 @@ impl Default for Details {
             geoms: HashMap::new(),
             joints: Vec::new(),
             excluded: HashSet::new(),
+            pairs: HashMap::new(),
         }
     }
 }
@@ -46,6 +97,8 @@ pub(crate) struct GeomDetails {
     pub(crate) contype: u32,
     pub(crate) conaffinity: u32,
     pub(crate) condim: u32,
+    /// Of sliding, and of turning about the normal and rolling (m), as the file says.
+    pub(crate) friction: [f64; 3],
     pub(crate) priority: i32,
     pub(crate) mix: f64,
     /// Contacts begin at a distance of the sum of both, m.
@@ -63,13 +116,23 @@ impl GeomDetails {
         bits != 0 && self.weld != other.weld && !is_neighbour && !details.excluded.contains(&bodies)
     }
 
-    /// Friction and softness of a contact: of the geom of higher priority, else the larger and the mean.
-    pub(super) fn mixed(&self, friction: f64, other: &Self, others: f64) -> (f64, Softness) {
-        let alone = |geom: &Self, friction| (if geom.condim == 1 { 0.0 } else { friction }, geom.softness);
-        match self.priority.cmp(&other.priority) {
-            std::cmp::Ordering::Greater => alone(self, friction),
-            std::cmp::Ordering::Less => alone(other, others),
-            std::cmp::Ordering::Equal => {
+    /// By how much the friction of the shape differs from the file's.
+    pub(super) fn factor(&self, friction: f64) -> f64 {
+        if self.friction[0] > 0.0 { friction / self.friction[0] } else { 1.0 }
+    }
+
+    /// How it touches another: as the geom of higher priority says, else the larger frictions and the mean softness.
+    /// `friction` and `others` are those of sliding as they are now.
+    pub(super) fn mixed(&self, friction: f64, other: &Self, others: f64) -> Touch {
+        let all = |geom: &Self, friction: f64| {
+            let factor = geom.factor(friction);
+            [friction, factor * geom.friction[1], factor * geom.friction[2]]
+        };
+        let (mine, theirs) = (all(self, friction), all(other, others));
+        let (condim, [slide, spin, roll], softness) = match self.priority.cmp(&other.priority) {
+            Ordering::Greater => (self.condim, mine, self.softness),
+            Ordering::Less => (other.condim, theirs, other.softness),
+            Ordering::Equal => {
                 let total = self.mix + other.mix;
                 let share = if total > 1e-15 { self.mix / total } else { 0.5 };
                 let (a, b) = (self.softness, other.softness);
@@ -82,9 +145,15 @@ impl GeomDetails {
                     }),
                     impedance: std::array::from_fn(|i| mean(a.impedance[i], b.impedance[i])),
                 };
-                let friction = if self.condim.max(other.condim) == 1 { 0.0 } else { friction.max(others) };
-                (friction, softness)
+                let larger = std::array::from_fn(|i| mine[i].max(theirs[i]));
+                (self.condim.max(other.condim), larger, softness)
             }
+        };
+        Touch {
+            condim,
+            friction: [slide, slide, spin, roll, roll],
+            margin: self.margin + other.margin,
+            softness,
         }
     }
 }

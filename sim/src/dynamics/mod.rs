@@ -25,7 +25,7 @@ use inertia::{Motion, Spatial};
 use newton::Newton;
 use tree::{Kind, Tree, wide};
 
-pub(crate) use details::{Details, GeomDetails};
+pub(crate) use details::{Details, GeomDetails, Touch};
 pub(crate) use softness::{Cone, Softness};
 
 /// A robot's state in joint coordinates.
@@ -218,9 +218,10 @@ impl Dynamics {
     /// Sum of the magnitudes of the contact forces on a body in the last step, N.
     pub(crate) fn contact_force(&self, body: RigidBodyHandle) -> f32 {
         let Some(link) = self.link(body) else { return 0.0 };
-        let points = self.contacts.found.iter().zip(&self.rows.points);
-        let on = points.filter(|(c, _)| c.link == link || c.other == Some(link));
-        on.map(|(_, point)| DVec3::from_array(point.force).length()).sum::<f64>() as f32
+        let Contacts { found, surfaces, .. } = &self.contacts;
+        let forces = self.rows.forces(found.iter().map(|c| surfaces[c.pair as usize].turns));
+        let on = found.iter().zip(forces).filter(|(c, _)| c.link == link || c.other == Some(link));
+        on.map(|(_, force)| DVec3::from_array(force).length()).sum::<f64>() as f32
     }
 
     /// Clears joint forces and takes over what changed; then [`Dynamics::push`] and [`Dynamics::step`].

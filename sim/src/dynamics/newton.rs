@@ -3,7 +3,7 @@
 //! The cost is convex and, but for round friction cones, piecewise quadratic: a step that changes no row's state is
 //! the last. It starts from the accelerations of the step before.
 
-use super::constraint::Rows;
+use super::constraint::{Block, Rows};
 use super::factor;
 use super::tree::Tree;
 
@@ -25,9 +25,8 @@ pub(super) struct Newton {
     along: Vec<f64>,
     hessian: Vec<f64>,
     inverse: Vec<f64>,
-    /// How the residuals change along the direction: of single rows, then three per contact.
+    /// How the residuals change along the direction: of single rows, then three or six per contact.
     changes: Vec<f64>,
-    slopes: Vec<[[f64; 3]; 3]>,
 }
 
 impl Newton {
@@ -57,7 +56,7 @@ impl Newton {
             for ((gradient, product), force) in self.gradient.iter_mut().zip(&self.product).zip(force) {
                 *gradient = product - force;
             }
-            rows.pull(&mut self.gradient, &mut self.slopes);
+            rows.pull(&mut self.gradient);
             let mut far = 0.0f64;
             for (k, gradient) in self.gradient.iter().enumerate() {
                 far = far.max(gradient.abs() / matrix[tree.row(k).start]);
@@ -93,19 +92,19 @@ impl Newton {
 
     /// `direction = -H^-1 gradient` with `H = M + J' S J`.
     fn set_direction(&mut self, tree: &Tree, matrix: &[f64], rows: &Rows) {
-        let Self { gradient, direction, hessian, inverse, slopes, .. } = self;
+        let Self { gradient, direction, hessian, inverse, .. } = self;
         for (direction, gradient) in direction.iter_mut().zip(gradient.iter()) {
             *direction = -gradient;
         }
         if rows.is_coupled {
             factor::spread(tree, matrix, hessian);
-            rows.add_slopes_dense(tree.n, slopes, hessian);
+            rows.add_slopes_dense(tree.n, hessian);
             factor::factorise_dense(tree.n, hessian, inverse);
             factor::solve_dense(tree.n, hessian, inverse, direction);
         } else {
             hessian.clear();
             hessian.extend_from_slice(matrix);
-            rows.add_slopes_on_chains(tree, slopes, hessian);
+            rows.add_slopes_on_chains(tree, hessian);
             factor::factorise(tree, hessian, inverse);
             factor::solve(tree, hessian, inverse, direction);
         }
@@ -146,93 +145,53 @@ impl Rows {
         for row in &mut self.singles {
             row.x = row.sign * acceleration[row.dof] - row.target;
         }
-        for index in 0..self.points.len() {
-            let product = self.times(index, acceleration);
-            let point = &mut self.points[index];
-            point.x = std::array::from_fn(|k| product[k] - point.target[k]);
-        }
-    }
-
-    /// The rows of a contact times a vector.
-    fn times(&self, index: usize, vector: &[f64]) -> [f64; 3] {
-        let point = &self.points[index];
-        let mut sum = [0.0; 3];
-        let [normal, first, second] = self.rows_of(index);
-        for (column, &k) in self.support[point.start..point.end].iter().enumerate() {
-            let value = vector[usize::from(k)];
-            sum[0] += normal[column] * value;
-            sum[1] += first[column] * value;
-            sum[2] += second[column] * value;
-        }
-        sum
-    }
-
-    fn rows_of(&self, index: usize) -> [&[f64]; 3] {
-        let Self { points, jacobian, .. } = self;
-        let (start, length) = (points[index].start, points[index].end - points[index].start);
-        let rows = &jacobian[3 * start..3 * start + 3 * length];
-        [&rows[..length], &rows[length..2 * length], &rows[2 * length..]]
+        self.sliding.set_residuals(acceleration);
+        self.turning.set_residuals(acceleration);
     }
 
     /// Sets the forces, subtracts them from the gradient and keeps their slopes.
-    fn pull(&mut self, gradient: &mut [f64], slopes: &mut Vec<[[f64; 3]; 3]>) {
+    fn pull(&mut self, gradient: &mut [f64]) {
         for row in &self.singles {
             gradient[row.dof] -= row.sign * row.answer(row.x)[0];
         }
-        slopes.clear();
-        for index in 0..self.points.len() {
-            let answer = self.points[index].law.answer(self.points[index].x);
-            self.points[index].force = answer.force;
-            slopes.push(answer.slope);
-            let point = &self.points[index];
-            let [normal, first, second] = self.rows_of(index);
-            let [n, a, b] = answer.force;
-            if n == 0.0 {
-                continue;
-            }
-            for (column, &k) in self.support[point.start..point.end].iter().enumerate() {
-                gradient[usize::from(k)] -= n * normal[column] + a * first[column] + b * second[column];
-            }
-        }
+        self.sliding.pull(gradient);
+        self.turning.pull(gradient);
     }
 
     fn set_changes(&self, direction: &[f64], changes: &mut Vec<f64>) {
         changes.clear();
         changes.extend(self.singles.iter().map(|row| row.sign * direction[row.dof]));
-        for index in 0..self.points.len() {
-            changes.extend(self.times(index, direction));
-        }
+        self.sliding.add_changes(direction, changes);
+        self.turning.add_changes(direction, changes);
+    }
+
+    /// Changes of single rows, of sliding and of turning contacts.
+    fn parts<'a>(&self, changes: &'a [f64]) -> (&'a [f64], &'a [f64], &'a [f64]) {
+        let (singles, points) = changes.split_at(self.singles.len());
+        let (sliding, turning) = points.split_at(3 * self.sliding.points.len());
+        (singles, sliding, turning)
     }
 
     fn advance(&mut self, share: f64, changes: &[f64]) {
-        let (singles, points) = changes.split_at(self.singles.len());
+        let (singles, sliding, turning) = self.parts(changes);
         for (row, change) in self.singles.iter_mut().zip(singles) {
             row.x += share * change;
         }
-        for (point, change) in self.points.iter_mut().zip(points.chunks_exact(3)) {
-            for (x, change) in point.x.iter_mut().zip(change) {
-                *x += share * change;
-            }
-        }
+        self.sliding.advance(share, sliding);
+        self.turning.advance(share, turning);
     }
 
     /// The rows' forces times the change of their residuals at a share of the way, and how that falls.
     fn power(&self, share: f64, changes: &[f64]) -> [f64; 2] {
-        let (singles, points) = changes.split_at(self.singles.len());
+        let (singles, sliding, turning) = self.parts(changes);
         let mut sum = [0.0; 2];
         for (row, change) in self.singles.iter().zip(singles) {
             let [force, slope] = row.answer(row.x + share * change);
             sum[0] += force * change;
             sum[1] += slope * change * change;
         }
-        for (point, change) in self.points.iter().zip(points.chunks_exact(3)) {
-            let answer = point.law.answer(std::array::from_fn(|k| point.x[k] + share * change[k]));
-            for i in 0..3 {
-                sum[0] += answer.force[i] * change[i];
-                let bent: f64 = (0..3).map(|j| answer.slope[i][j] * change[j]).sum();
-                sum[1] += change[i] * bent;
-            }
-        }
+        self.sliding.add_power(share, sliding, &mut sum);
+        self.turning.add_power(share, turning, &mut sum);
         sum
     }
 
@@ -243,45 +202,134 @@ impl Rows {
     }
 
     /// Adds `J' S J` to a sparse matrix.
-    fn add_slopes_on_chains(&self, tree: &Tree, slopes: &[[[f64; 3]; 3]], hessian: &mut [f64]) {
+    fn add_slopes_on_chains(&self, tree: &Tree, hessian: &mut [f64]) {
         self.add_singles(hessian, |dof| tree.row(dof).start);
-        for (index, (point, slope)) in self.points.iter().zip(slopes).enumerate() {
+        self.sliding.add_slopes_on_chains(tree, hessian);
+        self.turning.add_slopes_on_chains(tree, hessian);
+    }
+
+    /// Adds `J' S J` to dense rows of length `n`.
+    fn add_slopes_dense(&self, n: usize, hessian: &mut [f64]) {
+        self.add_singles(hessian, |dof| dof * n + dof);
+        self.sliding.add_slopes_dense(n, hessian);
+        self.turning.add_slopes_dense(n, hessian);
+    }
+}
+
+impl<const D: usize> Block<D> {
+    fn set_residuals(&mut self, acceleration: &[f64]) {
+        for index in 0..self.points.len() {
+            let product = self.times(index, acceleration);
+            let point = &mut self.points[index];
+            point.x = std::array::from_fn(|k| product[k] - point.target[k]);
+        }
+    }
+
+    /// The rows of a contact times a vector.
+    fn times(&self, index: usize, vector: &[f64]) -> [f64; D] {
+        let (support, rows) = self.rows_of(index);
+        let mut sum = [0.0; D];
+        for (column, &k) in support.iter().enumerate() {
+            let value = vector[usize::from(k)];
+            for (sum, row) in sum.iter_mut().zip(rows) {
+                *sum += row[column] * value;
+            }
+        }
+        sum
+    }
+
+    /// Degrees of freedom of a contact, and its rows over them.
+    fn rows_of(&self, index: usize) -> (&[u16], [&[f64]; D]) {
+        let Self { points, support, jacobian, .. } = self;
+        let support = &support[points[index].start..points[index].end];
+        let rows = &jacobian[D * points[index].start..][..D * support.len()];
+        (support, std::array::from_fn(|k| &rows[k * support.len()..][..support.len()]))
+    }
+
+    fn pull(&mut self, gradient: &mut [f64]) {
+        self.slopes.clear();
+        for index in 0..self.points.len() {
+            let answer = self.points[index].law.answer(self.points[index].x);
+            self.points[index].force = answer.force;
+            self.slopes.push(answer.slope);
+            if answer.force[0] == 0.0 {
+                continue;
+            }
+            let (support, rows) = self.rows_of(index);
+            for (column, &k) in support.iter().enumerate() {
+                gradient[usize::from(k)] -= sum(answer.force, rows.map(|row| row[column]));
+            }
+        }
+    }
+
+    fn add_changes(&self, direction: &[f64], changes: &mut Vec<f64>) {
+        for index in 0..self.points.len() {
+            changes.extend(self.times(index, direction));
+        }
+    }
+
+    fn advance(&mut self, share: f64, changes: &[f64]) {
+        for (point, change) in self.points.iter_mut().zip(changes.chunks_exact(D)) {
+            for (x, change) in point.x.iter_mut().zip(change) {
+                *x += share * change;
+            }
+        }
+    }
+
+    fn add_power(&self, share: f64, changes: &[f64], power: &mut [f64; 2]) {
+        for (point, change) in self.points.iter().zip(changes.chunks_exact(D)) {
+            let answer = point.law.answer(std::array::from_fn(|k| point.x[k] + share * change[k]));
+            for i in 0..D {
+                power[0] += answer.force[i] * change[i];
+                let bent: f64 = (0..D).map(|j| answer.slope[i][j] * change[j]).sum();
+                power[1] += change[i] * bent;
+            }
+        }
+    }
+
+    fn add_slopes_on_chains(&self, tree: &Tree, hessian: &mut [f64]) {
+        for (index, slope) in self.slopes.iter().enumerate() {
             if slope[0][0] == 0.0 {
                 continue;
             }
-            let [normal, first, second] = self.rows_of(index);
-            for (column, &k) in self.support[point.start..point.end].iter().enumerate() {
-                let [n, a, b] = weigh(slope, [normal[column], first[column], second[column]]);
+            let (support, rows) = self.rows_of(index);
+            for (column, &k) in support.iter().enumerate() {
+                let weights = weigh(slope, rows.map(|row| row[column]));
                 // A chain's rest is the chain of an ancestor.
-                let row = &mut hessian[tree.row(usize::from(k))];
-                let rest = normal[column..].iter().zip(&first[column..]).zip(&second[column..]);
-                for (entry, ((x, y), z)) in row.iter_mut().zip(rest) {
-                    *entry += n * x + a * y + b * z;
+                let rest = rows.map(|row| &row[column..]);
+                let entries = &mut hessian[tree.row(usize::from(k))];
+                for (place, entry) in entries.iter_mut().enumerate().take(support.len() - column) {
+                    *entry += sum(weights, rest.map(|row| row[place]));
                 }
             }
         }
     }
 
-    /// Adds `J' S J` to dense rows of length `n`.
-    fn add_slopes_dense(&self, n: usize, slopes: &[[[f64; 3]; 3]], hessian: &mut [f64]) {
-        self.add_singles(hessian, |dof| dof * n + dof);
-        for (index, (point, slope)) in self.points.iter().zip(slopes).enumerate() {
+    fn add_slopes_dense(&self, n: usize, hessian: &mut [f64]) {
+        for (index, slope) in self.slopes.iter().enumerate() {
             if slope[0][0] == 0.0 {
                 continue;
             }
-            let [normal, first, second] = self.rows_of(index);
-            let support = &self.support[point.start..point.end];
+            let (support, rows) = self.rows_of(index);
             for (column, &k) in support.iter().enumerate() {
-                let [x, y, z] = weigh(slope, [normal[column], first[column], second[column]]);
+                let weights = weigh(slope, rows.map(|row| row[column]));
                 for (below, &i) in support.iter().enumerate().skip(column) {
-                    hessian[usize::from(k) * n + usize::from(i)] +=
-                        x * normal[below] + y * first[below] + z * second[below];
+                    hessian[usize::from(k) * n + usize::from(i)] += sum(weights, rows.map(|row| row[below]));
                 }
             }
         }
     }
 }
 
-fn weigh(slope: &[[f64; 3]; 3], [n, a, b]: [f64; 3]) -> [f64; 3] {
-    std::array::from_fn(|i| slope[i][0] * n + slope[i][1] * a + slope[i][2] * b)
+fn weigh<const D: usize>(slope: &[[f64; D]; D], entries: [f64; D]) -> [f64; D] {
+    slope.map(|row| sum(row, entries))
+}
+
+/// Of products, in order.
+fn sum<const D: usize>(a: [f64; D], b: [f64; D]) -> f64 {
+    let mut sum = a[0] * b[0];
+    for k in 1..D {
+        sum += a[k] * b[k];
+    }
+    sum
 }

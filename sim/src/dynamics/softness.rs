@@ -69,27 +69,44 @@ pub(crate) enum Cone {
     Elliptic,
 }
 
-/// The law of one contact: residuals of normal and two tangents to forces.
+/// The law of one contact with `D` rows: residuals of the normal, two tangents and, of six, the turning about each of
+/// these axes, to forces.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Law {
-    pub(super) cone: Cone,
-    pub(super) friction: f64,
-    /// Force per residual along the normal (elliptic) or an edge (pyramidal).
-    pub(super) hardness: f64,
-    /// The same along tangents (elliptic).
-    pub(super) tangential: f64,
+pub(super) struct Law<const D: usize> {
+    cone: Cone,
+    /// Largest force of a row over that of the normal, whose own entry means nothing; of turning in m.
+    friction: [f64; D],
+    /// Force per residual along an edge (pyramidal), or along the normal where nothing rubs.
+    hardness: f64,
+    /// Square roots of forces per residual (elliptic).
+    scale: [f64; D],
 }
 
 /// Force and how it falls with the residual: `-df/dx`, symmetric.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Answer {
-    pub(super) force: [f64; 3],
-    pub(super) slope: [[f64; 3]; 3],
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer<const D: usize> {
+    pub(super) force: [f64; D],
+    pub(super) slope: [[f64; D]; D],
 }
 
-impl Law {
-    pub(super) fn answer(&self, x: [f64; 3]) -> Answer {
-        if self.friction <= 0.0 {
+impl<const D: usize> Default for Answer<D> {
+    fn default() -> Self {
+        Self { force: [0.0; D], slope: [[0.0; D]; D] }
+    }
+}
+
+impl<const D: usize> Law<D> {
+    /// `hardness` is the force per residual along the normal (elliptic) or an edge (pyramidal), `tangential` that along
+    /// the first tangent (elliptic). Where that of other rows follows: `R friction^2` is the same for all.
+    pub(super) fn new(cone: Cone, friction: [f64; D], hardness: f64, tangential: f64) -> Self {
+        let along = tangential.sqrt();
+        let mut scale = friction.map(|own| along * (own / friction[1]));
+        scale[0] = hardness.sqrt();
+        Self { cone, friction, hardness, scale }
+    }
+
+    pub(super) fn answer(&self, x: [f64; D]) -> Answer<D> {
+        if self.friction[1] <= 0.0 {
             let mut answer = Answer::default();
             if x[0] < 0.0 {
                 answer.force[0] = -self.hardness * x[0];
@@ -103,11 +120,16 @@ impl Law {
         }
     }
 
-    /// Four one-sided springs along the edges `n +- mu t`.
-    fn pyramid(&self, [n, first, second]: [f64; 3]) -> Answer {
-        let (mu, d) = (self.friction, self.hardness);
+    /// Two one-sided springs for each row that rubs, along the edges `n +- mu t`.
+    fn pyramid(&self, x: [f64; D]) -> Answer<D> {
+        let (n, d) = (x[0], self.hardness);
         let mut answer = Answer::default();
-        for (axis, t) in [(1, first), (2, second)] {
+        for axis in 1..D {
+            let (mu, t) = (self.friction[axis], x[axis]);
+            // A contact of four dimensions does not rub against rolling.
+            if mu == 0.0 {
+                continue;
+            }
             let [plus, minus] =
                 [n + mu * t, n - mu * t].map(|edge| if edge < 0.0 { (-d * edge, d) } else { (0.0, 0.0) });
             answer.force[0] += plus.0 + minus.0;
@@ -121,30 +143,35 @@ impl Law {
     }
 
     /// Projection of `-x`, in units where the springs are one, onto the cone `|g_t| <= m g_n`.
-    fn round(&self, x: [f64; 3]) -> Answer {
-        let scale = [self.hardness.sqrt(), self.tangential.sqrt(), self.tangential.sqrt()];
-        let m = self.friction * scale[0] / scale[1];
-        let z = [-x[0] * scale[0], -x[1] * scale[1], -x[2] * scale[2]];
-        let along = (z[1] * z[1] + z[2] * z[2]).sqrt();
+    fn round(&self, x: [f64; D]) -> Answer<D> {
+        let scale = &self.scale;
+        let m = self.friction[1] * scale[0] / scale[1];
+        let z: [f64; D] = std::array::from_fn(|k| -x[k] * scale[k]);
+        let mut squares = z[1] * z[1];
+        for z in &z[2..] {
+            squares += z * z;
+        }
+        let along = squares.sqrt();
         let mut answer = Answer::default();
         if along <= m * z[0] {
-            for k in 0..3 {
+            for k in 0..D {
                 answer.force[k] = z[k] * scale[k];
                 answer.slope[k][k] = scale[k] * scale[k];
             }
         } else if m * along > -z[0] {
             // On the cone: cost (z_n + m |z_t|)^2 / (2 (1 + m^2)).
             let part = 1.0 / (1.0 + m * m);
-            let (height, e) = (z[0] + m * along, [z[1] / along, z[2] / along]);
-            let rise = [1.0, m * e[0], m * e[1]];
+            let height = z[0] + m * along;
+            let e: [f64; D] = std::array::from_fn(|k| z[k] / along);
+            let rise: [f64; D] = std::array::from_fn(|k| if k == 0 { 1.0 } else { m * e[k] });
             let bend = m * height / along;
-            for i in 0..3 {
+            for i in 0..D {
                 answer.force[i] = part * height * rise[i] * scale[i];
-                for j in 0..3 {
+                for j in 0..D {
                     let mut curve = rise[i] * rise[j];
                     if i > 0 && j > 0 {
                         let same = if i == j { 1.0 } else { 0.0 };
-                        curve += bend * (same - e[i - 1] * e[j - 1]);
+                        curve += bend * (same - e[i] * e[j]);
                     }
                     answer.slope[i][j] = part * curve * scale[i] * scale[j];
                 }
@@ -168,25 +195,25 @@ mod tests {
         assert_eq!(direct.gains(0.002), [5.0 / 0.95, 100.0 / (0.95 * 0.95)]);
     }
 
-    #[test]
-    fn forces_stay_in_their_cones_and_slopes_are_their_derivatives() {
+    fn forces_stay_within<const D: usize>(friction: [f64; D]) {
         for cone in [Cone::Pyramidal, Cone::Elliptic] {
-            let law = Law { cone, friction: 0.7, hardness: 3.0, tangential: 5.0 };
+            let law = Law::new(cone, friction, 3.0, 5.0);
             for step in 1..200 {
                 let s = f64::from(step);
-                let x = [(s * 1.1).sin() * 2.0, (s * 0.7).cos(), (s * 1.9).sin()];
+                let x = std::array::from_fn(|k| (s * (1.1 + 0.37 * k as f64)).sin() * [2.0, 1.0][k.min(1)]);
                 let Answer { force, slope } = law.answer(x);
-                let tangent = match cone {
-                    Cone::Pyramidal => force[1].abs() + force[2].abs(),
-                    Cone::Elliptic => force[1].hypot(force[2]),
+                let shares = (1..D).filter(|&k| friction[k] > 0.0).map(|k| (force[k] / friction[k]).abs());
+                let used = match cone {
+                    Cone::Pyramidal => shares.sum::<f64>(),
+                    Cone::Elliptic => shares.map(|share| share * share).sum::<f64>().sqrt(),
                 };
-                assert!(force[0] >= 0.0 && tangent <= 0.7 * force[0] + 1e-9, "{force:?}");
-                for k in 0..3 {
+                assert!(force[0] >= 0.0 && used <= force[0] + 1e-9, "{force:?}");
+                for k in 0..D {
                     let moved = |by: f64| {
                         law.answer(std::array::from_fn(|i| x[i] + if i == k { by } else { 0.0 })).force
                     };
                     let (ahead, behind) = (moved(1e-6), moved(-1e-6));
-                    for i in 0..3 {
+                    for i in 0..D {
                         let derivative = (ahead[i] - behind[i]) / 2e-6;
                         assert!(
                             (derivative + slope[i][k]).abs() < 1e-3,
@@ -196,5 +223,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn forces_stay_in_their_cones_and_slopes_are_their_derivatives() {
+        forces_stay_within([0.0, 0.7, 0.7]);
+        forces_stay_within([0.0, 0.7, 0.4]);
+        forces_stay_within([0.0, 0.7, 0.7, 0.3, 0.0, 0.0]);
+        forces_stay_within([0.0, 0.7, 0.7, 0.3, 0.2, 0.1]);
     }
 }

@@ -11,6 +11,7 @@ use roxmltree::{Document, Node};
 use tendon_wire::mutation::{Check, removed};
 
 use super::error::{LoadError, Place, Unsupported};
+use super::mesh::is_read;
 
 /// Largest file, and largest sum over a file and what it includes. Menagerie's largest MJCF has 0.3 MB.
 pub(super) const MAX_BYTES: u64 = 16 << 20;
@@ -321,6 +322,11 @@ fn numbers_are_finite(path: &Path, node: Node<'_, '_>, line: u32) -> Result<(), 
     Ok(())
 }
 
+/// What rapier's engine leaves out and the reduced one does not.
+pub(super) const REDUCED_ONLY: [&str; 2] = [NO_TURNING, NO_PAIR];
+const NO_TURNING: &str = "no torsional or rolling friction on rapier's engine";
+const NO_PAIR: &str = "on rapier's engine geoms touch by their own attributes";
+
 /// Why the simulation leaves this element out, if it does.
 fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
     let has = |attribute| node.has_attribute(attribute);
@@ -329,16 +335,13 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
         ("mujoco", "geom") => match node.attribute("type") {
             Some("sdf") => Some("signed distance fields are skipped"),
             Some("ellipsoid") => Some("approximated by a convex hull of 12 points"),
-            _ if matches!(node.attribute("condim"), Some("4" | "6")) => {
-                Some("no torsional or rolling friction: contacts have at most three dimensions")
-            }
-            _ if has("gap") => Some("gap is not read: contacts push from the margin on"),
+            _ if matches!(node.attribute("condim"), Some("4" | "6")) => Some(NO_TURNING),
             _ => None,
         },
         ("mujoco", "option") if !matches!(node.attribute("integrator"), None | Some("Euler")) => {
             Some("semi-implicit Euler at the file's time step")
         }
-        ("mujoco", "pair") if parent == "contact" => Some("geoms touch by their own attributes"),
+        ("mujoco", "pair") if parent == "contact" => Some(NO_PAIR),
         ("mujoco", "joint") if node.attribute("type") == Some("ball") => {
             Some("moves freely, without damping, and has no place among the robot's joints")
         }
@@ -346,7 +349,6 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
             Some("not read: the contract's position limits clamp targets")
         }
         ("mujoco", "mesh") if has("refpos") || has("refquat") => Some("refpos and refquat are not read"),
-        ("mujoco", "hfield") if has("file") => Some("height fields from files are skipped"),
         ("mujoco", "composite" | "flexcomp" | "flex" | "skin" | "plugin" | "replicate") => Some("skipped"),
         ("mujoco", "fixed") if ["stiffness", "damping", "frictionloss", "range"].into_iter().any(has) => {
             Some("forces and limits of tendons are left out")
@@ -356,7 +358,9 @@ fn left_out(node: Node<'_, '_>, root_tag: &str) -> Option<&'static str> {
         ("mujoco", "muscle" | "cylinder" | "adhesion" | "intvelocity") if parent == "actuator" => {
             Some("this actuator is not driven")
         }
-        ("robot", "mesh") => Some("meshes are not loaded: neither collision nor picture"),
+        ("robot", "mesh") if !is_read(node.attribute("filename").unwrap_or_default()) => {
+            Some("only STL and OBJ are read: neither collision nor picture")
+        }
         ("robot", "mimic") => Some("mimic joints move freely"),
         ("robot", "safety_controller" | "transmission" | "gazebo") => Some("not read"),
         _ => None,

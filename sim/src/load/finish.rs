@@ -9,6 +9,7 @@ use rapier3d::geometry::{ColliderBuilder, ColliderHandle, SharedShape};
 use rapier3d::math::{Pose, Vector};
 use rapier3d::parry::utils::Array2;
 
+use super::check::REDUCED_ONLY;
 use super::error::{LoadError, Place, Unsupported};
 use crate::dynamics::{Details, Dynamics};
 use crate::robot::{
@@ -218,6 +219,9 @@ pub(super) fn finish(path: &Path, options: RobotOptions, mut parts: Parts) -> Re
             )
         })?),
     };
+    if dynamics.is_some() {
+        parts.unsupported.retain(|left_out| !REDUCED_ONLY.contains(&left_out.effect));
+    }
     Ok(Robot {
         dynamics,
         name: parts.name,

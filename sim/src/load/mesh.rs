@@ -1,12 +1,12 @@
-//! Meshes of MJCF files, as pictures and as what rapier's reader will make colliders of.
+//! Meshes of robot files, as pictures and as what colliders are made of.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rapier3d::geometry::{MeshConverter, TriMeshFlags};
+use rapier3d::geometry::{MeshConverter, MeshConverterError, SharedShape, TriMeshFlags};
 use rapier3d::math::Vector;
-use rapier3d_meshloader::load_from_path;
+use rapier3d_meshloader::{LoadedShape, load_from_path};
 use rapier3d_mjcf::mjcf_rs::Model;
 use rapier3d_mjcf::mjcf_rs::assets::Mesh as MeshAsset;
 use rapier3d_mjcf::mjcf_rs::body::{Geom, GeomType};
@@ -16,7 +16,7 @@ use super::error::{LoadError, Place, Unsupported};
 use super::softness::Attributes;
 use crate::scene::{Mesh, Shape};
 
-/// Largest mesh file. Menagerie's largest has 5 MB.
+/// Largest file that a robot file names. Menagerie's largest mesh has 5 MB.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// One mesh of `<asset>`.
@@ -55,13 +55,15 @@ pub(super) fn read(
                 continue;
             }
             let place = checked.place("mesh", name).or(places.get(nth)).cloned();
-            let asset = Asset { path, folder, model, name, asset, place };
+            let source = Source { path, folder, field: format!("<mesh {name}> file"), place };
+            let asset = Asset { model, asset, source };
             match asset.load(touched.contains(name))? {
                 Found::Mesh(mesh) => {
                     meshes.insert(name.clone(), mesh);
                 }
                 Found::LeftOut(effect) => {
-                    let (file, line) = asset.place.map_or((path.to_path_buf(), 0), |p| (p.file, p.line));
+                    let place = asset.source.place;
+                    let (file, line) = place.map_or((path.to_path_buf(), 0), |p| (p.file, p.line));
                     let element = format!("<mesh {name}>");
                     checked.unsupported.push(Unsupported { file, line, element, effect });
                 }
@@ -81,56 +83,142 @@ enum Found {
     LeftOut(&'static str),
 }
 
-struct Asset<'a> {
-    path: &'a Path,
-    folder: Option<&'a Path>,
-    model: &'a Model,
-    name: &'a str,
-    asset: &'a MeshAsset,
-    place: Option<Place>,
+/// An element that names a file, for errors and for where the file may lie.
+pub(super) struct Source<'a> {
+    /// The robot file.
+    pub(super) path: &'a Path,
+    /// Where it lies, if it is a file.
+    pub(super) folder: Option<&'a Path>,
+    pub(super) field: String,
+    pub(super) place: Option<Place>,
 }
 
-impl Asset<'_> {
-    fn load(&self, is_touched: bool) -> Result<Found, LoadError> {
-        let Some(file) = &self.asset.file else { return self.inline() };
-        let ending = Path::new(file).extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        if !matches!(ending.as_deref(), Some("stl" | "obj")) {
-            return Ok(Found::LeftOut("only STL and OBJ are read: neither collision nor picture"));
-        }
-        let file = self.file(file)?;
-        let shown = || file.display().to_string();
-        let [x, y, z] = self.asset.scale.map(|s| s as f32);
-        let load = |converter: &MeshConverter| {
-            load_from_path(&file, converter, Vector::new(x, y, z)).map_err(|e| {
-                self.fault(&shown(), format!("cannot be read: {e}"), "export it anew as STL or OBJ")
-            })
+impl Source<'_> {
+    pub(super) fn fault(&self, value: &str, problem: String, next_step: &'static str) -> LoadError {
+        LoadError::new(self.path, self.field.clone(), value, problem, next_step).at(self.place.as_ref())
+    }
+
+    /// The file `asked` that is `written` in the element, checked: it is there, beside the robot file or below, and
+    /// not too large.
+    pub(super) fn file(
+        &self,
+        written: &str,
+        asked: impl FnOnce(&Path) -> PathBuf,
+    ) -> Result<PathBuf, LoadError> {
+        let Some(folder) = self.folder else {
+            let problem = "text without a folder cannot read other files".into();
+            return Err(self.fault(written, problem, "load the robot from a file"));
         };
+        let asked = asked(folder);
+        let missing = |e: std::io::Error| {
+            let problem = format!("is missing: {}: {e}", asked.display());
+            self.fault(
+                written,
+                problem,
+                "put the file there, correct its name or folder, or remove what uses it",
+            )
+        };
+        let file = asked.canonicalize().map_err(missing)?;
+        if !file.starts_with(folder.canonicalize().map_err(missing)?) {
+            let problem = format!("lies outside {}", folder.display());
+            return Err(self.fault(written, problem, "put it into a folder beside the robot file"));
+        }
+        let meta = file.metadata().map_err(missing)?;
+        if !meta.is_file() || meta.len() > MAX_BYTES {
+            let problem = format!("is no file, or has {} bytes, more than {MAX_BYTES}", meta.len());
+            return Err(self.fault(written, problem, "give a smaller one"));
+        }
+        Ok(file)
+    }
+
+    /// The triangles of an STL or OBJ file.
+    pub(super) fn triangles(&self, file: &Path, scale: Vector) -> Result<Shape, LoadError> {
         let (mut vertices, mut triangles) = (Vec::new(), Vec::new());
-        for part in load(&MeshConverter::TriMeshWithFlags(TriMeshFlags::empty()))?.into_iter().flatten() {
+        let converter = MeshConverter::TriMeshWithFlags(TriMeshFlags::empty());
+        for part in self.parts(file, &converter, scale)?.into_iter().flatten() {
             let Some(part) = part.shape.as_trimesh() else { continue };
             let first = vertices.len() as u32;
             vertices.extend(part.vertices().iter().map(|&v| <[f32; 3]>::from(v)));
             triangles.extend(part.indices().iter().map(|triangle| triangle.map(|v| v + first)));
         }
-        let shape = self.shape(&shown(), vertices, triangles)?;
-        if !is_touched {
-            return Ok(Found::Mesh(LoadedMesh { shape, is_solid: false }));
-        }
-        // What the reader does later, so that its silence about a mesh without a hull becomes an error.
-        let converter = match self.model.compiler.convex_hull {
-            true => MeshConverter::ConvexHull,
-            false => MeshConverter::TriMesh,
-        };
-        match load(&converter)?.into_iter().next() {
-            Some(Ok(solid)) if solid.shape.mass_properties(1.0).mass() > 0.0 => {
-                Ok(Found::Mesh(LoadedMesh { shape, is_solid: true }))
-            }
+        self.shape(&file.display().to_string(), vertices, triangles)
+    }
+
+    /// What touches others: the file's first part, converted.
+    pub(super) fn solid(
+        &self,
+        file: &Path,
+        converter: &MeshConverter,
+        scale: Vector,
+    ) -> Result<SharedShape, LoadError> {
+        match self.parts(file, converter, scale)?.into_iter().next() {
+            Some(Ok(solid)) if solid.shape.mass_properties(1.0).mass() > 0.0 => Ok(solid.shape),
             _ => Err(self.fault(
-                &shown(),
+                &file.display().to_string(),
                 "has no volume, so that nothing can touch it".into(),
-                "give it a volume, or its geoms contype=\"0\" conaffinity=\"0\"",
+                "give it a volume, or let it be seen only (MJCF: contype=\"0\" conaffinity=\"0\")",
             )),
         }
+    }
+
+    fn parts(
+        &self,
+        file: &Path,
+        converter: &MeshConverter,
+        scale: Vector,
+    ) -> Result<Vec<Result<LoadedShape, MeshConverterError>>, LoadError> {
+        load_from_path(file, converter, scale).map_err(|e| {
+            let shown = file.display().to_string();
+            self.fault(&shown, format!("cannot be read: {e}"), "export it anew as STL or OBJ")
+        })
+    }
+
+    fn shape(
+        &self,
+        shown: &str,
+        vertices: Vec<[f32; 3]>,
+        triangles: Vec<[u32; 3]>,
+    ) -> Result<Shape, LoadError> {
+        let problem = "has no triangles, or a vertex that is not there or not finite";
+        let mesh = Mesh::new(vertices, triangles);
+        let mesh = mesh.ok_or_else(|| self.fault(shown, problem.into(), "export it anew"))?;
+        Ok(Shape::Mesh(Arc::new(mesh)))
+    }
+}
+
+/// Whether the file's name says a kind that is read.
+pub(super) fn is_read(file: &str) -> bool {
+    let ending = Path::new(file).extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    matches!(ending.as_deref(), Some("stl" | "obj"))
+}
+
+struct Asset<'a> {
+    model: &'a Model,
+    asset: &'a MeshAsset,
+    source: Source<'a>,
+}
+
+impl Asset<'_> {
+    fn load(&self, is_touched: bool) -> Result<Found, LoadError> {
+        let Some(file) = &self.asset.file else { return self.inline() };
+        if !is_read(file) {
+            return Ok(Found::LeftOut("only STL and OBJ are read: neither collision nor picture"));
+        }
+        let resolve = |folder: &Path| {
+            self.model.resolve_mesh_file(self.asset, folder).unwrap_or_else(|| folder.join(file))
+        };
+        let file = self.source.file(file, resolve)?;
+        let scale = Vector::from(self.asset.scale.map(|s| s as f32));
+        let shape = self.source.triangles(&file, scale)?;
+        if is_touched {
+            // What the reader does later, so that its silence about a mesh without a hull becomes an error.
+            let converter = match self.model.compiler.convex_hull {
+                true => MeshConverter::ConvexHull,
+                false => MeshConverter::TriMesh,
+            };
+            self.source.solid(&file, &converter, scale)?;
+        }
+        Ok(Found::Mesh(LoadedMesh { shape, is_solid: is_touched }))
     }
 
     /// Vertices that stand in the robot file: a picture only.
@@ -145,47 +233,6 @@ impl Asset<'_> {
             .map(|v| std::array::from_fn(|axis| (v[axis] * scale[axis]) as f32))
             .collect();
         let triangles = faces.chunks_exact(3).map(|v| [v[0], v[1], v[2]]).collect();
-        Ok(Found::Mesh(LoadedMesh { shape: self.shape("", vertices, triangles)?, is_solid: false }))
-    }
-
-    fn shape(
-        &self,
-        shown: &str,
-        vertices: Vec<[f32; 3]>,
-        triangles: Vec<[u32; 3]>,
-    ) -> Result<Shape, LoadError> {
-        let problem = "has no triangles, or a vertex that is not there or not finite";
-        let mesh = Mesh::new(vertices, triangles);
-        let mesh = mesh.ok_or_else(|| self.fault(shown, problem.into(), "export it anew"))?;
-        Ok(Shape::Mesh(Arc::new(mesh)))
-    }
-
-    /// The file, checked: it is there, beside the robot file or below, and not too large.
-    fn file(&self, written: &str) -> Result<PathBuf, LoadError> {
-        let Some(folder) = self.folder else {
-            let problem = "text without a folder cannot read meshes".into();
-            return Err(self.fault(written, problem, "load the robot from a file"));
-        };
-        let asked = self.model.resolve_mesh_file(self.asset, folder).unwrap_or_else(|| folder.join(written));
-        let missing = |e: std::io::Error| {
-            let problem = format!("is missing: {}: {e}", asked.display());
-            self.fault(written, problem, "put the mesh there, correct file or meshdir, or remove its geoms")
-        };
-        let file = asked.canonicalize().map_err(missing)?;
-        if !file.starts_with(folder.canonicalize().map_err(missing)?) {
-            let problem = format!("lies outside {}", folder.display());
-            return Err(self.fault(written, problem, "put meshes into a folder beside the robot file"));
-        }
-        let meta = file.metadata().map_err(missing)?;
-        if !meta.is_file() || meta.len() > MAX_BYTES {
-            let problem = format!("is no file, or has {} bytes, more than {MAX_BYTES}", meta.len());
-            return Err(self.fault(written, problem, "give a mesh with fewer triangles"));
-        }
-        Ok(file)
-    }
-
-    fn fault(&self, value: &str, problem: String, next_step: &'static str) -> LoadError {
-        let field = format!("<mesh {}> file", self.name);
-        LoadError::new(self.path, field, value, problem, next_step).at(self.place.as_ref())
+        Ok(Found::Mesh(LoadedMesh { shape: self.source.shape("", vertices, triangles)?, is_solid: false }))
     }
 }

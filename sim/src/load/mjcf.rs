@@ -16,7 +16,7 @@ use super::error::{LoadError, Place};
 use super::finish::{self, JointSpec, Parts};
 use super::hfield;
 use super::mesh::{self, LoadedMesh};
-use super::softness::Attributes;
+use super::softness::{Attributes, PairAttributes};
 use crate::dynamics::{Details, GeomDetails, Softness};
 use crate::robot::{Actuator, Body, JointKind, Keyframe, Robot, RobotOptions, Site};
 use crate::scene::{self, Visual};
@@ -37,8 +37,9 @@ pub(super) fn load(
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
     let attributes = Attributes::read(path, &checked);
     validate(path, &model, &attributes, &checked)?;
+    let paired = paired(path, &mut model, &attributes)?;
     let assets = Assets {
-        fields: hfield::read(path, &model, &attributes, &checked)?,
+        fields: hfield::read(path, folder, &mut model, &attributes, &checked)?,
         meshes: mesh::read(path, folder, &model, &attributes, &mut checked)?,
     };
     // rapier's loader couples the joints of every fixed tendon; one that nothing pulls at only measures.
@@ -84,6 +85,7 @@ pub(super) fn load(
         handles.bodies.get(index)?.as_ref().map(|h| h.body)
     };
 
+    let mut named = HashMap::new();
     for (index, body) in robot.bodies.iter().enumerate().filter(|(_, body)| !body.is_intermediate) {
         let colliders = match body.mjcf_body_id {
             0 => surroundings.clone(),
@@ -91,7 +93,12 @@ pub(super) fn load(
                 .as_ref()
                 .map_or(Vec::new(), |h| h.colliders.iter().map(|c| c.handle).collect()),
         };
-        put_geoms(&model, &attributes, &assets, body.mjcf_body_id, &colliders, &mut details);
+        put_geoms(&model, &attributes, &assets, body.mjcf_body_id, &colliders, &mut details, &mut named);
+    }
+    for pair in paired {
+        if let [Some(&one), Some(&other)] = [&pair.geoms[0], &pair.geoms[1]].map(|name| named.get(name)) {
+            details.pairs.insert((one, other), pair.touch);
+        }
     }
 
     let mut joints = Vec::new();
@@ -213,6 +220,38 @@ fn details(model: &Model, attributes: &Attributes) -> Details {
     }
 }
 
+/// A bit that no file can set: geoms that touch nothing but in pairs get it, so that the reader makes colliders of them.
+const PAIRED: u32 = 1 << 31;
+
+/// The `<pair>`s, whose geoms are there.
+fn paired<'a>(
+    path: &Path,
+    model: &mut Model,
+    attributes: &'a Attributes,
+) -> Result<&'a [PairAttributes], LoadError> {
+    for pair in &attributes.pairs {
+        for name in &pair.geoms {
+            let mut geoms = model.bodies.iter_mut().flat_map(|entry| &mut entry.body.geoms);
+            let Some(geom) = geoms.find(|geom| geom.name.as_ref() == Some(name)) else {
+                let error =
+                    LoadError::new(path, "<pair> geom", name, "is no geom of the model", "correct its name");
+                return Err(error.at(Some(&pair.place)));
+            };
+            if !mesh::collides(geom) {
+                geom.conaffinity = PAIRED;
+            }
+        }
+        if !matches!(pair.touch.condim, 1 | 3 | 4 | 6) {
+            return Err(condim(path, "<pair> condim", pair.touch.condim).at(Some(&pair.place)));
+        }
+    }
+    Ok(&attributes.pairs)
+}
+
+fn condim(path: &Path, field: impl Into<String>, value: u32) -> LoadError {
+    LoadError::new(path, field, value, "not a dimension of contacts", "give 1, 3, 4 or 6")
+}
+
 /// Contact attributes of a body's colliders; rapier makes one of every geom that collides and has a shape for it.
 fn put_geoms(
     model: &Model,
@@ -221,6 +260,7 @@ fn put_geoms(
     id: usize,
     colliders: &[ColliderHandle],
     details: &mut Details,
+    named: &mut HashMap<String, ColliderHandle>,
 ) {
     let body = &model.bodies[id].body;
     let soft = attributes.body(id, body);
@@ -239,14 +279,16 @@ fn put_geoms(
     let above = weld(model.bodies[mine].parent.unwrap_or(0));
     for (&geom, &collider) in solid.iter().zip(colliders) {
         let (softness, mix) = soft.map_or((Softness::default(), 1.0), |a| a.geoms[geom]);
-        let Geom { contype, conaffinity, condim, priority, margin, .. } = body.geoms[geom];
+        named.extend(body.geoms[geom].name.clone().map(|name| (name, collider)));
+        let Geom { contype, conaffinity, condim, friction, priority, margin, .. } = body.geoms[geom];
         let geom = GeomDetails {
             body: id,
             weld: mine,
             above,
             contype,
-            conaffinity,
+            conaffinity: conaffinity & !PAIRED,
             condim,
+            friction,
             priority,
             mix,
             margin: margin.max(0.0),
@@ -353,6 +395,18 @@ fn validate_actuators(path: &Path, model: &Model, checked: &Checked) -> Result<(
 
 fn validate_geom(path: &Path, element: &str, geom: &Geom, on_world: bool) -> Result<(), LoadError> {
     let field = format!("{element} <geom {}>", geom.name.as_deref().unwrap_or("without a name"));
+    if !matches!(geom.condim, 1 | 3 | 4 | 6) {
+        return Err(condim(path, field + " condim", geom.condim));
+    }
+    if let Some(bad) = geom.friction.iter().find(|mu| **mu < 0.0) {
+        return Err(LoadError::new(
+            path,
+            field + " friction",
+            bad,
+            "negative",
+            "give coefficients of at least 0",
+        ));
+    }
     if geom.type_ == GeomType::Plane {
         return match on_world {
             true => Ok(()),

@@ -22,7 +22,7 @@ pub(crate) fn robot_from_file(path: &Path, options: RobotOptions) -> Result<Robo
     let checked = check::check_file(path, if is_urdf { "robot" } else { "mujoco" })?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     border(path, || match is_urdf {
-        true => urdf::load(path, checked, options),
+        true => urdf::load(path, Some(folder), checked, options),
         false => mjcf::load(path, Some(folder), checked, options),
     })
 }
@@ -36,7 +36,7 @@ pub(crate) fn robot_from_mjcf(name: &str, text: &str, options: RobotOptions) -> 
 pub(crate) fn robot_from_urdf(name: &str, text: &str, options: RobotOptions) -> Result<Robot, LoadError> {
     let path = Path::new(name);
     let checked = check::check_text(name, text, "robot")?;
-    border(path, || urdf::load(path, checked, options))
+    border(path, || urdf::load(path, None, checked, options))
 }
 
 /// The one place where a panic becomes an error. The loaders and parry are third-party code with asserts on

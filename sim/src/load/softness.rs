@@ -1,5 +1,5 @@
-//! Contact and joint attributes of MJCF files that mjcf-rs leaves out: `solref`, `solimp`, `solmix` and the options of
-//! the solver, with default classes and includes.
+//! Contact and joint attributes of MJCF files that mjcf-rs leaves out: `solref`, `solimp`, `solmix`, `<pair>` and the
+//! options of the solver, with default classes and includes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use roxmltree::{Document, Node};
 
 use super::check::{Checked, Lines};
 use super::error::Place;
-use crate::dynamics::{Cone, Softness};
+use crate::dynamics::{Cone, Softness, Touch};
 
 /// What the files say, in the order in which mjcf-rs numbers bodies.
 #[derive(Debug, Default)]
@@ -18,6 +18,15 @@ pub(super) struct Attributes {
     pub(super) cone: Cone,
     pub(super) impratio: f64,
     pub(super) explicit_damping: bool,
+    pub(super) pairs: Vec<PairAttributes>,
+}
+
+/// A `<pair>` of `<contact>`.
+#[derive(Debug)]
+pub(super) struct PairAttributes {
+    pub(super) geoms: [String; 2],
+    pub(super) touch: Touch,
+    pub(super) place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -49,16 +58,16 @@ impl Attributes {
             ..Self::default()
         };
         reader.document(path, &checked.text, &mut |reader, node, _, _| reader.settings(node, &mut this));
-        reader.document(path, &checked.text, &mut |reader, node, path, lines| {
-            if node.has_tag_name("worldbody") {
-                reader.body(node, (path, lines), 0, None, &mut this.bodies);
-            }
+        reader.document(path, &checked.text, &mut |reader, node, path, lines| match node.tag_name().name() {
+            "worldbody" => reader.body(node, (path, lines), 0, None, &mut this.bodies),
+            "contact" => this.pairs.extend(reader.pairs(node, path, lines)),
+            _ => {}
         });
         this
     }
 }
 
-/// Attributes of a default class: those of geoms and of joints, over those of the class around it.
+/// Attributes of a default class: those of geoms, joints and pairs, over those of the class around it.
 type Class = HashMap<&'static str, HashMap<String, String>>;
 
 /// The class of everything outside a named one.
@@ -125,6 +134,7 @@ impl<'a> Reader<'a> {
             let kind = match child.tag_name().name() {
                 "geom" => "geom",
                 "joint" => "joint",
+                "pair" => "pair",
                 _ => continue,
             };
             let values = class.entry(kind).or_default();
@@ -139,6 +149,26 @@ impl<'a> Reader<'a> {
         for child in children().filter(|n| n.has_tag_name("default")) {
             self.class(child, Some(name));
         }
+    }
+
+    /// What a pair does not say is MuJoCo's default, not its geoms'.
+    fn pairs(&self, node: Node<'_, '_>, path: &Path, lines: &Lines) -> Vec<PairAttributes> {
+        let pair = |child: Node<'_, '_>| {
+            let get = |name| self.value(child, "pair", None, name);
+            let number = |name| get(name).and_then(|v| v.trim().parse::<f64>().ok());
+            let mut touch = Touch { softness: softness(get("solref"), get("solimp")), ..Touch::default() };
+            fill(&mut touch.friction, get("friction"));
+            touch.friction = touch.friction.map(|mu| mu.max(0.0));
+            touch.margin = number("margin").map_or(0.0, |margin| margin.max(0.0));
+            // What is no dimension is refused later, with its line.
+            touch.condim = get("condim").map_or(3, |v| v.trim().parse().unwrap_or(0));
+            if touch.condim == 1 {
+                touch.friction = [0.0; 5];
+            }
+            let geoms = ["geom1", "geom2"].map(|name| child.attribute(name).unwrap_or_default().to_owned());
+            PairAttributes { geoms, touch, place: Place { file: path.to_path_buf(), line: lines.of(child) } }
+        };
+        node.children().filter(|n| n.has_tag_name("pair")).map(pair).collect()
     }
 
     fn body(
@@ -213,15 +243,16 @@ impl<'a> Reader<'a> {
 /// Numbers that are missing keep MuJoCo's defaults.
 fn softness(reference: Option<&str>, impedance: Option<&str>) -> Softness {
     let mut softness = Softness::default();
-    let fill = |to: &mut [f64], text: Option<&str>| {
-        let numbers = text.unwrap_or_default().split_ascii_whitespace().map_while(|v| v.parse().ok());
-        for (to, number) in to.iter_mut().zip(numbers) {
-            *to = number;
-        }
-    };
     fill(&mut softness.reference, reference);
     fill(&mut softness.impedance, impedance);
     softness
+}
+
+fn fill(to: &mut [f64], text: Option<&str>) {
+    let numbers = text.unwrap_or_default().split_ascii_whitespace().map_while(|v| v.parse().ok());
+    for (to, number) in to.iter_mut().zip(numbers) {
+        *to = number;
+    }
 }
 
 #[cfg(test)]

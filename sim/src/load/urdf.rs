@@ -1,16 +1,18 @@
-//! URDF through rapier3d-urdf; limits, efforts, damping and friction, which it ignores, are applied here.
+//! URDF through rapier3d-urdf; limits, efforts, damping, friction, meshes and pictures, which it
+//! ignores, are applied here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rapier3d::dynamics::{CoefficientCombineRule, RigidBodyBuilder};
-use rapier3d::geometry::ColliderBuilder;
-use rapier3d::math::Vector;
-use rapier3d_urdf::urdf_rs::{self, JointType};
+use rapier3d::dynamics::{CoefficientCombineRule, RigidBodyBuilder, RigidBodyHandle};
+use rapier3d::geometry::{Collider, ColliderBuilder, MeshConverter, SharedShape};
+use rapier3d::math::{Pose, Rotation, Vector};
+use rapier3d_urdf::urdf_rs::{self, Geometry, JointType, Link, Material};
 use rapier3d_urdf::{UrdfLoaderOptions, UrdfMultibodyOptions, UrdfRobot};
 
 use super::check::Checked;
-use super::error::LoadError;
+use super::error::{LoadError, Place};
 use super::finish::{self, JointSpec, Parts};
+use super::mesh::{Source, is_read};
 use super::mjcf::SMALLEST_M;
 use crate::dynamics::Details;
 use crate::robot::{Actuator, Body, JointKind, Robot, RobotOptions};
@@ -21,7 +23,12 @@ const STANDARD_GRAVITY: Vector = Vector::new(0.0, 0.0, -9.81);
 /// MuJoCo's default, which most published policies were trained at a multiple of.
 const DEFAULT_TIMESTEP_S: f32 = 0.002;
 
-pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Result<Robot, LoadError> {
+pub(super) fn load(
+    path: &Path,
+    folder: Option<&Path>,
+    checked: Checked,
+    options: RobotOptions,
+) -> Result<Robot, LoadError> {
     let source = urdf_rs::read_from_string(&checked.text)
         .map_err(|e| LoadError::new(path, "model", "", e.to_string(), "correct the element it names"))?;
     validate(path, &source, &checked)?;
@@ -88,22 +95,24 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
         state.bodies.get(body).is_some_and(|b| b.is_dynamic())
             && handles.joints.iter().all(|j| j.link2 != body)
     });
-    let visuals = handles
-        .links
-        .iter()
-        .flat_map(|link| link.colliders.iter())
-        .filter_map(|c| {
-            let collider = state.colliders.get(c.handle)?;
-            let (shape, pose) = Shape::from_collider(collider.shape())?;
-            let body_from_collider = collider.position_wrt_parent().copied().unwrap_or_default();
-            Some(Visual {
-                body: collider.parent(),
-                body_from_shape: body_from_collider * pose,
-                shape,
-                color: [0.55, 0.58, 0.62],
-            })
-        })
-        .collect();
+    let mut visuals = Vec::new();
+    for (link, &index) in handles.links.iter().zip(&links) {
+        let place = checked.place("link", &source.links[index].name);
+        let reader = Reader { path, folder, place, materials: &source.materials };
+        for (shape, pose) in reader.solids(&source.links[index])? {
+            let collider = ColliderBuilder::new(shape)
+                .position(pose)
+                .density(0.0)
+                .friction_combine_rule(CoefficientCombineRule::Min);
+            state.colliders.insert_with_parent(collider, link.body, &mut state.bodies);
+        }
+        let drawn = reader.visuals(&source.links[index], link.body)?;
+        if drawn.is_empty() {
+            let colliders = state.bodies.get(link.body).map_or(&[][..], |body| body.colliders());
+            visuals.extend(colliders.iter().filter_map(|&handle| seen(state.colliders.get(handle)?)));
+        }
+        visuals.extend(drawn);
+    }
     finish::finish(
         path,
         options,
@@ -120,6 +129,105 @@ pub(super) fn load(path: &Path, checked: Checked, options: RobotOptions) -> Resu
             state,
         },
     )
+}
+
+/// Colour of what has no material.
+const PLAIN: [f32; 3] = [0.55, 0.58, 0.62];
+
+/// The picture of a collider.
+fn seen(collider: &Collider) -> Option<Visual> {
+    let (shape, pose) = Shape::from_collider(collider.shape())?;
+    let body_from_collider = collider.position_wrt_parent().copied().unwrap_or_default();
+    Some(Visual { body: collider.parent(), body_from_shape: body_from_collider * pose, shape, color: PLAIN })
+}
+
+/// Meshes and pictures of a link, which rapier's reader leaves out.
+struct Reader<'a> {
+    path: &'a Path,
+    folder: Option<&'a Path>,
+    place: Option<&'a Place>,
+    materials: &'a [Material],
+}
+
+impl Reader<'_> {
+    /// Convex hulls of the meshes that others touch, in the link.
+    fn solids(&self, link: &Link) -> Result<Vec<(SharedShape, Pose)>, LoadError> {
+        let mut solids = Vec::new();
+        for collision in &link.collision {
+            let Geometry::Mesh { filename, scale } = &collision.geometry else { continue };
+            if let Some((source, file)) = self.file(link, "collision", filename)? {
+                let hull = source.solid(&file, &MeshConverter::ConvexHull, vector(scale))?;
+                solids.push((hull, pose(&collision.origin)));
+            }
+        }
+        Ok(solids)
+    }
+
+    /// What `<visual>` says; meshes as their triangles.
+    fn visuals(&self, link: &Link, body: RigidBodyHandle) -> Result<Vec<Visual>, LoadError> {
+        let mut visuals = Vec::new();
+        for visual in &link.visual {
+            let shape = match &visual.geometry {
+                Geometry::Box { size } => Shape::Box { half_extents: size.0.map(|side| 0.5 * side as f32) },
+                Geometry::Cylinder { radius, length } => {
+                    Shape::Cylinder { radius: *radius as f32, half_length: 0.5 * *length as f32 }
+                }
+                Geometry::Capsule { radius, length } => {
+                    Shape::Capsule { radius: *radius as f32, half_length: 0.5 * *length as f32 }
+                }
+                Geometry::Sphere { radius } => Shape::Sphere { radius: *radius as f32 },
+                Geometry::Mesh { filename, scale } => match self.file(link, "visual", filename)? {
+                    Some((source, file)) => source.triangles(&file, vector(scale))?,
+                    None => continue,
+                },
+            };
+            // An element without a shape is read as a box without a size.
+            if shape.bound() < SMALLEST_M as f32 {
+                continue;
+            }
+            let color = visual.material.as_ref().and_then(|own| {
+                let named = || self.materials.iter().find(|known| known.name == own.name)?.color.as_ref();
+                own.color.as_ref().or_else(named)
+            });
+            let color = color.map_or(PLAIN, |c| [0, 1, 2].map(|i| (c.rgba.0[i] as f32).clamp(0.0, 1.0)));
+            visuals.push(Visual { body: Some(body), body_from_shape: pose(&visual.origin), shape, color });
+        }
+        Ok(visuals)
+    }
+
+    /// The mesh file of an element; `None` where it is of a kind that is not read. `package://NAME/` is the folder of
+    /// the robot file.
+    fn file(
+        &self,
+        link: &Link,
+        element: &str,
+        written: &str,
+    ) -> Result<Option<(Source<'_>, PathBuf)>, LoadError> {
+        if !is_read(written) {
+            return Ok(None);
+        }
+        let field = format!("<link {}> <{element}> mesh", link.name);
+        let source = Source { path: self.path, folder: self.folder, field, place: self.place.cloned() };
+        let inside = match written.split_once("://") {
+            Some(("package", rest)) => rest.split_once('/').map_or(rest, |(_, inside)| inside),
+            Some((_, rest)) => rest,
+            None => written,
+        };
+        let file = source.file(written, |folder| folder.join(inside))?;
+        Ok(Some((source, file)))
+    }
+}
+
+fn vector(scale: &Option<urdf_rs::Vec3>) -> Vector {
+    scale.as_ref().map_or(Vector::ONE, |scale| Vector::from(scale.0.map(|s| s as f32)))
+}
+
+/// Roll about x, then pitch about y, then yaw about z, all of the frame outside.
+fn pose(origin: &urdf_rs::Pose) -> Pose {
+    let [roll, pitch, yaw] = origin.rpy.0.map(|angle| angle as f32);
+    let rotation =
+        Rotation::from_rotation_z(yaw) * Rotation::from_rotation_y(pitch) * Rotation::from_rotation_x(roll);
+    Pose::from_parts(Vector::from(origin.xyz.0.map(|x| x as f32)), rotation)
 }
 
 fn validate(path: &Path, robot: &urdf_rs::Robot, checked: &Checked) -> Result<(), LoadError> {

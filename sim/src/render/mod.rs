@@ -13,18 +13,20 @@ use rapier3d::math::{Pose, Rotation, Vector};
 use rayon::prelude::*;
 
 pub use image::Image;
-pub use looks::{Looks, Randomisation, Texture};
+pub use looks::{Drawn, Looks, Randomisation, Texture};
 
 use crate::scene::Scene;
 use ray::{Footprint, Hit, Outline, Primitive};
 
-/// A pinhole camera looking at a point, with the world's z up.
+/// A pinhole camera looking at a point.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Camera {
     /// Position of the eye in the world, m.
     pub position: [f32; 3],
     /// Point in the middle of the picture, m.
     pub target: [f32; 3],
+    /// Direction that is up in the picture, as far as it can be; of any length. Along the view, the picture's right is x.
+    pub up: [f32; 3],
     /// Vertical field of view, rad.
     pub field_of_view: f32,
     /// Width in pixels.
@@ -36,6 +38,8 @@ pub struct Camera {
 impl Camera {
     /// Vertical field of view of [`Camera::orbit`], rad.
     pub const FIELD_OF_VIEW: f32 = 0.7;
+    /// Up of most cameras.
+    pub const UP: [f32; 3] = [0.0, 0.0, 1.0];
 
     /// Looks at `target` from `distance` metres away: `azimuth` about z from +x, `elevation` above the horizon, rad.
     #[must_use]
@@ -44,7 +48,15 @@ impl Camera {
         let (sin_e, cos_e) = elevation.sin_cos();
         let direction = [cos_e * cos_a, cos_e * sin_a, sin_e];
         let position = std::array::from_fn(|i| target[i] + distance * direction[i]);
-        Self { position, target, field_of_view: Self::FIELD_OF_VIEW, width: size[0], height: size[1] }
+        let [width, height] = size;
+        Self { position, target, up: Self::UP, field_of_view: Self::FIELD_OF_VIEW, width, height }
+    }
+
+    /// Unit vectors of the picture in the world: to the right, down, and forward.
+    #[must_use]
+    pub fn axes(&self) -> [[f32; 3]; 3] {
+        let view = View::new(self);
+        [view.right, -view.up, view.forward].map(Into::into)
     }
 }
 
@@ -99,7 +111,7 @@ impl View {
         let eye = Vector::from(camera.position);
         let forward = (Vector::from(camera.target) - eye).try_normalize().unwrap_or(Vector::X);
         // Straight up or down leaves the heading open: take x.
-        let right = forward.cross(Vector::Z).try_normalize().unwrap_or(Vector::X);
+        let right = forward.cross(Vector::from(camera.up)).try_normalize().unwrap_or(Vector::X);
         let up = right.cross(forward);
         let scale = (camera.field_of_view * 0.5).tan();
         let aspect = camera.width as f32 / camera.height.max(1) as f32;
@@ -208,7 +220,7 @@ impl Stage<'_> {
 
     fn color(&self, index: usize, ray: Vector, hit: &Hit) -> [f32; 3] {
         let point = self.view.eye + ray * hit.distance;
-        let lit = self.light(point, hit.normal);
+        let lit = self.light(point, hit.normal) * self.scene.looks.brightness;
         let placed = &self.scene.shapes[index];
         let texture = self.scene.looks.texture(index, &placed.shape);
         let surface = texture.color(placed.color, self.primitives[index].local(point));

@@ -6,6 +6,7 @@ fn camera(size: usize) -> Camera {
     Camera {
         position: [0.0, 0.0, 1.0],
         target: [5.0, 0.0, 1.0],
+        up: Camera::UP,
         field_of_view: 0.7,
         width: size,
         height: size,
@@ -153,7 +154,16 @@ fn looks_differ_by_seed_and_repeat_by_seed() {
     let shapes = vec![placed(Shape::Plane, [0.0; 3]), placed(Shape::Sphere { radius: 0.5 }, [4.0, 0.0, 1.0])];
     let picture = |seed| {
         let (mut scene, mut camera) = (scene(shapes.clone()), camera(40));
-        Randomisation::default().apply(&mut scene, &mut camera, seed);
+        let randomisation = Randomisation {
+            light_direction: Some([-0.8, 0.8]),
+            object_color: Some([-0.2, 0.2]),
+            texture_share: 0.7,
+            camera_position: Some([-0.05, 0.05]),
+            ..Randomisation::default()
+        };
+        let drawn = randomisation.draw([true, false], seed, |_, _, _| {});
+        drawn.paint(&mut scene);
+        drawn.aim(&mut camera);
         render(&scene, &camera)
     };
     assert_eq!(picture(1), picture(1));

@@ -9,6 +9,8 @@ use crate::scene::Scene;
 
 /// Depths beyond this count as this, m.
 const FAR_M: f32 = 10.0;
+/// Least and largest vertical field of view, rad.
+pub(super) const FIELD_OF_VIEW: [f32; 2] = [0.01, 3.1];
 /// Longest side in pixels before the mean is taken.
 const MAX_SIDE: usize = 512;
 
@@ -61,7 +63,7 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &CameraSpec) -> Result<(), Ta
             format!("looks from {position:?} to {target:?}: give both within 1000 m, and not the same"),
         ));
     }
-    if !(0.01..3.1).contains(field_of_view) {
+    if !(FIELD_OF_VIEW[0]..FIELD_OF_VIEW[1]).contains(field_of_view) {
         return Err(
             resolver.fault("camera.field_of_view", format!("is {field_of_view}: give 0.01 to 3.1 rad"))
         );
@@ -91,11 +93,20 @@ impl Eye {
         Self { pixels: vec![0.0; spec.size[0] * spec.size[1]], spec }
     }
 
-    pub(super) fn look(&mut self, scene: &Scene) {
-        let CameraSpec { position, target, field_of_view, size: [columns, rows], channel, oversampling: n } =
+    /// The camera where it is meant to be.
+    pub(super) fn camera(&self) -> Camera {
+        let CameraSpec { position, target, field_of_view, size: [columns, rows], oversampling: n, .. } =
             self.spec;
-        let camera = Camera { position, target, field_of_view, width: columns * n, height: rows * n };
-        let image = render(scene, &camera);
+        // A camera that looks straight down is turned by no draw of its place.
+        let is_upright = position[..2] != target[..2];
+        let up = if is_upright { Camera::UP } else { [0.0, (position[2] - target[2]).signum(), 0.0] };
+        Camera { position, target, up, field_of_view, width: columns * n, height: rows * n }
+    }
+
+    /// Sees the scene through the camera where it really is.
+    pub(super) fn look(&mut self, scene: &Scene, camera: &Camera) {
+        let CameraSpec { size: [columns, _], channel, oversampling: n, .. } = self.spec;
+        let image = render(scene, camera);
         let byte = |pixel: usize, channel: usize| f32::from(image.rgb[3 * pixel + channel]) / 255.0;
         let value = |pixel: usize| match channel {
             Channel::Grey => (byte(pixel, 0) + byte(pixel, 1) + byte(pixel, 2)) / 3.0,

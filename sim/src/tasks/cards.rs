@@ -14,6 +14,7 @@ pub fn cards() -> Result<String, TaskError> {
     for task in TASKS {
         card(&mut text, task, &*task.definition()?);
     }
+    put(&mut text, format_args!("{RANDOMISED_HEAD}```toml\n{RANDOMISED_CAMERA}```\n\n"));
     text.push_str(QUANTITIES_HEAD);
     for quantity in QUANTITIES {
         let needs = match quantity.needs {
@@ -45,6 +46,24 @@ Written by `cargo run --release -p tendon-sim --example cards -- docs`; a test c
 A task is one TOML file: robot, observation and reward terms, commands, termination, randomisation. The built-in ones are in `models/tasks`; copy one, edit it, and run\n\
 `tendon sim --task my.toml [--robot my.xml] --agent zero|random|policy`. `sim/src/tasks/spec.rs` documents every key. A misspelt key or name is refused with its line and the nearest name.\n\
 Observations go through the runtime's builder, actions through its mapper and envelope, as on the robot.\n\n";
+
+const RANDOMISED_HEAD: &str = "## Randomised cameras\n\n\
+Eight episodes of `planar-sweep` with this table, as its camera sees them. Ranges are drawn evenly at the start of an episode and recorded with it; off by default. Light and colours show in every picture of the episode, place and angle in the policy's camera alone.\n\n\
+![randomised](tasks/randomised.png)\n\n";
+
+/// A table of a task file, the one behind docs/tasks/randomised.png.
+pub const RANDOMISED_CAMERA: &str = "\
+[randomisation.camera]
+light_direction = [-0.8, 0.8]   # added to the direction towards the sun along x and y, as a slope
+light_brightness = [0.7, 1.2]   # factor
+ambient_light = [-0.15, 0.15]   # added to the share of light in the shade
+object_color = [-0.15, 0.15]    # added to each channel of each shape
+ground_color = [-0.1, 0.1]      # the same of planes and terrain
+texture_share = 0.3             # of shapes with checkers, stripes or grains
+camera_position = [-0.15, 0.15] # m, added along each axis
+camera_target = [-0.05, 0.05]   # m
+field_of_view = [-0.03, 0.03]   # rad
+";
 
 const QUANTITIES_HEAD: &str = "## Quantities\n\n\
 What `rewards`, `sensors`, `terminations`, `metrics` and `success` are written from. Over the driven joints where `joints` is left out. `target` and `sigma` are keys.\n\n\

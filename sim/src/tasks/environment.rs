@@ -13,7 +13,7 @@ use super::track::Track;
 use super::{TaskDefinition, TaskError};
 use crate::environment::{Environment, Step};
 use crate::interface::PolicyInterface;
-use crate::render::Camera;
+use crate::render::{Camera, Drawn};
 use crate::robot::Keyframe;
 use crate::scene::{Placed, Scene, Shape};
 use crate::seed::Rng;
@@ -39,6 +39,8 @@ pub struct TaskEnvironment {
     people: Option<People>,
     partner: Option<Partner>,
     eye: Option<Eye>,
+    /// Of the running episode.
+    looks: Option<Drawn>,
     rng: Rng,
     steps: u32,
     command: Vec<f32>,
@@ -114,6 +116,7 @@ impl TaskEnvironment {
                 .zip(plan.partner_sites.clone())
                 .map(|(p, sites)| Partner::new(p, sites)),
             eye: task.camera.map(Eye::new),
+            looks: None,
             rng: Rng::new(0, RESET_STREAM),
             keyframe: keyframe.clone(),
             steps: 0,
@@ -228,9 +231,17 @@ impl TaskEnvironment {
         &self.world
     }
 
-    /// The shapes to draw, with the task's marks (a target).
+    /// The shapes to draw, with the task's marks (a target), in the looks of the episode.
     #[must_use]
     pub fn scene(&self) -> Scene {
+        let mut scene = self.plain_scene();
+        if let Some(looks) = &self.looks {
+            looks.paint(&mut scene);
+        }
+        scene
+    }
+
+    fn plain_scene(&self) -> Scene {
         let mut scene = self.world.scene();
         if let (Some(radius), [x, y, rest @ ..]) = (self.task.commands.marker_radius, self.command.as_slice())
         {
@@ -254,6 +265,26 @@ impl TaskEnvironment {
         let target = view.target.unwrap_or_default();
         let target = std::array::from_fn(|i| target[i] + at[i]);
         Camera::orbit(target, view.distance.unwrap_or(1.0), view.azimuth, view.elevation, size)
+    }
+
+    /// The camera whose pixels the policy observes, if the task has one; before the mean over its cells is taken.
+    #[must_use]
+    pub fn observed_camera(&self) -> Option<Camera> {
+        let mut camera = self.eye.as_ref()?.camera();
+        if let Some(looks) = &self.looks {
+            looks.aim(&mut camera);
+        }
+        Some(camera)
+    }
+
+    fn draw_looks(&mut self, seed: u64) -> Option<Drawn> {
+        let spec = self.task.randomisation.camera?;
+        let terrain = self.world.terrain_shape();
+        let shapes = self.plain_scene().shapes;
+        let is_ground =
+            (0..).zip(&shapes).map(|(i, placed)| placed.shape == Shape::Plane || terrain == Some(i));
+        let draws = &mut self.randomiser.draws;
+        Some(spec.draw(is_ground, seed, |name, index, value| draws.push(Draw { name, index, value })))
     }
 
     /// What the target of the view is relative to.
@@ -379,8 +410,10 @@ impl TaskEnvironment {
     }
 
     fn measure(&mut self) {
-        if let Some(mut eye) = self.eye.take() {
-            eye.look(&self.scene());
+        if let Some(camera) = self.observed_camera()
+            && let Some(mut eye) = self.eye.take()
+        {
+            eye.look(&self.scene(), &camera);
             self.eye = Some(eye);
         }
         let mut sensors = std::mem::take(&mut self.sensors);
@@ -616,6 +649,7 @@ impl Environment for TaskEnvironment {
         if let Some(partner) = &mut self.partner {
             partner.start(seed, &self.world, &mut self.randomiser.draws);
         }
+        self.looks = self.draw_looks(seed);
         self.measure();
         if self.interface.observe(observation).is_err() {
             observation.fill(0.0);

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use camera::{CameraSpec, Channel};
-pub use cards::cards;
+pub use cards::{RANDOMISED_CAMERA, cards};
 pub use definition::TaskDefinition;
 pub use environment::{Episode, RewardTerm, TaskEnvironment};
 pub use fault::SpecFault;

@@ -4,7 +4,9 @@ use serde::Deserialize;
 use tendon_runtime::{JointCommand, RawState};
 
 use super::TaskError;
+use super::camera::FIELD_OF_VIEW;
 use super::plan::{Plan, Resolver};
+use crate::render::Randomisation;
 use crate::robot::{Body, Robot};
 use crate::seed::Rng;
 use crate::world::World;
@@ -49,6 +51,8 @@ pub struct RandomisationSpec {
     pub max_push_vel_xy: f32,
     /// Even noise on what sensors measure.
     pub noise: NoiseSpec,
+    /// Light, colours and place of the policy's camera.
+    pub camera: Option<Randomisation>,
 }
 
 /// Half widths of the even noise on raw states.
@@ -88,9 +92,9 @@ impl Default for NoiseSpec {
 /// One number drawn for an episode.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draw {
-    /// What it is, as in the task file; the joint's or body's index behind it where there is one each.
+    /// What it is, as in the task file.
     pub name: &'static str,
-    /// Index of joint or body; 0 where there is only one.
+    /// Index of joint, body or axis, or three times a shape's and the channel; 0 where there is only one.
     pub index: usize,
     /// The value.
     pub value: f32,
@@ -118,6 +122,37 @@ pub(crate) struct Randomiser {
     observation_delay: usize,
     /// Raw states on their way, newest first.
     states: Vec<RawState>,
+}
+
+/// Checks what the camera sees against the camera.
+fn check_camera(resolver: &Resolver<'_>, spec: &Randomisation) -> Result<(), TaskError> {
+    let Some(camera) = &resolver.spec.camera else {
+        let problem = "randomises a camera that is not there: add a table [camera], or remove it";
+        return Err(resolver.fault("randomisation.camera", problem));
+    };
+    let field = |name: &str| format!("randomisation.camera.{name}");
+    for (name, range) in spec.ranges() {
+        let Some(range) = range else { continue };
+        let [low, high] = resolver.range(&field(name), range)?;
+        let distance = (0..3).map(|i| (camera.target[i] - camera.position[i]).powi(2)).sum::<f32>().sqrt();
+        let view = camera.field_of_view;
+        let most = match name {
+            "light_brightness" => [0.0, 100.0],
+            "camera_position" | "camera_target" => [-0.25 * distance, 0.25 * distance],
+            "field_of_view" => [FIELD_OF_VIEW[0] - view, FIELD_OF_VIEW[1] - view],
+            "light_direction" => [-100.0, 100.0],
+            _ => [-1.0, 1.0],
+        };
+        if low < most[0] || high > most[1] {
+            let problem = format!("is [{low}, {high}]: give a range within {} to {}", most[0], most[1]);
+            return Err(resolver.fault(&field(name), problem));
+        }
+    }
+    if !(0.0..=1.0).contains(&spec.texture_share) {
+        let problem = format!("is {}: give a share of 0 to 1", spec.texture_share);
+        return Err(resolver.fault(&field("texture_share"), problem));
+    }
+    Ok(())
 }
 
 /// Checks the ranges against each other and the robot.
@@ -161,6 +196,9 @@ pub(super) fn check(resolver: &Resolver<'_>, spec: &RandomisationSpec) -> Result
             );
         }
     }
+    if let Some(camera) = &spec.camera {
+        check_camera(resolver, camera)?;
+    }
     let period_s = resolver.spec.control_period_s as f32;
     if let Some(interval_s) = spec.push_interval_s.filter(|s| !(*s >= period_s)) {
         let problem = format!("is {interval_s}: give at least one control period ({period_s} s)");
@@ -187,6 +225,7 @@ impl RandomisationSpec {
             ("observation_loss", self.observation_loss > 0.0),
             ("pushes", self.push_interval_s.is_some()),
             ("noise", noise),
+            ("camera", self.camera.is_some()),
         ];
         used.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
     }

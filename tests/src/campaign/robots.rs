@@ -32,6 +32,54 @@ const URDF: &str = r#"<?xml version="1.0"?>
   </joint>
 </robot>"#;
 
+const URDF_WITH_MESH: &str = r#"<robot name="box"><link name="box">
+  <inertial><mass value="1"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>
+  <collision><geometry><mesh filename="FILE"/></geometry></collision>
+  <visual><geometry><mesh filename="FILE" scale="2 2 2"/></geometry></visual></link></robot>"#;
+
+const WITH_MESH: &str = r#"<mujoco><asset><mesh name="a" file="FILE"/></asset><worldbody>
+  <geom name="floor" type="plane" size="1 1 1"/>
+  <body pos="0 0 1"><freejoint/><geom name="a" type="mesh" mesh="a" condim="6"/></body></worldbody>
+  <contact><pair geom1="floor" geom2="a" condim="4"/></contact></mujoco>"#;
+
+const WITH_FIELD: &str = r#"<mujoco><asset><hfield name="a" file="field.hf" size="1 1 1 1"/></asset><worldbody>
+  <geom type="hfield" hfield="a"/><body pos="0 0 1"><freejoint/><geom size="0.1" condim="4"/></body></worldbody></mujoco>"#;
+
+/// A tetrahedron in both formats, and a height field of 2 x 2 points.
+const ASSETS: [(&str, &[u8]); 3] = [
+    ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"),
+    (
+        "a.stl",
+        b"solid a\nfacet normal 0 0 -1\nouter loop\nvertex 0 0 0\nvertex 0 1 0\nvertex 1 0 0\nendloop\nendfacet\n\
+          facet normal 0 -1 0\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 0 1\nendloop\nendfacet\n\
+          facet normal -1 0 0\nouter loop\nvertex 0 0 0\nvertex 0 0 1\nvertex 0 1 0\nendloop\nendfacet\n\
+          facet normal 1 1 1\nouter loop\nvertex 1 0 0\nvertex 0 1 0\nvertex 0 0 1\nendloop\nendfacet\nendsolid a\n",
+    ),
+    ("field.hf", &[2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64]),
+];
+
+/// One to three bytes changed, a part cut out or twice there.
+fn damaged(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..rng.u8(1..=3) {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = rng.usize(..bytes.len());
+        let end = (at + rng.usize(..16)).min(bytes.len());
+        match rng.u8(..4) {
+            0 => bytes[at] = rng.u8(..),
+            1 => bytes[at] = *rng.choice(b"0123456789-.e/ \n").unwrap_or(&b'9'),
+            2 => drop(bytes.drain(at..end)),
+            _ => {
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+        }
+    }
+    bytes
+}
+
 /// Control periods that an accepted task runs.
 const STEPS: usize = 3;
 
@@ -100,6 +148,38 @@ fn robots(run: &mut Run) -> Result<(), String> {
     report(run, "task files", total, &tally);
     let what = Some("an observation or a reward that is not finite".into());
     run.none("task files: what is not finite reaches a learner", "files", wrong.into_inner(), what);
+    let total = run.amount(20_000, 500);
+    let folders = AtomicU64::new(0);
+    let tally = many(run, total, 5, |rng, tally| {
+        let folder = std::env::temp_dir().join(format!(
+            "tendon-robots-{}-{}",
+            std::process::id(),
+            folders.fetch_add(1, Ordering::Relaxed)
+        ));
+        let (file, bytes) = &ASSETS[rng.usize(..ASSETS.len())];
+        let (name, text) = if rng.bool() && *file != "field.hf" {
+            ("robot.urdf", URDF_WITH_MESH.replace("FILE", file))
+        } else if *file == "field.hf" {
+            ("robot.xml", WITH_FIELD.to_owned())
+        } else {
+            ("robot.xml", WITH_MESH.replace("FILE", file))
+        };
+        let bytes = damaged(bytes, rng);
+        let written = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(folder.join(file), bytes))
+            .and_then(|()| std::fs::write(folder.join(name), text));
+        tally.one(|| {
+            assert!(written.is_ok(), "the temporary folder cannot be written");
+            let Ok(robot) = Robot::from_file(folder.join(name), RobotOptions::default()) else {
+                return false;
+            };
+            let mut world = World::new(robot);
+            world.step(&[], STEPS);
+            true
+        });
+        let _ = std::fs::remove_dir_all(&folder);
+    });
+    report(run, "meshes and height fields", total, &tally);
     run.at_most("most memory of the whole campaign", "MiB", peak_mib(), 1024.0);
     Ok(())
 }
