@@ -35,6 +35,9 @@ const MAGIC: &[u8; 4] = b"TNDC";
 const NEXT_STEP: &str =
     "start from an older folder in checkpoints/ (point the link `last` at it), or train anew";
 
+/// Files larger than this are neither written nor read, bytes.
+const SIZE_LIMIT: u64 = 16 << 30;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -125,6 +128,15 @@ impl Checkpoint {
     pub fn save(&self, checkpoints: &Path, step: u64) -> Result<PathBuf, FileError> {
         let folder = checkpoints.join(step.to_string());
         let (json, binary) = self.encode(&folder)?;
+        if binary.len() as u64 > SIZE_LIMIT {
+            let problem = format!("{} bytes, at most {SIZE_LIMIT} are read again", binary.len());
+            return Err(FileError::new(
+                folder,
+                "arrays.bin",
+                problem,
+                "lower `buffer` or the number of episodes",
+            ));
+        }
         if removed(Check::CheckpointWhole) {
             replace_link(&checkpoints.join("last"), &step.to_string())?;
         }
@@ -201,8 +213,8 @@ impl Checkpoint {
     /// # Errors
     /// When anything is missing, cut, flipped or of another version: file, field and next step are named.
     pub fn load(folder: &Path) -> Result<Self, FileError> {
-        let json = read_limited(&folder.join("state.json"), NEXT_STEP)?;
-        let binary = read_limited(&folder.join("arrays.bin"), NEXT_STEP)?;
+        let json = read_limited(&folder.join("state.json"), SIZE_LIMIT, NEXT_STEP)?;
+        let binary = read_limited(&folder.join("arrays.bin"), SIZE_LIMIT, NEXT_STEP)?;
         Self::decode(folder, &json, &binary)
     }
 

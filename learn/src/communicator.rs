@@ -4,6 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 
+use crate::ppo::LearnError;
+
 /// What one rank needs of the others. Every rank calls the same functions in the same order.
 ///
 /// Sums are the same bits on every rank, and from run to run with as many ranks: their order depends on the number of ranks, not on
@@ -64,6 +66,19 @@ pub(crate) fn share(ranks: &dyn Communicator, count: usize) -> Range<usize> {
     count * rank / size..count * (rank + 1) / size
 }
 
+/// Refuses less than one of something for each rank.
+pub(crate) fn each_has_one(
+    ranks: &dyn Communicator,
+    field: &'static str,
+    count: usize,
+) -> Result<(), LearnError> {
+    if count >= ranks.size() {
+        return Ok(());
+    }
+    let problem = format!("{count} for {} ranks; each needs one", ranks.size());
+    Err(LearnError::Config { field, problem })
+}
+
 /// The mean of values of all ranks.
 pub(crate) fn mean(ranks: &dyn Communicator, values: impl Iterator<Item = f64> + Clone) -> f64 {
     let mut sums = [values.clone().sum::<f64>(), values.count() as f64];
@@ -82,6 +97,30 @@ pub(crate) fn joined<T: Serialize + DeserializeOwned>(ranks: &dyn Communicator, 
         .iter()
         .flat_map(|part| serde_json::from_slice::<Vec<T>>(part).expect("a rank of this program wrote it"))
         .collect()
+}
+
+/// The `own` rows of all ranks behind each other, on every rank.
+///
+/// A sum over the ranks, in which each has zeros in the others' places: what comes out is exact.
+pub(crate) fn joined_rows(ranks: &dyn Communicator, own: Vec<f32>) -> Vec<f32> {
+    if ranks.size() == 1 {
+        return own;
+    }
+    let mut lengths = vec![0.0; ranks.size()];
+    lengths[ranks.rank()] = own.len() as f64;
+    ranks.sum_f64(&mut lengths);
+    let start = lengths[..ranks.rank()].iter().sum::<f64>() as usize;
+    let mut all = vec![0.0; lengths.iter().sum::<f64>() as usize];
+    all[start..start + own.len()].copy_from_slice(&own);
+    ranks.sum_f32(&mut all);
+    all
+}
+
+/// The sum of a number over the ranks.
+pub(crate) fn sum(ranks: &dyn Communicator, value: f64) -> f64 {
+    let mut sums = [value];
+    ranks.sum_f64(&mut sums);
+    sums[0]
 }
 
 /// The ranks whose `hash` is not rank 0's.

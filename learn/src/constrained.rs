@@ -142,7 +142,7 @@ impl<'a> Constrained<'a> {
                 let x: Vec<f32> =
                     here.clone().flat_map(|r| &rollout.states[r * width..(r + 1) * width]).copied().collect();
                 let y: Vec<f32> = here.map(|r| targets[r]).collect();
-                self.critic.step_over(&x, &y, (self.ranks, part.len()), self.config.critic_rate);
+                self.critic.step(&x, &y, (self.ranks, part.len()), self.config.critic_rate);
             }
         }
     }

@@ -1,9 +1,12 @@
 //! Diffusion policies (Ho, Jain and Abbeel 2020; as a visuomotor policy: Chi et al. 2023), and their distillation into few steps.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Communicator, each_has_one, share, sum};
 use crate::driver::{Learner, Place, drive};
 use crate::imitate::{demonstrate, fits};
 use crate::normaliser::Normaliser;
@@ -109,7 +112,7 @@ impl DiffusionConfig {
 }
 
 /// Fits a diffusion policy to what `teachers` do, one after the other, then distils it. Checkpoints and resumption as for
-/// [`crate::train`].
+/// [`crate::train`], ranks as for [`crate::imitate`].
 ///
 /// # Errors
 /// As [`crate::imitate`].
@@ -117,18 +120,20 @@ pub fn train_diffusion(
     config: &DiffusionConfig,
     make: MakeEnvironment,
     teachers: &[Policy],
+    ranks: &dyn Communicator,
     seed: u64,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
     config.check()?;
+    each_has_one(ranks, "batch", config.batch)?;
     let mut data = Pairs::default();
     for (index, teacher) in teachers.iter().enumerate() {
         fits(make, teacher, false)?;
         let drivers: Vec<(u64, &Policy)> = (0..config.episodes as u64)
             .map(|episode| (derive_seed(seed, &[stream::EPISODE, index as u64, episode]), teacher))
             .collect();
-        let shown = demonstrate(make, teacher, &drivers, config.noise, false, config.threads);
+        let shown = demonstrate(make, teacher, &drivers, config.noise, false, (config.threads, ranks));
         data.observations.extend(shown.observations);
         data.actions.extend(shown.actions);
     }
@@ -137,7 +142,7 @@ pub fn train_diffusion(
     if data.actions.is_empty() {
         return Err(LearnError::Config { field: "teacher", problem: "there is none".into() });
     }
-    drive(Diffusion::new(config, data, widths, seed), config, run, on_progress)
+    drive(Diffusion::new(config, data, widths, ranks, seed), config, run, on_progress)
 }
 
 /// Observations and actions in them, row by row.
@@ -147,8 +152,9 @@ struct Pairs {
     actions: Vec<f32>,
 }
 
-struct Diffusion {
+struct Diffusion<'a> {
     config: DiffusionConfig,
+    ranks: &'a dyn Communicator,
     seed: u64,
     field: Regression,
     /// The weights that are being distilled.
@@ -161,8 +167,14 @@ struct Diffusion {
     iteration: u64,
 }
 
-impl Diffusion {
-    fn new(config: &DiffusionConfig, mut data: Pairs, (n_obs, n_act): (usize, usize), seed: u64) -> Self {
+impl<'a> Diffusion<'a> {
+    fn new(
+        config: &DiffusionConfig,
+        mut data: Pairs,
+        (n_obs, n_act): (usize, usize),
+        ranks: &'a dyn Communicator,
+        seed: u64,
+    ) -> Self {
         let mut normaliser = Normaliser::new(n_obs);
         normaliser.update(&data.observations);
         let raw = data.observations.clone();
@@ -178,6 +190,7 @@ impl Diffusion {
             n_act,
             iteration: 0,
             config: config.clone(),
+            ranks,
             seed,
         }
     }
@@ -195,17 +208,22 @@ impl Diffusion {
         }
     }
 
-    /// Noisy actions, `[batch, n_obs + n_act + time]`, their times, and `v`.
+    /// Noisy actions, `[rows, n_obs + n_act + time]`, their times, and `v`: this rank's share of a batch, all of which every rank draws.
     fn rows(&self, times: impl Fn(&mut Rng) -> f32, rng: &mut Rng) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let (n_obs, n_act) = (self.n_obs, self.n_act);
         let (mut x, mut at, mut v) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.config.batch {
+        let own = share(self.ranks, self.config.batch);
+        let mut noise = vec![0.0; n_act];
+        for row in 0..self.config.batch {
             let r = rng.below(self.data.actions.len() / n_act);
             let t = times(rng);
+            noise.fill_with(|| rng.normal() as f32);
+            if !own.contains(&row) {
+                continue;
+            }
             let (sin, cos) = angle(t).sin_cos();
             x.extend_from_slice(&self.data.observations[r * n_obs..(r + 1) * n_obs]);
-            for &a in &self.data.actions[r * n_act..(r + 1) * n_act] {
-                let noise = rng.normal() as f32;
+            for (&a, noise) in self.data.actions[r * n_act..(r + 1) * n_act].iter().zip(&noise) {
                 x.push(cos * a + sin * noise);
                 v.push(cos * noise - sin * a);
             }
@@ -257,8 +275,12 @@ fn angle(t: f32) -> f32 {
     std::f32::consts::FRAC_PI_2 * t
 }
 
-impl Learner for Diffusion {
+impl Learner for Diffusion<'_> {
     const KIND: &'static str = "diffusion";
+
+    fn ranks(&self) -> &dyn Communicator {
+        self.ranks
+    }
 
     fn place(&self) -> Place {
         let DiffusionConfig { iterations, distillation_iterations, updates, .. } = self.config;
@@ -271,6 +293,7 @@ impl Learner for Diffusion {
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
+        let started = Instant::now();
         let (halving, begun) = self.part(self.iteration);
         if halving > 0 && begun == 0.0 {
             self.slower = Some(self.field.parameters.clone());
@@ -291,15 +314,17 @@ impl Learner for Diffusion {
             };
             let done = begun + update as f32 / self.config.updates as f32 / length as f32;
             let rate = self.config.learning_rate * (1.0 - done);
-            loss += self.field.step(&x, &v, rate) / self.config.updates as f64;
+            let now = self.field.step(&x, &v, (self.ranks, self.config.batch), rate);
+            loss += now / self.config.updates as f64;
         }
         if !self.field.parameters.iter().all(|p| p.is_finite()) {
             return Err(LearnError::NotFinite { iteration: self.iteration, what: "a weight" });
         }
         self.iteration += 1;
         let row = CurveRow {
-            policy_loss: loss,
+            policy_loss: sum(self.ranks, loss),
             learning_rate: f64::from(self.config.learning_rate),
+            update_s: started.elapsed().as_secs_f64(),
             ..CurveRow::default()
         };
         Ok((row, Vec::new()))
@@ -341,6 +366,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::communicator::Alone;
     use crate::pendulum::pendulum;
     use crate::run_folder::tests::scratch;
     use crate::{PpoConfig, Progress, evaluate, train};
@@ -383,7 +409,7 @@ mod tests {
             iterations: 15,
             ..DiffusionConfig::default()
         };
-        let mut learner = Diffusion::new(&config, two_ways(), (1, 1), 1);
+        let mut learner = Diffusion::new(&config, two_ways(), (1, 1), &Alone, 1);
         while learner.place().iteration < config.iterations {
             learner.iterate().unwrap();
         }
@@ -403,7 +429,7 @@ mod tests {
         let mut clone = Regression::new(network, 0.01, 1, &mut Rng::at(1, &[]));
         for update in 0..500 {
             let rows = update * 256 % 3700..update * 256 % 3700 + 256;
-            clone.step(&data.observations[rows.clone()], &data.actions[rows], 1e-3);
+            clone.step(&data.observations[rows.clone()], &data.actions[rows], (&Alone, 256), 1e-3);
         }
         assert!(
             clone.infer(&[-0.8, 0.0, 0.8]).iter().all(|a| a.abs() < 0.2),
@@ -427,7 +453,7 @@ mod tests {
             ..DiffusionConfig::default()
         };
         let teachers = [teacher];
-        let whole = train_diffusion(&config, &pendulum, &teachers, 3, None, &mut keep_on).unwrap();
+        let whole = train_diffusion(&config, &pendulum, &teachers, &Alone, 3, None, &mut keep_on).unwrap();
         let [random, student, expected] = [None, Some(&whole.policy), Some(&teachers[0])].map(mean);
         let share = (student - random) / (expected - random);
         println!("teacher {expected:.0}, two steps {student:.0}, random {random:.0}");
@@ -438,10 +464,11 @@ mod tests {
             let mut until = |p: &Progress| {
                 if p.done < stop_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            train_diffusion(&config, &pendulum, &teachers, 3, Some(&run), &mut until).unwrap();
+            train_diffusion(&config, &pendulum, &teachers, &Alone, 3, Some(&run), &mut until).unwrap();
         }
         let one = DiffusionConfig { threads: 1, ..config };
-        let resumed = train_diffusion(&one, &pendulum, &teachers, 3, Some(&run), &mut keep_on).unwrap();
+        let resumed =
+            train_diffusion(&one, &pendulum, &teachers, &Alone, 3, Some(&run), &mut keep_on).unwrap();
         assert_eq!(resumed.policy, whole.policy);
         assert_eq!(Policy::of_run(&run).unwrap().unwrap(), whole.policy);
     }

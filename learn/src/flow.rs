@@ -1,9 +1,12 @@
 //! Flow-matching policies (Lipman et al. 2023; as a visuomotor policy: Black et al. 2024, pi0), and their distillation into few steps.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use tendon_nn::Network;
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Communicator, each_has_one, joined_rows, share, sum};
 use crate::driver::{Learner, Place, drive};
 use crate::imitate::{Demonstrations, demonstrate, fits};
 use crate::normaliser::Normaliser;
@@ -94,7 +97,8 @@ impl FlowConfig {
     }
 }
 
-/// Fits a flow to what `teacher` does, then distils it. Checkpoints and resumption as for [`crate::train`].
+/// Fits a flow to what `teacher` does, then distils it. Checkpoints and resumption as for [`crate::train`], ranks as for
+/// [`crate::imitate`].
 ///
 /// # Errors
 /// As [`crate::imitate`].
@@ -102,15 +106,17 @@ pub fn train_flow(
     config: &FlowConfig,
     make: MakeEnvironment,
     teacher: &Policy,
+    ranks: &dyn Communicator,
     seed: u64,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    drive(Flow::new(config, make, teacher, seed)?, config, run, on_progress)
+    drive(Flow::new(config, make, teacher, ranks, seed)?, config, run, on_progress)
 }
 
-struct Flow {
+struct Flow<'a> {
     config: FlowConfig,
+    ranks: &'a dyn Communicator,
     seed: u64,
     field: Regression,
     /// The many-step policy that is being distilled.
@@ -121,19 +127,21 @@ struct Flow {
     iteration: u64,
 }
 
-impl Flow {
+impl<'a> Flow<'a> {
     fn new(
         config: &FlowConfig,
         make: MakeEnvironment,
         teacher: &Policy,
+        ranks: &'a dyn Communicator,
         seed: u64,
     ) -> Result<Self, LearnError> {
         config.check()?;
+        each_has_one(ranks, "batch", config.batch)?;
         let (n_obs, n_act) = fits(make, teacher, false)?;
         let drivers: Vec<(u64, &Policy)> = (0..config.episodes as u64)
             .map(|episode| (derive_seed(seed, &[stream::EPISODE, 0, episode]), teacher))
             .collect();
-        let mut data = demonstrate(make, teacher, &drivers, config.noise, false, config.threads);
+        let mut data = demonstrate(make, teacher, &drivers, config.noise, false, (config.threads, ranks));
         let mut normaliser = Normaliser::new(n_obs);
         normaliser.update(&data.observations);
         let raw = data.observations.clone();
@@ -147,6 +155,7 @@ impl Flow {
             data,
             iteration: 0,
             config: config.clone(),
+            ranks,
             seed,
         })
     }
@@ -190,8 +199,12 @@ impl Flow {
     }
 }
 
-impl Learner for Flow {
+impl Learner for Flow<'_> {
     const KIND: &'static str = "flow";
+
+    fn ranks(&self) -> &dyn Communicator {
+        self.ranks
+    }
 
     fn place(&self) -> Place {
         let distilled = self.config.distilled_steps > 0;
@@ -205,6 +218,7 @@ impl Learner for Flow {
     }
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
+        let started = Instant::now();
         let n_obs = self.normaliser.freeze().offset.len();
         let flowing = self.iteration < self.config.iterations;
         if !flowing && self.whole.is_none() {
@@ -217,7 +231,9 @@ impl Learner for Flow {
                 normaliser: crate::FrozenNormaliser { offset: vec![0.0; n_obs], scale: vec![1.0; n_obs] },
                 ..whole.clone()
             };
-            plain.actor().act(&self.data.observations, &mut ends);
+            let rows = share(self.ranks, self.data.begins.len());
+            plain.actor().act(&self.data.observations[rows.start * n_obs..rows.end * n_obs], &mut ends);
+            ends = joined_rows(self.ranks, ends);
         }
         let (begin, length) = if flowing {
             (0, self.config.iterations)
@@ -238,15 +254,21 @@ impl Learner for Flow {
             }
             let done = (self.iteration - begin) as f32 + update as f32 / self.config.updates as f32;
             let rate = self.config.learning_rate * (1.0 - done / length as f32);
-            loss += self.field.step(&x, &y, rate) / self.config.updates as f64;
+            // All ranks draw the whole batch, so that it is the same on any number of them.
+            let (own, width) = (share(self.ranks, self.config.batch), self.field.network.inputs());
+            let x = &x[own.start * width..own.end * width];
+            let y = &y[own.start * self.n_act()..own.end * self.n_act()];
+            let now = self.field.step(x, y, (self.ranks, self.config.batch), rate);
+            loss += now / self.config.updates as f64;
         }
         if !self.field.parameters.iter().all(|p| p.is_finite()) {
             return Err(LearnError::NotFinite { iteration: self.iteration, what: "a weight" });
         }
         self.iteration += 1;
         let row = CurveRow {
-            policy_loss: loss,
+            policy_loss: sum(self.ranks, loss),
             learning_rate: f64::from(self.config.learning_rate),
+            update_s: started.elapsed().as_secs_f64(),
             ..CurveRow::default()
         };
         Ok((row, Vec::new()))
@@ -290,6 +312,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::communicator::Alone;
     use crate::pendulum::pendulum;
     use crate::run_folder::tests::scratch;
     use crate::{PpoConfig, Progress, evaluate, train};
@@ -310,7 +333,7 @@ mod tests {
             distillation_iterations: 6,
             ..FlowConfig::default()
         };
-        let whole = train_flow(&config, &pendulum, &teacher, 3, None, &mut keep_on).unwrap();
+        let whole = train_flow(&config, &pendulum, &teacher, &Alone, 3, None, &mut keep_on).unwrap();
         assert_eq!(whole.policy.head, Head::Flow { steps: 2 });
         let [random, student, expected] = [None, Some(&whole.policy), Some(&teacher)].map(mean);
         let share = (student - random) / (expected - random);
@@ -321,10 +344,10 @@ mod tests {
             let mut until = |p: &Progress| {
                 if p.done < stop_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            train_flow(&config, &pendulum, &teacher, 3, Some(&run), &mut until).unwrap();
+            train_flow(&config, &pendulum, &teacher, &Alone, 3, Some(&run), &mut until).unwrap();
         }
         let one = FlowConfig { threads: 1, ..config };
-        let resumed = train_flow(&one, &pendulum, &teacher, 3, Some(&run), &mut keep_on).unwrap();
+        let resumed = train_flow(&one, &pendulum, &teacher, &Alone, 3, Some(&run), &mut keep_on).unwrap();
         assert_eq!(resumed.policy, whole.policy);
     }
 }

@@ -1,10 +1,13 @@
 //! Learning from a teacher: behaviour cloning, DAgger, and distillation of a teacher that sees more than its student.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use tendon_sim::{Environment, Step};
 
 use crate::architecture::{NetworkConfig, NetworkKind};
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Communicator, each_has_one, joined, joined_rows, share, sum};
 use crate::driver::{Learner, Place, drive};
 use crate::normaliser::Normaliser;
 use crate::parallel::parallel_map;
@@ -112,7 +115,8 @@ impl ImitationConfig {
     }
 }
 
-/// Trains a student on what `teacher` does. Checkpoints and resumption as for [`crate::train`].
+/// Trains a student on what `teacher` does. Checkpoints and resumption as for [`crate::train`]. Over `ranks` each runs its share of the
+/// episodes, all get all demonstrations, and each learns from its share of every batch.
 ///
 /// # Errors
 /// As [`crate::train`]; also when the teacher has another observation or action than the task.
@@ -120,11 +124,12 @@ pub fn imitate(
     config: &ImitationConfig,
     make: MakeEnvironment,
     teacher: &Policy,
+    ranks: &dyn Communicator,
     seed: u64,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    drive(Imitation::new(config, make, teacher, seed)?, config, run, on_progress)
+    drive(Imitation::new(config, make, teacher, ranks, seed)?, config, run, on_progress)
 }
 
 /// An environment whose observation also holds what only training sees: for a privileged teacher.
@@ -184,19 +189,22 @@ pub(crate) struct Demonstrations {
     pub(crate) actions: Vec<f32>,
     /// Whether an episode begins with the row, `[rows]`.
     pub(crate) begins: Vec<bool>,
+    /// On rank 0.
     pub(crate) finished: Vec<Finished>,
 }
 
-/// Runs seeded episodes of `driver`, with noise on its actions, and notes the teacher's action in every state.
+/// Runs seeded episodes of `drivers`, with noise on their actions, and notes the teacher's action in every state. Each rank runs its
+/// share; all get all of it.
 pub(crate) fn demonstrate(
     make: MakeEnvironment,
     teacher: &Policy,
     drivers: &[(u64, &Policy)],
     noise: f32,
     privileged_teacher: bool,
-    threads: usize,
+    (threads, ranks): (usize, &dyn Communicator),
 ) -> Demonstrations {
-    let parts = parallel_map(drivers, threads, |_, &(seed, driver)| {
+    let own = &drivers[share(ranks, drivers.len())];
+    let parts = parallel_map(own, threads, |_, &(seed, driver)| {
         let mut environment = make();
         let (n_obs, n_act) = (environment.observation_len(), environment.action_len());
         let n_privileged = if privileged_teacher { environment.privileged_len() } else { 0 };
@@ -238,7 +246,13 @@ pub(crate) fn demonstrate(
         whole.begins.extend(part.begins);
         whole.finished.extend(part.finished);
     }
-    whole
+    let begins = whole.begins.iter().map(|begins| f32::from(u8::from(*begins))).collect();
+    Demonstrations {
+        observations: joined_rows(ranks, whole.observations),
+        actions: joined_rows(ranks, whole.actions),
+        begins: joined_rows(ranks, begins).iter().map(|begins| *begins != 0.0).collect(),
+        finished: joined(ranks, whole.finished),
+    }
 }
 
 /// Refuses a teacher that does not fit the task.
@@ -271,6 +285,7 @@ struct Imitation<'a> {
     config: ImitationConfig,
     make: MakeEnvironment<'a>,
     teacher: Policy,
+    ranks: &'a dyn Communicator,
     seed: u64,
     student: Regression,
     normaliser: Normaliser,
@@ -284,9 +299,11 @@ impl<'a> Imitation<'a> {
         config: &ImitationConfig,
         make: MakeEnvironment<'a>,
         teacher: &Policy,
+        ranks: &'a dyn Communicator,
         seed: u64,
     ) -> Result<Self, LearnError> {
         config.check()?;
+        each_has_one(ranks, "batch", config.batch / config.network.sequence())?;
         let (n_obs, n_act) = fits(make, teacher, config.privileged_teacher)?;
         let network = config.network.build(n_obs, &config.hidden, n_act, config.activation)?;
         let student = Regression::new(network, 0.01, config.threads, &mut Rng::at(seed, &[stream::WEIGHTS]));
@@ -294,6 +311,7 @@ impl<'a> Imitation<'a> {
             config: config.clone(),
             make,
             teacher: teacher.clone(),
+            ranks,
             seed,
             student,
             normaliser: Normaliser::new(n_obs),
@@ -306,6 +324,10 @@ impl<'a> Imitation<'a> {
 
 impl Learner for Imitation<'_> {
     const KIND: &'static str = "imitation";
+
+    fn ranks(&self) -> &dyn Communicator {
+        self.ranks
+    }
 
     fn place(&self) -> Place {
         Place {
@@ -320,21 +342,24 @@ impl Learner for Imitation<'_> {
         let config = &self.config;
         let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, self.round]);
         let student = self.policy();
-        let share = config.beta.powi(self.round as i32);
+        let by_teacher = config.beta.powi(self.round as i32);
         let drivers: Vec<(u64, &Policy)> = (0..config.episodes as u64)
             .map(|episode| {
                 let seed = derive_seed(self.seed, &[stream::EPISODE, self.round, episode]);
-                (seed, if rng.uniform() < share { &self.teacher } else { &student })
+                (seed, if rng.uniform() < by_teacher { &self.teacher } else { &student })
             })
             .collect();
+        let started = Instant::now();
         let new = demonstrate(
             self.make,
             &self.teacher,
             &drivers,
             config.noise,
             config.privileged_teacher,
-            config.threads,
+            (config.threads, self.ranks),
         );
+        let simulation_s = started.elapsed().as_secs_f64();
+        let started = Instant::now();
         self.normaliser.update(&new.observations);
         self.data.observations.extend(&new.observations);
         self.data.actions.extend(&new.actions);
@@ -359,21 +384,20 @@ impl Learner for Imitation<'_> {
             let data = Rows { sequence, states: &inputs, begins, memory: &memory };
             // To zero at the end of the round, so that the last bits of noise in the gradient average out.
             let rate = config.learning_rate * (1.0 - update as f32 / config.updates as f32);
-            let now = self.student.step_on(&data, &self.data.actions, &units, rate);
+            let (own, total) = (&units[share(self.ranks, units.len())], units.len() * sequence);
+            let now = self.student.step_on(&data, &self.data.actions, own, (self.ranks, total), rate);
             loss += (now - loss) / (update + 1).min(100) as f64;
         }
         if !self.student.parameters.iter().all(|p| p.is_finite()) {
             return Err(LearnError::NotFinite { iteration: self.round, what: "a weight" });
         }
         self.round += 1;
-        let count = new.finished.len() as f64;
         let row = CurveRow {
-            episode_return: Some(new.finished.iter().map(|e| e.episode_return).sum::<f64>() / count),
-            episode_length: Some(new.finished.iter().map(|e| e.length as f64).sum::<f64>() / count),
-            success: Some(new.finished.iter().filter(|e| e.success).count() as f64 / count),
-            policy_loss: loss,
+            policy_loss: sum(self.ranks, loss),
             learning_rate: f64::from(config.learning_rate),
-            ..CurveRow::default()
+            simulation_s,
+            update_s: started.elapsed().as_secs_f64(),
+            ..CurveRow::of_episodes(&new.finished)
         };
         Ok((row, new.finished))
     }
@@ -424,6 +448,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::communicator::Alone;
     use crate::mlp;
     use crate::pendulum::{SIDE, pendulum, pictures, without_speed};
     use crate::run_folder::tests::scratch;
@@ -472,9 +497,10 @@ mod tests {
                 network,
                 ..ImitationConfig::default()
             };
-            let trained =
-                imitate(&config, &without_speed, &teacher, 3, None, &mut |_| ControlFlow::Continue(()))
-                    .unwrap();
+            let trained = imitate(&config, &without_speed, &teacher, &Alone, 3, None, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
             (mean_of(&trained.policy, &without_speed), trained.policy, config)
         };
         let dense = student(NetworkKind::Mlp).0;
@@ -489,9 +515,10 @@ mod tests {
             let mut stop = |p: &crate::Progress| {
                 if p.done < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            imitate(&config, &without_speed, &teacher, 3, Some(&run), &mut stop).unwrap();
+            imitate(&config, &without_speed, &teacher, &Alone, 3, Some(&run), &mut stop).unwrap();
             let one = ImitationConfig { threads: 1, ..config };
-            let resumed = imitate(&one, &without_speed, &teacher, 3, Some(&run), &mut keep_on).unwrap();
+            let resumed =
+                imitate(&one, &without_speed, &teacher, &Alone, 3, Some(&run), &mut keep_on).unwrap();
             assert_eq!(resumed.policy, policy);
         }
     }
@@ -516,7 +543,7 @@ mod tests {
         };
         let behind = behind(&teacher, SIDE * SIDE * 2);
         let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
-        let trained = imitate(&config, &pictures, &behind, 3, None, &mut keep_on).unwrap();
+        let trained = imitate(&config, &pictures, &behind, &Alone, 3, None, &mut keep_on).unwrap();
         let seeing = mean_of(&trained.policy, &pictures);
         println!("teacher {expected:.0}, pictures {seeing:.0}");
         assert!(seeing > expected - 100.0, "{seeing} against {expected}");
@@ -552,18 +579,18 @@ mod tests {
             ImitationConfig { updates: 2000, ..ImitationConfig::cloning() },
             ImitationConfig { rounds: 3, updates: 500, ..ImitationConfig::default() },
         ] {
-            let whole = imitate(&config, &pendulum, &teacher, 3, None, &mut keep_on).unwrap();
+            let whole = imitate(&config, &pendulum, &teacher, &Alone, 3, None, &mut keep_on).unwrap();
             let student = mean(&whole.policy);
             assert!(student > expected - 60.0, "{student} against {expected}");
             let one = ImitationConfig { threads: 1, ..config.clone() };
             assert_eq!(
-                imitate(&one, &pendulum, &teacher, 3, None, &mut keep_on).unwrap().policy,
+                imitate(&one, &pendulum, &teacher, &Alone, 3, None, &mut keep_on).unwrap().policy,
                 whole.policy
             );
             let run = RunFolder::create(scratch(&format!("imitate-{}", config.rounds))).unwrap();
             let mut stop = |_: &crate::Progress| ControlFlow::Break(());
-            imitate(&config, &pendulum, &teacher, 3, Some(&run), &mut stop).unwrap();
-            let resumed = imitate(&config, &pendulum, &teacher, 3, Some(&run), &mut keep_on).unwrap();
+            imitate(&config, &pendulum, &teacher, &Alone, 3, Some(&run), &mut stop).unwrap();
+            let resumed = imitate(&config, &pendulum, &teacher, &Alone, 3, Some(&run), &mut keep_on).unwrap();
             assert_eq!(resumed.policy, whole.policy);
         }
     }
@@ -577,7 +604,7 @@ mod tests {
             parameters: vec![0.0; 17],
         };
         let mut keep_on = |_: &crate::Progress| ControlFlow::Continue(());
-        let result = imitate(&ImitationConfig::default(), &pendulum, &other, 1, None, &mut keep_on);
+        let result = imitate(&ImitationConfig::default(), &pendulum, &other, &Alone, 1, None, &mut keep_on);
         assert!(result.unwrap_err().to_string().contains("2 observations"));
     }
 }

@@ -44,10 +44,13 @@ impl Mpi {
 
     fn sum<T: Equivalence + Copy + Default>(&self, values: &mut [T], received: &mut Vec<T>) {
         let started = Instant::now();
-        received.clear();
-        received.resize(values.len(), T::default());
-        self.world.all_reduce_into(&*values, &mut received[..], SystemOperation::sum());
-        values.copy_from_slice(received);
+        // Every rank has as many numbers, and so as many pieces.
+        for piece in values.chunks_mut(SUMMED) {
+            received.clear();
+            received.resize(piece.len(), T::default());
+            self.world.all_reduce_into(&*piece, &mut received[..], SystemOperation::sum());
+            piece.copy_from_slice(received);
+        }
         let mut traffic = self.traffic.get();
         traffic.sums += 1;
         traffic.summed_bytes += size_of_val(values) as u64;
@@ -55,6 +58,11 @@ impl Mpi {
         self.traffic.set(traffic);
     }
 }
+
+/// Numbers of one call of MPI, which counts them in 31 bits.
+const SUMMED: usize = 1 << 24;
+/// Bytes that a rank gives in one call: 4,095 ranks stay below 31 bits together.
+const GATHERED: usize = 1 << 19;
 
 impl std::fmt::Debug for Mpi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -82,31 +90,34 @@ impl Communicator for Mpi {
     fn gather(&self, own: Vec<u8>) -> Vec<Vec<u8>> {
         let started = Instant::now();
         let root = self.world.process_at_rank(0);
-        let mut parts = Vec::new();
-        let count = i32::try_from(own.len()).expect("a rank's share of a checkpoint is below 2 GiB");
+        let mut lengths = vec![0u64; self.size()];
+        self.world.all_gather_into(&(own.len() as u64), &mut lengths[..]);
+        let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+        let mut parts: Vec<Vec<u8>> = Vec::new();
         if self.rank() == 0 {
-            let mut counts = vec![0; self.size()];
-            root.gather_into_root(&count, &mut counts[..]);
+            parts = lengths.iter().map(|&length| Vec::with_capacity(length as usize)).collect();
+        }
+        for start in (0..longest).step_by(GATHERED) {
+            let here = |length: usize| start.min(length)..(start + GATHERED).min(length);
+            let piece = &own[here(own.len())];
+            if self.rank() != 0 {
+                root.gather_varcount_into(piece);
+                continue;
+            }
+            let counts: Vec<i32> = lengths.iter().map(|&length| here(length as usize).len() as i32).collect();
             let starts: Vec<i32> = counts
                 .iter()
-                .scan(0i32, |at, count| {
-                    let start = *at;
-                    *at = at.checked_add(*count).expect("a checkpoint is below 2 GiB");
-                    Some(start)
+                .scan(0, |next, count| {
+                    *next += count;
+                    Some(*next - count)
                 })
                 .collect();
             let mut bytes = vec![0u8; counts.iter().map(|&count| count as usize).sum()];
-            let mut partition = PartitionMut::new(&mut bytes[..], counts.clone(), &starts[..]);
-            root.gather_varcount_into_root(&own[..], &mut partition);
-            let mut rest = &bytes[..];
-            for count in counts {
-                let (part, others) = rest.split_at(count as usize);
-                parts.push(part.to_vec());
-                rest = others;
+            let mut partition = PartitionMut::new(&mut bytes[..], &counts[..], &starts[..]);
+            root.gather_varcount_into_root(piece, &mut partition);
+            for ((part, &start), &count) in parts.iter_mut().zip(&starts).zip(&counts) {
+                part.extend_from_slice(&bytes[start as usize..][..count as usize]);
             }
-        } else {
-            root.gather_into(&count);
-            root.gather_varcount_into(&own[..]);
         }
         let mut traffic = self.traffic.get();
         traffic.gathered_bytes += own.len() as u64;

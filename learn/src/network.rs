@@ -52,6 +52,12 @@ impl Batch<'_> {
         let memory = self.memories[network];
         Rows { sequence: self.sequence, states: self.states, begins: self.begins, memory }
     }
+
+    /// Of the rows of these sequences.
+    fn advantages_of(&self, units: &[usize]) -> impl Iterator<Item = f64> {
+        let rows = units.iter().flat_map(|u| u * self.sequence..(u + 1) * self.sequence);
+        rows.map(|row| f64::from(self.advantages[row]))
+    }
 }
 
 /// The part of a [`Batch`] for one gradient step.
@@ -69,18 +75,14 @@ impl Minibatch {
     /// One minibatch for each list of this rank's sequences of `batch`.
     pub fn of(batch: &Batch, lists: Vec<Vec<usize>>, ranks: &dyn Communicator) -> Vec<Self> {
         let steps = batch.sequence;
-        let advantages = |units: &[usize]| {
-            let rows = units.to_vec().into_iter().flat_map(move |u| u * steps..(u + 1) * steps);
-            rows.map(|row| f64::from(batch.advantages[row]))
-        };
         // Two sums over the ranks for all minibatches together, not two for each.
-        let mut sums: Vec<f64> = lists.iter().map(|units| advantages(units).sum()).collect();
+        let mut sums: Vec<f64> = lists.iter().map(|units| batch.advantages_of(units).sum()).collect();
         sums.extend(lists.iter().map(|units| (units.len() * steps) as f64));
         ranks.sum_f64(&mut sums);
         let (sums, rows) = sums.split_at(lists.len());
         let means: Vec<f64> = sums.iter().zip(rows).map(|(sum, rows)| sum / rows).collect();
         let squares = |(units, mean): (&Vec<usize>, &f64)| -> f64 {
-            advantages(units).map(|advantage| (advantage - mean).powi(2)).sum()
+            batch.advantages_of(units).map(|advantage| (advantage - mean).powi(2)).sum()
         };
         let mut squares: Vec<f64> = lists.iter().zip(&means).map(squares).collect();
         ranks.sum_f64(&mut squares);

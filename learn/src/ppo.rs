@@ -8,7 +8,7 @@ use tendon_nn::Mlp;
 use thiserror::Error;
 
 use crate::checkpoint::Checkpoint;
-use crate::communicator::{Alone, Communicator, joined, mean, share};
+use crate::communicator::{Alone, Communicator, each_has_one, joined, mean, share};
 use crate::config::{PpoConfig, Schedule};
 use crate::driver::{Learner, Place, drive};
 use crate::network::{ActorCritic, Batch, Losses, Minibatch, StepSettings};
@@ -148,10 +148,7 @@ impl<'a> Ppo<'a> {
     ) -> Result<Self, LearnError> {
         config.check()?;
         let own = share(ranks, config.environments);
-        if config.environments < ranks.size() {
-            let problem = format!("{} for {} ranks; each needs one", config.environments, ranks.size());
-            return Err(LearnError::Config { field: "environments", problem });
-        }
+        each_has_one(ranks, "environments", config.environments)?;
         let probe = make();
         let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
         let n_privileged = if config.privileged_critic { probe.privileged_len() } else { 0 };
@@ -361,14 +358,7 @@ impl<'a> Ppo<'a> {
 
     /// The curve's row for the iteration that has just ended.
     pub(crate) fn row(&self, rollout: &Rollout, rewards: &[f32], losses: Losses) -> CurveRow {
-        let over_episodes = |of: &dyn Fn(&Finished) -> f64| {
-            let count = rollout.finished.len() as f64;
-            (count > 0.0).then(|| rollout.finished.iter().map(of).sum::<f64>() / count)
-        };
         CurveRow {
-            episode_return: over_episodes(&|e| e.episode_return),
-            episode_length: over_episodes(&|e| e.length as f64),
-            success: over_episodes(&|e| f64::from(u8::from(e.success))),
             reward_mean: mean(self.ranks, rewards.iter().map(|&r| f64::from(r))),
             policy_loss: losses.policy,
             value_loss: losses.value,
@@ -376,7 +366,7 @@ impl<'a> Ppo<'a> {
             kl: losses.kl,
             clip_fraction: losses.clip_fraction,
             learning_rate: f64::from(self.learning_rate),
-            ..CurveRow::default()
+            ..CurveRow::of_episodes(&rollout.finished)
         }
     }
 

@@ -70,7 +70,7 @@ pub struct CurveRow {
     pub labels: u64,
     /// Accuracy of the reward model on its labels, when it was trained in this iteration.
     pub label_accuracy: Option<f64>,
-    /// Mean cost per episode, where costs are constrained.
+    /// Mean cost per step, where costs are constrained.
     pub cost: Option<f64>,
     /// Lagrange multiplier of the constraint.
     pub multiplier: Option<f64>,
@@ -82,4 +82,20 @@ pub struct CurveRow {
     pub inference_s: f64,
     /// Wall time of gradients and optimiser, s.
     pub update_s: f64,
+}
+
+impl CurveRow {
+    /// What episodes came to; nothing of none.
+    pub(crate) fn of_episodes(finished: &[Finished]) -> Self {
+        let mean = |of: fn(&Finished) -> f64| {
+            let count = finished.len() as f64;
+            (count > 0.0).then(|| finished.iter().map(of).sum::<f64>() / count)
+        };
+        Self {
+            episode_return: mean(|e| e.episode_return),
+            episode_length: mean(|e| e.length as f64),
+            success: mean(|e| f64::from(u8::from(e.success))),
+            ..Self::default()
+        }
+    }
 }

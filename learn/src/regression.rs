@@ -3,7 +3,7 @@
 use tendon_nn::{Adam, AdamSettings, BLOCK, Mlp, Network, NetworkWeights, NetworkWorkspace, Sharded};
 
 use crate::checkpoint::Checkpoint;
-use crate::communicator::{Alone, Communicator};
+use crate::communicator::Communicator;
 use crate::network::{restore_adam, save_adam};
 use crate::random::Rng;
 use crate::run_folder::FileError;
@@ -60,15 +60,9 @@ impl Regression {
         }
     }
 
-    /// One step of Adam on `sum_j (y_j - target_j)^2 / 2`, averaged over rows; returns that loss before the step. The network
-    /// remembers nothing.
-    pub(crate) fn step(&mut self, inputs: &[f32], targets: &[f32], learning_rate: f32) -> f64 {
-        let count = inputs.len() / self.network.inputs();
-        self.step_over(inputs, targets, (&Alone, count), learning_rate)
-    }
-
-    /// [`Regression::step`] over all ranks, which have `total` rows together; returns this rank's share of the loss.
-    pub(crate) fn step_over(
+    /// One step of Adam on `sum_j (y_j - target_j)^2 / 2`, averaged over the `total` rows of all ranks, each of which gives its own;
+    /// returns this rank's share of that loss before the step. The network remembers nothing.
+    pub(crate) fn step(
         &mut self,
         inputs: &[f32],
         targets: &[f32],
@@ -78,21 +72,11 @@ impl Regression {
         let count = inputs.len() / self.network.inputs();
         let rows = Rows { sequence: 1, states: inputs, begins: &vec![true; count], memory: &[] };
         let units: Vec<usize> = (0..count).collect();
-        self.step_of(&rows, targets, &units, (ranks, total), learning_rate)
+        self.step_on(&rows, targets, &units, (ranks, total), learning_rate)
     }
 
     /// [`Regression::step`] on the sequences `units` of `data` (rows, where these are one step long).
     pub(crate) fn step_on(
-        &mut self,
-        data: &Rows,
-        targets: &[f32],
-        units: &[usize],
-        learning_rate: f32,
-    ) -> f64 {
-        self.step_of(data, targets, units, (&Alone, units.len() * data.sequence), learning_rate)
-    }
-
-    fn step_of(
         &mut self,
         data: &Rows,
         targets: &[f32],

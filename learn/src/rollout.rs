@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tendon_sim::Environment;
+use tendon_sim::{Environment, Step};
 
 use crate::checkpoint::Checkpoint;
 use crate::network::ActorCritic;
@@ -136,7 +136,8 @@ impl Slot {
         slot
     }
 
-    fn next_episode(&mut self, seed: u64, index: usize) {
+    /// Begins the next episode of environment `index`.
+    pub(crate) fn next_episode(&mut self, seed: u64, index: usize) {
         self.seed = derive_seed(seed, &[stream::EPISODE, index as u64, self.episodes]);
         self.episodes += 1;
         self.episode_return = 0.0;
@@ -144,6 +145,29 @@ impl Slot {
         self.memory.iter_mut().for_each(|memory| memory.fill(0.0));
         self.level = self.environment.level();
         self.environment.reset(self.seed, &mut self.observation);
+    }
+
+    /// What the policy sees.
+    pub(crate) fn observation(&self) -> &[f32] {
+        &self.observation
+    }
+
+    /// One step of the running episode, which may have ended then.
+    pub(crate) fn step(&mut self, action: &[f32]) -> Step {
+        self.history.extend_from_slice(action);
+        let step = self.environment.step(action, &mut self.observation);
+        self.episode_return += f64::from(step.reward);
+        step
+    }
+
+    /// The running episode as one that ends in `step` of the rollout.
+    pub(crate) fn finished(&self, step: usize) -> Finished {
+        Finished {
+            step,
+            episode_return: self.episode_return,
+            length: (self.history.len() / self.environment.action_len()) as u64,
+            success: self.environment.success(),
+        }
     }
 
     /// Adds the running episode to a checkpoint: the actions since its start, not the physics.
@@ -391,13 +415,11 @@ fn collect_chunk(
                 out.next_values[row - 1] = values[e];
             }
             out.episode_seeds[row] = slot.seed;
-            slot.history.extend_from_slice(applied);
             let before = Instant::now();
-            let mut step = slot.environment.step(applied, &mut slot.observation);
+            let mut step = slot.step(applied);
             out.simulation_s += before.elapsed().as_secs_f64();
             let staggered = slot.episodes == 1 && slot.history.len() == slot.first_cut * n_act;
             step.truncated |= staggered;
-            slot.episode_return += f64::from(step.reward);
             out.rewards[row] = step.reward;
             if let Some(metric) = cost_metric {
                 out.costs[row] = slot.environment.metrics()[metric].abs();
@@ -415,12 +437,7 @@ fn collect_chunk(
             }
             if step.terminated || step.truncated {
                 if !staggered {
-                    out.finished.push(Finished {
-                        step: t,
-                        episode_return: slot.episode_return,
-                        length: (slot.history.len() / n_act) as u64,
-                        success: slot.environment.success(),
-                    });
+                    out.finished.push(slot.finished(t));
                 }
                 slot.next_episode(seed, first_index + e);
             }

@@ -49,14 +49,11 @@ impl FileError {
     }
 }
 
-/// Files larger than this are not read, bytes.
-const SIZE_LIMIT: u64 = 1 << 30;
-
-/// All of a file, unless it is larger than [`SIZE_LIMIT`]; then `next_step` says what the user can do.
-pub(crate) fn read_limited(file: &Path, next_step: &'static str) -> Result<Vec<u8>, FileError> {
+/// All of a file, unless it is larger than `limit` bytes; then `next_step` says what the user can do.
+pub(crate) fn read_limited(file: &Path, limit: u64, next_step: &'static str) -> Result<Vec<u8>, FileError> {
     let length = fs::metadata(file).map_err(|e| FileError::read(file, &e))?.len();
-    if length > SIZE_LIMIT {
-        let problem = format!("{length} bytes, at most {SIZE_LIMIT} are read");
+    if length > limit {
+        let problem = format!("{length} bytes, at most {limit} are read");
         return Err(FileError::new(file, "length", problem, next_step));
     }
     fs::read(file).map_err(|e| FileError::read(file, &e))

@@ -1,19 +1,22 @@
 //! Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905) in the form of CleanRL's `sac_continuous_action.py`.
 
+use std::ops::Range;
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use tendon_nn::{Activation, Adam, AdamSettings, Mlp, Network, Sharded, Weights, Workspace};
-use tendon_sim::Environment;
 
 use crate::checkpoint::Checkpoint;
+use crate::communicator::{Communicator, each_has_one, joined, share};
 use crate::driver::{Learner, Place, drive};
 use crate::network::{restore_adam, save_adam};
 use crate::normaliser::FrozenNormaliser;
 use crate::policy::{Head, Hidden, Policy, mlp};
 use crate::ppo::{LearnError, Trained};
 use crate::progress::{CurveRow, OnProgress};
-use crate::random::{Rng, derive_seed};
+use crate::random::Rng;
 use crate::regression::Regression;
-use crate::rollout::{Finished, MakeEnvironment, stream};
+use crate::rollout::{Finished, MakeEnvironment, Slot, in_order, stream};
 use crate::run_folder::{FileError, RunFolder};
 
 /// All hyper-parameters of SAC.
@@ -22,6 +25,8 @@ use crate::run_folder::{FileError, RunFolder};
 pub struct SacConfig {
     /// Environment steps in all.
     pub total_steps: u64,
+    /// Environments side by side; each keeps its share of the buffer.
+    pub environments: usize,
     /// Steps at the start with uniform random actions and no learning.
     pub first_steps: u64,
     /// Transitions kept; the oldest go first.
@@ -46,7 +51,7 @@ pub struct SacConfig {
     pub target_entropy: f32,
     /// Temperature at the start (`alpha`).
     pub temperature: f32,
-    /// Environment steps per iteration: one row of the curves, one chance to stop.
+    /// Environment steps per iteration: one row of the curves, one chance to stop. A multiple of `environments`.
     pub steps_per_iteration: u64,
     /// Iterations between checkpoints; a checkpoint holds the whole buffer.
     pub checkpoint_interval: u64,
@@ -58,6 +63,7 @@ impl Default for SacConfig {
     fn default() -> Self {
         Self {
             total_steps: 100_000,
+            environments: 1,
             first_steps: 1000,
             buffer: 100_000,
             batch: 256,
@@ -85,6 +91,7 @@ impl SacConfig {
     pub fn check(&self) -> Result<(), LearnError> {
         let positive = [
             ("total_steps", self.total_steps as f64),
+            ("environments", self.environments as f64),
             ("buffer", self.buffer as f64),
             ("batch", self.batch as f64),
             ("actor_rate", f64::from(self.actor_rate)),
@@ -100,6 +107,15 @@ impl SacConfig {
                 return Err(LearnError::Config { field, problem: format!("{value} is not above 0") });
             }
         }
+        if !self.steps_per_iteration.is_multiple_of(self.environments as u64) {
+            let problem =
+                format!("{} is no multiple of {} environments", self.steps_per_iteration, self.environments);
+            return Err(LearnError::Config { field: "steps_per_iteration", problem });
+        }
+        if self.buffer < self.environments {
+            let problem = format!("{} for {} environments; each needs one", self.buffer, self.environments);
+            return Err(LearnError::Config { field: "buffer", problem });
+        }
         if !(0.0..=1.0).contains(&self.discount) {
             let problem = format!("{} is not in 0..1", self.discount);
             return Err(LearnError::Config { field: "discount", problem });
@@ -108,18 +124,20 @@ impl SacConfig {
     }
 }
 
-/// Trains on the task's own reward. Checkpoints and resumption as for [`crate::train`].
+/// Trains on the task's own reward. Checkpoints and resumption as for [`crate::train`]. Over `ranks` each steps its share of the
+/// environments and keeps what happened there; all draw the same rows of the whole buffer, and each learns from those that it has.
 ///
 /// # Errors
 /// As [`crate::train`].
 pub fn train_sac(
     config: &SacConfig,
     make: MakeEnvironment,
+    ranks: &dyn Communicator,
     seed: u64,
     run: Option<&RunFolder>,
     on_progress: OnProgress,
 ) -> Result<Trained, LearnError> {
-    drive(Sac::new(config, make, seed)?, config, run, on_progress)
+    drive(Sac::new(config, make, ranks, seed)?, config, run, on_progress)
 }
 
 /// Range of the logarithm of the standard deviation (CleanRL).
@@ -127,17 +145,15 @@ const LOG_STD: (f32, f32) = (-5.0, 2.0);
 /// Kept away from the ends of tanh.
 const EPSILON: f32 = 1e-6;
 
-struct Sac {
+struct Sac<'a> {
     config: SacConfig,
+    ranks: &'a dyn Communicator,
     seed: u64,
-    environment: Box<dyn Environment>,
-    observation: Vec<f32>,
-    /// Actions of the running episode, to replay it after a restart.
-    history: Vec<f32>,
-    /// Difficulty of the running episode.
-    level: f32,
-    episode: u64,
-    episode_return: f64,
+    /// Environments of this rank.
+    own: Range<usize>,
+    slots: Vec<Slot>,
+    /// What happened in each of them.
+    buffers: Vec<Buffer>,
     steps: u64,
     /// Mean and log_std, `[2 n_act]`.
     actor: Mlp,
@@ -149,7 +165,6 @@ struct Sac {
     targets: [(Vec<f32>, Weights); 2],
     log_temperature: f32,
     temperature_adam: Adam,
-    buffer: Buffer,
     workspace: Workspace,
 }
 
@@ -165,6 +180,7 @@ struct Buffer {
 }
 
 impl Buffer {
+    /// The `size` newest stay.
     fn push(&mut self, size: usize, o: &[f32], a: &[f32], reward: f32, next: &[f32], terminated: bool) {
         let at = (self.written % size as u64) as usize;
         let put = |all: &mut Vec<f32>, row: &[f32]| {
@@ -181,14 +197,54 @@ impl Buffer {
         put(&mut self.terminated, &[f32::from(u8::from(terminated))]);
         self.written += 1;
     }
+
+    /// Adds the transitions of environment `index` to a checkpoint.
+    fn save(&self, checkpoint: &mut Checkpoint, index: usize) {
+        checkpoint.put_counter(&format!("environment.{index}.written"), self.written);
+        for (name, values) in [
+            ("observations", &self.observations),
+            ("actions", &self.actions),
+            ("rewards", &self.rewards),
+            ("next", &self.next),
+            ("terminated", &self.terminated),
+        ] {
+            checkpoint.put(&format!("environment.{index}.buffer.{name}"), values);
+        }
+    }
+
+    fn restored(
+        checkpoint: &Checkpoint,
+        index: usize,
+        size: usize,
+        (n_obs, n_act): (usize, usize),
+    ) -> Result<Self, FileError> {
+        let written = checkpoint.counter(&format!("environment.{index}.written"))?;
+        let filled = written.min(size as u64) as usize;
+        let read = |name: &str, width: usize| {
+            checkpoint.array_f32(&format!("environment.{index}.buffer.{name}"), filled * width)
+        };
+        Ok(Self {
+            observations: read("observations", n_obs)?,
+            actions: read("actions", n_act)?,
+            rewards: read("rewards", 1)?,
+            next: read("next", n_obs)?,
+            terminated: read("terminated", 1)?,
+            written,
+        })
+    }
 }
 
-impl Sac {
-    fn new(config: &SacConfig, make: MakeEnvironment, seed: u64) -> Result<Self, LearnError> {
+impl<'a> Sac<'a> {
+    fn new(
+        config: &SacConfig,
+        make: MakeEnvironment,
+        ranks: &'a dyn Communicator,
+        seed: u64,
+    ) -> Result<Self, LearnError> {
         config.check()?;
-        let mut environment = make();
-        environment.start_curriculum();
-        let (n_obs, n_act) = (environment.observation_len(), environment.action_len());
+        each_has_one(ranks, "environments", config.environments)?;
+        let probe = make();
+        let (n_obs, n_act) = (probe.observation_len(), probe.action_len());
         let mut rng = Rng::at(seed, &[stream::WEIGHTS]);
         let actor = mlp(n_obs, &config.hidden, 2 * n_act, config.activation);
         let actor_parameters = actor.initialise_uniform(&mut || rng.uniform());
@@ -197,9 +253,8 @@ impl Sac {
         let targets = [0, 1].map(|i: usize| {
             (critics[i].parameters.clone(), critics[i].network.head().weights(&critics[i].parameters))
         });
-        let mut observation = vec![0.0; n_obs];
-        environment.reset(derive_seed(seed, &[stream::EPISODE, 0]), &mut observation);
         let adam = |n| Adam::new(n, AdamSettings::default());
+        let own = share(ranks, config.environments);
         Ok(Self {
             actor_weights: actor.weights(&actor_parameters),
             actor_adam: adam(actor_parameters.len()),
@@ -213,15 +268,12 @@ impl Sac {
             targets,
             log_temperature: config.temperature.ln(),
             temperature_adam: adam(1),
-            buffer: Buffer::default(),
-            level: environment.level(),
-            environment,
-            observation,
-            history: Vec::new(),
-            episode: 0,
-            episode_return: 0.0,
+            slots: own.clone().map(|index| Slot::start(make, seed, index, 0, [0; 2])).collect(),
+            buffers: own.clone().map(|_| Buffer::default()).collect(),
+            own,
             steps: 0,
             config: config.clone(),
+            ranks,
             seed,
         })
     }
@@ -230,95 +282,99 @@ impl Sac {
         self.actor.outputs() / 2
     }
 
-    /// Acts once and stores the transition.
-    fn act(&mut self, rng: &mut Rng) -> Option<Finished> {
-        let n_act = self.n_act();
-        let mut action = vec![0.0; n_act];
-        if self.steps < self.config.first_steps {
-            action.iter_mut().for_each(|a| *a = (2.0 * rng.uniform() - 1.0) as f32);
-        } else {
-            let mut out = vec![0.0; 2 * n_act];
-            self.actor_weights.infer(&self.observation, &mut out, &mut self.workspace);
-            let noise: Vec<f32> = (0..n_act).map(|_| rng.normal() as f32).collect();
-            squash(&out, &noise, &mut action);
-        }
-        let before = self.observation.clone();
-        let step = self.environment.step(&action, &mut self.observation);
-        self.history.extend_from_slice(&action);
-        let size = self.config.buffer;
-        self.buffer.push(size, &before, &action, step.reward, &self.observation, step.terminated);
-        self.episode_return += f64::from(step.reward);
-        self.steps += 1;
-        if !(step.terminated || step.truncated) {
-            return None;
-        }
-        let finished = Finished {
-            step: 0,
-            episode_return: self.episode_return,
-            length: (self.history.len() / n_act) as u64,
-            success: self.environment.success(),
-        };
-        self.episode += 1;
-        self.begin_episode();
-        Some(finished)
+    /// Transitions of each environment that are kept.
+    fn size(&self) -> usize {
+        self.config.buffer / self.config.environments
     }
 
-    fn begin_episode(&mut self) {
-        self.history.clear();
-        self.episode_return = 0.0;
-        self.level = self.environment.level();
-        let seed = derive_seed(self.seed, &[stream::EPISODE, self.episode]);
-        self.environment.reset(seed, &mut self.observation);
+    /// Acts once in each environment, in step `step` of the iteration, and stores the transitions; returns the wall time in the
+    /// environments, s.
+    fn act(&mut self, step: usize, noise: &mut [Rng], finished: &mut Vec<Finished>) -> f64 {
+        let mut simulation_s = 0.0;
+        let (n_act, size) = (self.n_act(), self.size());
+        let (mut action, mut out) = (vec![0.0; n_act], vec![0.0; 2 * n_act]);
+        for (e, rng) in noise.iter_mut().enumerate() {
+            let (slot, buffer) = (&mut self.slots[e], &mut self.buffers[e]);
+            if self.steps < self.config.first_steps {
+                action.iter_mut().for_each(|a| *a = (2.0 * rng.uniform() - 1.0) as f32);
+            } else {
+                self.actor_weights.infer(slot.observation(), &mut out, &mut self.workspace);
+                let noise: Vec<f32> = (0..n_act).map(|_| rng.normal() as f32).collect();
+                squash(&out, &noise, &mut action);
+            }
+            let before = slot.observation().to_vec();
+            let started = Instant::now();
+            let after = slot.step(&action);
+            simulation_s += started.elapsed().as_secs_f64();
+            buffer.push(size, &before, &action, after.reward, slot.observation(), after.terminated);
+            if after.terminated || after.truncated {
+                finished.push(slot.finished(step));
+                slot.next_episode(self.seed, self.own.start + e);
+            }
+        }
+        self.steps += self.config.environments as u64;
+        simulation_s
     }
 
     /// One gradient step of critics (equations 5 and 6), actor (equation 9) and temperature (equation 18).
-    /// Returns both losses and the entropy.
+    /// Returns both losses and the entropy. Rows are drawn from the buffers of all ranks, `[step, environment]`.
     fn update(&mut self, rng: &mut Rng) -> [f64; 3] {
         let (n_act, n_obs, batch) = (self.n_act(), self.actor.inputs(), self.config.batch);
         let temperature = self.log_temperature.exp();
-        let filled = self.buffer.rewards.len();
-        let rows: Vec<usize> = (0..batch).map(|_| rng.below(filled)).collect();
-        let take = |all: &[f32], width: usize| -> Vec<f32> {
-            rows.iter().flat_map(|&r| &all[r * width..(r + 1) * width]).copied().collect()
+        let environments = self.config.environments;
+        let filled = self.buffers[0].rewards.len() * environments;
+        // Place in the batch, environment of this rank, row of its buffer.
+        let rows: Vec<(usize, usize, usize)> = (0..batch)
+            .map(|i| (i, rng.below(filled)))
+            .filter(|(_, r)| self.own.contains(&(r % environments)))
+            .map(|(i, r)| (i, r % environments - self.own.start, r / environments))
+            .collect();
+        let n_own = rows.len();
+        let take = |of: fn(&Buffer) -> &[f32], width: usize| -> Vec<f32> {
+            let row = |&(_, e, r): &(usize, usize, usize)| &of(&self.buffers[e])[r * width..(r + 1) * width];
+            rows.iter().flat_map(row).copied().collect()
         };
-        let mut noise = || (0..batch * n_act).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
-        let observations = take(&self.buffer.observations, n_obs);
-        let next = take(&self.buffer.next, n_obs);
+        let mut noise = || -> Vec<f32> {
+            let all: Vec<f32> = (0..batch * n_act).map(|_| rng.normal() as f32).collect();
+            rows.iter().flat_map(|(i, ..)| &all[i * n_act..(i + 1) * n_act]).copied().collect()
+        };
+        let observations = take(|buffer| &buffer.observations, n_obs);
+        let next = take(|buffer| &buffer.next, n_obs);
+        let (rewards, terminated) = (take(|buffer| &buffer.rewards, 1), take(|buffer| &buffer.terminated, 1));
+        let acted = take(|buffer| &buffer.actions, n_act);
 
         // y = r + discount (1 - terminated) (min Q'(o', a') - temperature ln pi(a'|o')).
-        let mut out = vec![0.0; batch * 2 * n_act];
+        let mut out = vec![0.0; n_own * 2 * n_act];
         self.actor_weights.infer(&next, &mut out, &mut self.workspace);
-        let mut actions = vec![0.0; batch * n_act];
-        let mut log_probs = Vec::with_capacity(batch);
+        let mut actions = vec![0.0; n_own * n_act];
+        let mut log_probs = Vec::with_capacity(n_own);
         for ((out, noise), action) in
             out.chunks(2 * n_act).zip(noise().chunks(n_act)).zip(actions.chunks_mut(n_act))
         {
             log_probs.push(squash(out, noise, action));
         }
         let joined = join(&next, &actions, n_obs, n_act);
-        let mut values = [vec![0.0; batch], vec![0.0; batch]];
+        let mut values = [vec![0.0; n_own], vec![0.0; n_own]];
         for ((_, weights), values) in self.targets.iter().zip(&mut values) {
             weights.infer(&joined, values, &mut weights.mlp().workspace());
         }
-        let targets: Vec<f32> = (0..batch)
+        let targets: Vec<f32> = (0..n_own)
             .map(|i| {
-                let r = rows[i];
                 let value = values[0][i].min(values[1][i]) - temperature * log_probs[i];
-                self.buffer.rewards[r] + self.config.discount * (1.0 - self.buffer.terminated[r]) * value
+                rewards[i] + self.config.discount * (1.0 - terminated[i]) * value
             })
             .collect();
-        let joined = join(&observations, &take(&self.buffer.actions, n_act), n_obs, n_act);
-        let critic_rate = self.config.critic_rate;
-        let critic_loss: f64 =
-            self.critics.iter_mut().map(|critic| critic.step(&joined, &targets, critic_rate)).sum();
-
         // Actor: temperature ln pi(a|o) - min Q(o, a), a = tanh(mean + std noise).
         let noise = noise();
+        let joined = join(&observations, &acted, n_obs, n_act);
+        let (ranks, critic_rate) = (self.ranks, self.config.critic_rate);
+        let step = |critic: &mut Regression| critic.step(&joined, &targets, (ranks, batch), critic_rate);
+        let critic_loss: f64 = self.critics.iter_mut().map(step).sum();
         let Self { actor_sharded, actor_weights, critics, .. } = self;
         actor_sharded.states().for_each(|state| state.2 = [0.0; 2]);
         let critic_weights = [critics[0].weights().head(), critics[1].weights().head()];
         let scratch_len = critics[0].parameters.len();
-        let gradient = actor_sharded.gradient(batch, |range, (of_actor, of_critics, sums), gradient| {
+        let gradient = actor_sharded.gradient(n_own, |range, (of_actor, of_critics, sums), gradient| {
             let n = range.len();
             let o = &observations[range.start * n_obs..range.end * n_obs];
             let noise = &noise[range.start * n_act..range.end * n_act];
@@ -365,11 +421,14 @@ impl Sac {
             }
             actor_weights.backward(o, &slopes, of_actor, gradient, None);
         });
+        ranks.sum_f32(gradient);
         self.actor_adam.step(&mut self.actor_parameters, gradient, self.config.actor_rate);
         self.actor_weights.set(&self.actor_parameters);
         let sums =
             self.actor_sharded.states().fold([0.0; 2], |s, state| [s[0] + state.2[0], s[1] + state.2[1]]);
-        let [actor_loss, entropy] = sums;
+        let mut sums = [sums[0], critic_loss, sums[1]];
+        ranks.sum_f64(&mut sums);
+        let [actor_loss, critic_loss, entropy] = sums;
 
         // Temperature: alpha (entropy - target).
         let target = self.config.target_entropy * n_act as f32;
@@ -417,8 +476,12 @@ fn join(observations: &[f32], actions: &[f32], n_obs: usize, n_act: usize) -> Ve
     rows.flat_map(|(o, a)| o.iter().chain(a)).copied().collect()
 }
 
-impl Learner for Sac {
+impl Learner for Sac<'_> {
     const KIND: &'static str = "sac";
+
+    fn ranks(&self) -> &dyn Communicator {
+        self.ranks
+    }
 
     fn place(&self) -> Place {
         Place {
@@ -431,33 +494,41 @@ impl Learner for Sac {
 
     fn iterate(&mut self) -> Result<(CurveRow, Vec<Finished>), LearnError> {
         let iteration = self.place().iteration;
-        let mut rng = Rng::at(self.seed, &[stream::EXPLORATION, iteration]);
+        let stream = |environment| Rng::at(self.seed, &[stream::EXPLORATION, iteration, environment as u64]);
+        let mut noise: Vec<Rng> = self.own.clone().map(stream).collect();
+        let mut rng = Rng::at(self.seed, &[stream::SHUFFLE, iteration]);
         let (mut finished, mut sums, mut updates) = (Vec::new(), [0.0; 3], 0.0f64);
-        for _ in 0..self.config.steps_per_iteration {
-            finished.extend(self.act(&mut rng));
+        let (mut simulation_s, mut inference_s, mut update_s) = (0.0, 0.0, 0.0);
+        for step in 0..self.config.steps_per_iteration as usize / self.config.environments {
+            let started = Instant::now();
+            let in_environments = self.act(step, &mut noise, &mut finished);
+            simulation_s += in_environments;
+            inference_s += started.elapsed().as_secs_f64() - in_environments;
+            let started = Instant::now();
             if self.steps > self.config.first_steps {
-                for _ in 0..self.config.updates {
+                for _ in 0..self.config.updates * self.config.environments {
                     let losses = self.update(&mut rng);
                     sums.iter_mut().zip(losses).for_each(|(sum, loss)| *sum += loss);
                     updates += 1.0;
                 }
             }
+            update_s += started.elapsed().as_secs_f64();
         }
+        let mut finished = joined(self.ranks, finished);
+        in_order(&mut finished);
         if !self.actor_parameters.iter().all(|p| p.is_finite()) {
             return Err(LearnError::NotFinite { iteration, what: "a weight" });
         }
         let [actor, critic, entropy] = sums.map(|sum| sum / updates.max(1.0));
-        let count = finished.len() as f64;
-        let mean = |sum: f64| (count > 0.0).then(|| sum / count);
         let row = CurveRow {
-            episode_return: mean(finished.iter().map(|e| e.episode_return).sum()),
-            episode_length: mean(finished.iter().map(|e| e.length as f64).sum()),
-            success: mean(finished.iter().filter(|e| e.success).count() as f64),
             policy_loss: actor,
             value_loss: critic,
             entropy,
             learning_rate: f64::from(self.config.actor_rate),
-            ..CurveRow::default()
+            simulation_s,
+            inference_s,
+            update_s,
+            ..CurveRow::of_episodes(&finished)
         };
         Ok((row, finished))
     }
@@ -465,9 +536,6 @@ impl Learner for Sac {
     fn save(&self, checkpoint: &mut Checkpoint) {
         checkpoint.put_counter("seed", self.seed);
         checkpoint.put_counter("steps", self.steps);
-        checkpoint.put_counter("episode", self.episode);
-        checkpoint.put("level", &[self.level]);
-        checkpoint.put("history", &self.history);
         checkpoint.put("actor.parameters", &self.actor_parameters);
         save_adam(&self.actor_adam, checkpoint, "actor.adam");
         for (k, (critic, target)) in self.critics.iter().zip(&self.targets).enumerate() {
@@ -476,23 +544,15 @@ impl Learner for Sac {
         }
         checkpoint.put("temperature", &[self.log_temperature]);
         save_adam(&self.temperature_adam, checkpoint, "temperature.adam");
-        let buffer = &self.buffer;
-        checkpoint.put_counter("buffer.written", buffer.written);
-        for (name, values) in [
-            ("observations", &buffer.observations),
-            ("actions", &buffer.actions),
-            ("rewards", &buffer.rewards),
-            ("next", &buffer.next),
-            ("terminated", &buffer.terminated),
-        ] {
-            checkpoint.put(&format!("buffer.{name}"), values);
+        for ((index, slot), buffer) in self.own.clone().zip(&self.slots).zip(&self.buffers) {
+            slot.save(checkpoint, index);
+            buffer.save(checkpoint, index);
         }
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
         checkpoint.same_seed(self.seed)?;
         self.steps = checkpoint.counter("steps")?;
-        self.episode = checkpoint.counter("episode")?;
         self.actor_parameters = checkpoint.array_f32("actor.parameters", self.actor_parameters.len())?;
         self.actor_weights.set(&self.actor_parameters);
         restore_adam(&mut self.actor_adam, checkpoint, "actor.adam")?;
@@ -503,24 +563,11 @@ impl Learner for Sac {
         }
         self.log_temperature = checkpoint.array_f32("temperature", 1)?[0];
         restore_adam(&mut self.temperature_adam, checkpoint, "temperature.adam")?;
-        let written = checkpoint.counter("buffer.written")?;
-        let filled = written.min(self.config.buffer as u64) as usize;
-        let (n_obs, n_act) = (self.actor.inputs(), self.n_act());
-        self.buffer = Buffer {
-            observations: checkpoint.array_f32("buffer.observations", filled * n_obs)?,
-            actions: checkpoint.array_f32("buffer.actions", filled * n_act)?,
-            rewards: checkpoint.array_f32("buffer.rewards", filled)?,
-            next: checkpoint.array_f32("buffer.next", filled * n_obs)?,
-            terminated: checkpoint.array_f32("buffer.terminated", filled)?,
-            written,
-        };
-        let history: Vec<f32> = checkpoint.any_array("history")?.iter().map(|&v| v as f32).collect();
-        self.environment.set_level(checkpoint.array_f32("level", 1)?[0]);
-        self.begin_episode();
-        for action in history.chunks_exact(n_act) {
-            self.episode_return += f64::from(self.environment.step(action, &mut self.observation).reward);
+        let (size, widths) = (self.size(), (self.actor.inputs(), self.n_act()));
+        for ((index, slot), buffer) in self.own.clone().zip(&mut self.slots).zip(&mut self.buffers) {
+            slot.restore(checkpoint, self.seed, index)?;
+            *buffer = Buffer::restored(checkpoint, index, size, widths)?;
         }
-        self.history = history;
         Ok(())
     }
 
@@ -548,6 +595,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::communicator::Alone;
     use crate::evaluate;
     use crate::pendulum::pendulum;
     use crate::progress::Progress;
@@ -560,7 +608,7 @@ mod tests {
     #[test]
     fn swings_up_the_pendulum_in_ten_thousand_steps() {
         let config = SacConfig { total_steps: 10_000, actor_rate: 1e-3, ..SacConfig::default() };
-        let trained = train_sac(&config, &pendulum, 1, None, &mut keep_on).unwrap();
+        let trained = train_sac(&config, &pendulum, &Alone, 1, None, &mut keep_on).unwrap();
         let episodes = evaluate(Some(&trained.policy), &pendulum, 50, 7, 2);
         let mean = episodes.iter().map(|e| e.episode_return).sum::<f64>() / 50.0;
         assert!(mean > -250.0, "{mean}");
@@ -578,16 +626,16 @@ mod tests {
             checkpoint_interval: 1,
             ..SacConfig::default()
         };
-        let whole = train_sac(&short, &pendulum, 3, None, &mut keep_on).unwrap();
+        let whole = train_sac(&short, &pendulum, &Alone, 3, None, &mut keep_on).unwrap();
         let one = SacConfig { threads: 1, ..short.clone() };
-        assert_eq!(train_sac(&one, &pendulum, 3, None, &mut keep_on).unwrap().policy, whole.policy);
+        assert_eq!(train_sac(&one, &pendulum, &Alone, 3, None, &mut keep_on).unwrap().policy, whole.policy);
         for killed_after in [1, 3] {
             let run = RunFolder::create(scratch(&format!("resume-sac-{killed_after}"))).unwrap();
             let mut until = |progress: &Progress| {
                 if progress.done < killed_after { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            train_sac(&short, &pendulum, 3, Some(&run), &mut until).unwrap();
-            let resumed = train_sac(&short, &pendulum, 3, Some(&run), &mut keep_on).unwrap();
+            train_sac(&short, &pendulum, &Alone, 3, Some(&run), &mut until).unwrap();
+            let resumed = train_sac(&short, &pendulum, &Alone, 3, Some(&run), &mut keep_on).unwrap();
             assert_eq!(resumed.policy, whole.policy, "killed after {killed_after}");
         }
     }

@@ -112,14 +112,9 @@ impl Train {
 
     fn train(&self, ranks: &Ranks) -> Result<()> {
         let task = &tasks::open(&self.task, None)?;
-        let over_ranks =
-            matches!(self.learner, LearnerKind::Ppo | LearnerKind::Teacher | LearnerKind::Constrained)
-                && !self.preferences;
         ensure!(
-            over_ranks || ranks.communicator().size() == 1,
-            "--learner {}{}: learns on one rank; over several do ppo, teacher and constrained",
-            name(self.learner),
-            if self.preferences { " --preferences" } else { "" }
+            !self.preferences || ranks.communicator().size() == 1,
+            "--preferences: learns on one rank; over several does every --learner"
         );
         ensure!(
             !self.preferences || self.learner == LearnerKind::Ppo,
@@ -200,10 +195,9 @@ impl Train {
         let plain = || make(task);
         let seeing = || Box::new(WithPrivileged::new(make(task))) as Box<dyn Environment>;
         let make: MakeEnvironment = if self.learner == LearnerKind::Teacher { &seeing } else { &plain };
-        let (file, seed, run) = (self.config.as_deref(), self.seed, Some(folder));
+        let (seed, run) = (self.seed, Some(folder));
         if self.preferences {
-            let config: PreferenceConfig = config(file, PreferenceConfig::default())?;
-            folder.write_config(&config)?;
+            let config = self.settings(PreferenceConfig::default(), folder, ranks)?;
             return Ok(train_from_preferences(&config, make, seed, run, on_progress)?.trained);
         }
         let teacher = || {
@@ -212,54 +206,59 @@ impl Train {
             })?;
             policy_of(from)
         };
-        let imitation = |default: ImitationConfig| -> Result<ImitationConfig> {
-            let settings = config(file, default)?;
-            folder.write_config(&settings)?;
-            Ok(settings)
-        };
+        let all = ranks.communicator();
         let trained = match self.learner {
             LearnerKind::Ppo | LearnerKind::Teacher => {
-                let config: PpoConfig = config(file, PpoConfig::default())?;
-                if ranks.is_first() {
-                    folder.write_config(&config)?;
-                }
+                let config = self.settings(PpoConfig::default(), folder, ranks)?;
                 let start = self.from.as_deref().map(policy_of).transpose()?;
-                train_from(&config, make, start.as_ref(), ranks.communicator(), seed, run, on_progress)
+                train_from(&config, make, start.as_ref(), all, seed, run, on_progress)
             }
             LearnerKind::Constrained => {
-                let config: ConstrainedConfig = config(file, ConstrainedConfig::default())?;
-                if ranks.is_first() {
-                    folder.write_config(&config)?;
-                }
-                train_constrained(&config, make, ranks.communicator(), seed, run, on_progress)
+                let config = self.settings(ConstrainedConfig::default(), folder, ranks)?;
+                train_constrained(&config, make, all, seed, run, on_progress)
             }
             LearnerKind::Sac => {
-                let config: SacConfig = config(file, SacConfig::default())?;
-                folder.write_config(&config)?;
-                train_sac(&config, make, seed, run, on_progress)
+                let config = self.settings(SacConfig::default(), folder, ranks)?;
+                train_sac(&config, make, all, seed, run, on_progress)
             }
-            LearnerKind::Clone => {
-                imitate(&imitation(ImitationConfig::cloning())?, make, &teacher()?, seed, run, on_progress)
-            }
-            LearnerKind::Dagger => {
-                imitate(&imitation(ImitationConfig::default())?, make, &teacher()?, seed, run, on_progress)
-            }
-            LearnerKind::Distill => {
-                let default = ImitationConfig { privileged_teacher: true, ..ImitationConfig::default() };
-                imitate(&imitation(default)?, make, &teacher()?, seed, run, on_progress)
+            LearnerKind::Clone | LearnerKind::Dagger | LearnerKind::Distill => {
+                let default = match self.learner {
+                    LearnerKind::Clone => ImitationConfig::cloning(),
+                    LearnerKind::Distill => {
+                        ImitationConfig { privileged_teacher: true, ..ImitationConfig::default() }
+                    }
+                    _ => ImitationConfig::default(),
+                };
+                let config = self.settings(default, folder, ranks)?;
+                imitate(&config, make, &teacher()?, all, seed, run, on_progress)
             }
             LearnerKind::Flow => {
-                let config: FlowConfig = config(file, FlowConfig::default())?;
-                folder.write_config(&config)?;
-                train_flow(&config, make, &teacher()?, seed, run, on_progress)
+                let config = self.settings(FlowConfig::default(), folder, ranks)?;
+                train_flow(&config, make, &teacher()?, all, seed, run, on_progress)
             }
             LearnerKind::Diffusion => {
-                let config: DiffusionConfig = config(file, DiffusionConfig::default())?;
-                folder.write_config(&config)?;
-                train_diffusion(&config, make, &[teacher()?], seed, run, on_progress)
+                let config = self.settings(DiffusionConfig::default(), folder, ranks)?;
+                train_diffusion(&config, make, &[teacher()?], all, seed, run, on_progress)
             }
         };
         Ok(trained?)
+    }
+
+    /// The settings of `--config`, or `default`; the run folder gets them all.
+    fn settings<C: Serialize + DeserializeOwned>(
+        &self,
+        default: C,
+        folder: &RunFolder,
+        ranks: &Ranks,
+    ) -> Result<C> {
+        let settings = match &self.config {
+            Some(file) => from_toml(file, &read_text(file, MAX_CONFIG)?, &default)?,
+            None => default,
+        };
+        if ranks.is_first() {
+            folder.write_config(&settings)?;
+        }
+        Ok(settings)
     }
 }
 
@@ -337,14 +336,17 @@ fn report(folder: &RunFolder, info: &RunInfo, curves: &[CurveRow]) -> Result<()>
         }
     };
     let fact = |name: &str, value: String| vec![name.to_string(), value];
-    let facts = [
+    let mut facts = vec![
         fact("", "last tenth of training".into()),
         fact("return", last(|row| row.episode_return)),
         fact("success", last(|row| row.success)),
         fact("episode length, steps", last(|row| row.episode_length)),
         fact("environment steps", curves.last().map_or(0, |row| row.steps).to_string()),
-        fact("steps/s", last(|row| Some(row.steps_per_s))),
+        fact("steps/s", last(|row| Some(row.steps_per_s.round()))),
     ];
+    if curves.iter().any(|row| row.cost.is_some()) {
+        facts.insert(3, fact("cost per step", last(|row| row.cost)));
+    }
     write_file(
         &folder.path().join("report.html"),
         curves_page(&title, curves, &facts, &settings).as_bytes(),
@@ -403,12 +405,6 @@ fn keep_info(path: &Path, info: &RunInfo) -> Result<()> {
         );
     }
     write_file(&file, toml::to_string(info)?.as_bytes())
-}
-
-/// Settings from a file, or the defaults.
-fn config<C: Serialize + DeserializeOwned>(file: Option<&Path>, default: C) -> Result<C> {
-    let Some(file) = file else { return Ok(default) };
-    Ok(from_toml(file, &read_text(file, MAX_CONFIG)?, &default)?)
 }
 
 /// An environment of a task.
@@ -471,9 +467,10 @@ impl Bars {
 fn line(row: &CurveRow) -> String {
     let mean = row.episode_return.map_or_else(|| "-".into(), |mean| format!("{mean:.1}"));
     let success = row.success.map_or_else(String::new, |s| format!("  success {:.0}%", 100.0 * s));
+    let cost = row.cost.map_or_else(String::new, |cost| format!("  cost {cost:.3}"));
     let labels = if row.labels > 0 { format!("  labels {}", row.labels) } else { String::new() };
     format!(
-        "return {mean}{success}  loss {:+.3}/{:.3}  kl {:.4}  entropy {:+.2}  {:.0} steps/s{labels}",
+        "return {mean}{success}{cost}  loss {:+.3}/{:.3}  kl {:.4}  entropy {:+.2}  {:.0} steps/s{labels}",
         row.policy_loss, row.value_loss, row.kl, row.entropy, row.steps_per_s
     )
 }

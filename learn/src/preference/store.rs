@@ -10,6 +10,9 @@ use super::record::{Preference, Segment};
 use crate::run_folder::{FileError, read_limited, write_atomically};
 use tendon_wire::CRC32C;
 
+/// Larger files of preferences are not read, bytes.
+const SIZE_LIMIT: u64 = 1 << 30;
+
 /// Segments and preferences of one run.
 ///
 /// A line is `{"record":{..},"crc32c":"89abcdef"}`; the CRC is that of the bytes of the record. Segments stand before the preferences
@@ -48,7 +51,7 @@ impl PreferenceStore {
         if !file.exists() {
             return Ok(store);
         }
-        let bytes = read_limited(file, "split the file")?;
+        let bytes = read_limited(file, SIZE_LIMIT, "split the file")?;
         let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
         for (number, line) in
             bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty())

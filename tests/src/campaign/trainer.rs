@@ -171,7 +171,7 @@ fn learn(learner: &str, run: &RunFolder) -> Result<(), LearnError> {
                 threads: 1,
                 ..SacConfig::default()
             };
-            train_sac(&config, &pendulum, SEED, run, keep_on)?;
+            train_sac(&config, &pendulum, &Alone, SEED, run, keep_on)?;
         }
         "distill" | "diffusion" => {
             let teacher = teacher()?;
@@ -187,7 +187,7 @@ fn learn(learner: &str, run: &RunFolder) -> Result<(), LearnError> {
                     threads: 1,
                     ..ImitationConfig::default()
                 };
-                imitate(&config, &without_speed, &teacher, SEED, run, keep_on)?;
+                imitate(&config, &without_speed, &teacher, &Alone, SEED, run, keep_on)?;
             } else {
                 let config = DiffusionConfig {
                     episodes: 4,
@@ -199,7 +199,7 @@ fn learn(learner: &str, run: &RunFolder) -> Result<(), LearnError> {
                     threads: 1,
                     ..DiffusionConfig::default()
                 };
-                train_diffusion(&config, &pendulum, &[teacher], SEED, run, keep_on)?;
+                train_diffusion(&config, &pendulum, &[teacher], &Alone, SEED, run, keep_on)?;
             }
         }
         "preferences" => {
