@@ -2,9 +2,10 @@
 
 use super::{Campaign, Run, process};
 use fastrand::Rng;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tendon_learn::preference::{PreferenceConfig, RewardConfig, train_from_preferences};
 use tendon_learn::run_folder::RunFolder;
 use tendon_learn::{
@@ -49,8 +50,14 @@ fn trainer(run: &mut Run) -> Result<(), String> {
         let mut of_round = 0;
         // Each round is killed a few times, then left to end.
         while of_round < 5 && kills < total {
+            let left = half_written(&path);
             let mut child = process::child(&[CHILD, learner, &path.to_string_lossy()])?;
             std::thread::sleep(whole.mul_f64(rng.f64()));
+            // Every other kill falls into the writing of a file, which chance alone may miss on a fast disk.
+            let deadline = Instant::now() + *whole;
+            while kills % 2 == 1 && half_written(&path).is_subset(&left) && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
             let ended = child.try_wait().map_err(|error| error.to_string())?;
             process::kill(&mut child);
             match ended {
@@ -62,7 +69,7 @@ fn trainer(run: &mut Run) -> Result<(), String> {
                     continue 'rounds;
                 }
             }
-            halves += half_written(&path);
+            halves += u64::from(!half_written(&path).is_empty());
             run.progress(kills, total);
         }
         let error = finish(process::child(&[CHILD, learner, &path.to_string_lossy()])?)?;
@@ -109,13 +116,14 @@ fn last_state(run: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// 1 where a kill left something half written beside what is whole.
-fn half_written(run: &Path) -> u64 {
-    let names = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let left = names(run.to_path_buf())
-        .chain(names(run.join("checkpoints")))
-        .any(|entry| entry.file_name().to_string_lossy().contains("tmp"));
-    u64::from(left)
+/// What is half written beside what is whole, with the time of its last change.
+fn half_written(run: &Path) -> HashSet<(PathBuf, SystemTime)> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries(run)
+        .chain(entries(&run.join("checkpoints")))
+        .filter(|entry| entry.file_name().to_string_lossy().contains("tmp"))
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?)))
+        .collect()
 }
 
 /// Trains into a folder, from its last checkpoint on.
