@@ -40,7 +40,7 @@ impl Recording {
         let mut reader = std::fs::File::open(&file).unwrap();
         let stores = ChunkStore::from_rrd_reader(&ChunkStoreConfig::ALL_DISABLED, &mut reader).unwrap();
         let store = stores.values().find(|store| store.id().is_recording()).unwrap();
-        let entities = store.all_entities().iter().map(ToString::to_string);
+        let entities = store.all_entities().into_iter().map(|path| path.to_string());
         let entities = entities.filter(|name| !name.starts_with("/__")).collect();
         Self { file, chunks: store.iter_physical_chunks().cloned().collect(), entities }
     }
@@ -55,7 +55,7 @@ impl Recording {
     ) -> BTreeMap<i64, T> {
         let mut rows = BTreeMap::new();
         for chunk in self.chunks.iter().filter(|chunk| chunk.entity_path().to_string() == entity) {
-            let times = |timeline: &str| {
+            let times = |timeline: &'static str| {
                 let indices = chunk.iter_component_indices(timeline.into(), component.component);
                 indices.map(|(time, _)| time.as_i64()).collect::<Vec<_>>()
             };
