@@ -298,6 +298,23 @@ fn meshes_of_urdf_files_are_seen_and_touched() {
         assert!(colors.contains(&[0.1, 0.1, 0.9]) && colors.contains(&[0.9, 0.1, 0.1]), "{colors:?}");
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
+    // As ROS packages are laid out: robot files in one folder, meshes in another beside it.
+    let path = urdf_with("urdf-package", "package://box/assets/box.stl");
+    let folder = path.parent().unwrap();
+    fs::create_dir(folder.join("urdf")).unwrap();
+    for (written, inner) in [("package://box/assets", "urdf/robot.urdf"), ("../assets", "urdf/relative.urdf")]
+    {
+        let text = fs::read_to_string(&path).unwrap().replace("package://box/assets", written);
+        fs::write(folder.join(inner), text).unwrap();
+        let Err(error) = Robot::from_file(&folder.join(inner), options) else { panic!("outside its folder") };
+        assert!(error.to_string().contains("<collision> mesh"), "{error}");
+    }
+    fs::write(folder.join("package.xml"), "<package/>").unwrap();
+    for inner in ["urdf/robot.urdf", "urdf/relative.urdf"] {
+        let robot = Robot::from_file(&folder.join(inner), options).unwrap_or_else(|e| panic!("{e}"));
+        assert!(robot.unsupported.is_empty(), "{:?}", robot.unsupported);
+    }
+    fs::remove_dir_all(folder).unwrap();
     for (name, file, problem) in [
         ("urdf-missing", "assets/nowhere.stl", "is missing"),
         ("urdf-outside", "../../../etc/passwd.stl", "is missing"),

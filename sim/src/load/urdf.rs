@@ -96,9 +96,11 @@ pub(super) fn load(
             && handles.joints.iter().all(|j| j.link2 != body)
     });
     let mut visuals = Vec::new();
+    let package = folder.map(package_of);
     for (link, &index) in handles.links.iter().zip(&links) {
         let place = checked.place("link", &source.links[index].name);
-        let reader = Reader { path, folder, place, materials: &source.materials };
+        let package = package.as_deref();
+        let reader = Reader { path, folder, package, place, materials: &source.materials };
         for (shape, pose) in reader.solids(&source.links[index])? {
             let collider = ColliderBuilder::new(shape)
                 .position(pose)
@@ -142,9 +144,13 @@ fn seen(collider: &Collider) -> Option<Visual> {
 }
 
 /// Meshes and pictures of a link, which rapier's reader leaves out.
+/// Folders from a robot file's up to its package's, at most.
+const PACKAGE_DEPTH: usize = 4;
+
 struct Reader<'a> {
     path: &'a Path,
     folder: Option<&'a Path>,
+    package: Option<&'a Path>,
     place: Option<&'a Place>,
     materials: &'a [Material],
 }
@@ -195,8 +201,8 @@ impl Reader<'_> {
         Ok(visuals)
     }
 
-    /// The mesh file of an element; `None` where it is of a kind that is not read. `package://NAME/` is the folder of
-    /// the robot file.
+    /// The mesh file of an element; `None` where it is of a kind that is not read. It lies in the package, which
+    /// `package://NAME/` means, too.
     fn file(
         &self,
         link: &Link,
@@ -207,15 +213,22 @@ impl Reader<'_> {
             return Ok(None);
         }
         let field = format!("<link {}> <{element}> mesh", link.name);
-        let source = Source { path: self.path, folder: self.folder, field, place: self.place.cloned() };
-        let inside = match written.split_once("://") {
-            Some(("package", rest)) => rest.split_once('/').map_or(rest, |(_, inside)| inside),
-            Some((_, rest)) => rest,
-            None => written,
-        };
-        let file = source.file(written, |folder| folder.join(inside))?;
+        let source = Source { path: self.path, folder: self.package, field, place: self.place.cloned() };
+        let file = source.file(written, |package| match written.split_once("://") {
+            Some(("package", rest)) => package.join(rest.split_once('/').map_or(rest, |(_, inside)| inside)),
+            Some((_, rest)) => package.join(rest),
+            None => self.folder.unwrap_or(package).join(written),
+        })?;
         Ok(Some((source, file)))
     }
+}
+
+/// The ROS package that a robot file in `folder` belongs to: the nearest folder above with a `package.xml`, as in
+/// `PACKAGE/urdf/robot.urdf` beside `PACKAGE/meshes`; without one `folder` itself.
+fn package_of(folder: &Path) -> PathBuf {
+    let own = std::path::absolute(folder).unwrap_or_default();
+    let is_package = |above: &&Path| above.join("package.xml").is_file();
+    own.ancestors().take(PACKAGE_DEPTH).find(is_package).unwrap_or(folder).to_owned()
 }
 
 fn vector(scale: &Option<urdf_rs::Vec3>) -> Vector {
