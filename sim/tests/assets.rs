@@ -306,12 +306,12 @@ fn meshes_of_urdf_files_are_seen_and_touched() {
     {
         let text = fs::read_to_string(&path).unwrap().replace("package://box/assets", written);
         fs::write(folder.join(inner), text).unwrap();
-        let Err(error) = Robot::from_file(&folder.join(inner), options) else { panic!("outside its folder") };
+        let Err(error) = Robot::from_file(folder.join(inner), options) else { panic!("outside its folder") };
         assert!(error.to_string().contains("<collision> mesh"), "{error}");
     }
     fs::write(folder.join("package.xml"), "<package/>").unwrap();
     for inner in ["urdf/robot.urdf", "urdf/relative.urdf"] {
-        let robot = Robot::from_file(&folder.join(inner), options).unwrap_or_else(|e| panic!("{e}"));
+        let robot = Robot::from_file(folder.join(inner), options).unwrap_or_else(|e| panic!("{e}"));
         assert!(robot.unsupported.is_empty(), "{:?}", robot.unsupported);
     }
     fs::remove_dir_all(folder).unwrap();
