@@ -1,10 +1,12 @@
 //! Cameras whose looks and place differ from episode to episode: what is drawn, that it is recorded, what it does.
 
-use std::path::Path;
+mod common;
+
 use std::sync::Arc;
 
-use tendon_sim::tasks::{TaskDefinition, TaskEnvironment, find};
-use tendon_sim::{Environment, Shape};
+use common::{rewritten, start};
+use tendon_sim::Shape;
+use tendon_sim::tasks::{TaskDefinition, find};
 
 /// Every key, on the table with blocks.
 const ALL: &str = "[randomisation.camera]
@@ -20,16 +22,7 @@ field_of_view = [-0.05, 0.05]
 ";
 
 fn with(table: &str) -> Result<Arc<TaskDefinition>, String> {
-    let info = find("planar-sweep").unwrap();
-    let text = format!("{}\n{table}", info.text);
-    TaskDefinition::from_text(Path::new("my.toml"), &text, info.robot_file, info.robot)
-        .map_err(|e| e.to_string())
-}
-
-fn start(env: &mut TaskEnvironment, seed: u64) -> Vec<f32> {
-    let mut observation = vec![0.0; env.observation_len()];
-    env.reset(seed, &mut observation);
-    observation
+    rewritten("planar-sweep", |text| format!("{text}\n{table}"))
 }
 
 #[test]
@@ -90,10 +83,10 @@ fn an_episode_of_a_task_without_the_table_looks_as_its_file_says() {
 /// The distance to what it looks at is in the picture of a depth camera.
 #[test]
 fn a_moved_camera_sees_from_where_it_was_drawn() {
-    let info = find("planar-avoid").unwrap();
     let table = "[randomisation.camera]\ncamera_position = [-0.2, 0.2]\n";
-    let text = format!("{}\n{table}", info.text.replace("channel = \"red\"", "channel = \"depth\""));
-    let task = TaskDefinition::from_text(Path::new("my.toml"), &text, info.robot_file, info.robot).unwrap();
+    let with_depth =
+        |text: &str| format!("{}\n{table}", text.replace("channel = \"red\"", "channel = \"depth\""));
+    let task = rewritten("planar-avoid", with_depth).unwrap();
     let mut env = task.make().unwrap();
     let mut different = 0;
     for seed in 0..20 {
@@ -135,8 +128,6 @@ fn ranges_without_meaning_are_refused_with_their_line() {
         let line = format!("my.toml:{}", lines + 1);
         assert!(error.contains(expected) && error.contains(&line), "{key}: {error}");
     }
-    let info = find("hopper").unwrap();
-    let text = format!("{}\n{ALL}", info.text);
-    let error = TaskDefinition::from_text(Path::new("my.toml"), &text, info.robot_file, info.robot);
-    assert!(error.err().unwrap().to_string().contains("add a table [camera]"));
+    let error = rewritten("hopper", |text| format!("{text}\n{ALL}"));
+    assert!(error.err().unwrap().contains("add a table [camera]"));
 }

@@ -1,23 +1,19 @@
 //! Task files: what is refused and how, what is drawn for an episode, what happens to a simulation that diverges.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{rewritten, start};
 use tendon_sim::tasks::{TASKS, TaskDefinition, TaskEnvironment, cards, find};
 use tendon_sim::{Environment, Rng, VecEnv};
 
 fn changed(task: &str, from: &str, to: &str) -> Result<Arc<TaskDefinition>, String> {
-    let info = find(task).unwrap();
-    assert!(info.text.contains(from), "{task} has no {from}");
-    let text = info.text.replacen(from, to, 1);
-    TaskDefinition::from_text(Path::new("my.toml"), &text, info.robot_file, info.robot)
-        .map_err(|e| e.to_string())
-}
-
-fn start(env: &mut TaskEnvironment, seed: u64) -> Vec<f32> {
-    let mut observation = vec![0.0; env.observation_len()];
-    env.reset(seed, &mut observation);
-    observation
+    rewritten(task, |text| {
+        assert!(text.contains(from), "{task} has no {from}");
+        text.replacen(from, to, 1)
+    })
 }
 
 #[test]
